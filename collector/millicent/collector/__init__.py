@@ -1,0 +1,1 @@
+"""millicent.collector"""

@@ -1,0 +1,198 @@
+"""From the spool to the ledger: read a run of records, take them through the pipeline, commit rows and position together.
+
+The loader never decides from memory what is stored: after any failed commit it reopens the database, reads the stored
+position and goes on from there. A record that keeps failing is set aside alone, with a reason; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import polars as pl
+import structlog
+
+from millicent.collector import limits, pipeline
+from millicent.collector.spool import START, Damaged, Position, Record, SpoolReader
+from millicent.warehouse import ledger
+from millicent.warehouse.engine import EngineError, RowsRefusedError
+from millicent.warehouse.store import Warehouse
+
+SPOOL: Final = "otlp"
+BATCH_BYTES: Final = 8 << 20
+IDLE_S: Final = 0.05
+RETRY_S: Final = 1.0
+CHECKPOINT_EVERY: Final = timedelta(minutes=5)
+KEEP: Final = timedelta(hours=24)
+ATTEMPTS: Final = 3
+
+log = structlog.get_logger("millicent.loader")
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the loader has done since it started, for `/metrics`."""
+
+    batches: int = 0
+    calls: int = 0
+    failures: int = 0
+    last_batch_ms: int = 0
+
+
+class Loader:
+    """Tails one spool into one warehouse.
+
+    Args:
+        warehouse: the only one that this spool is loaded into; its `complete_through` is moved.
+        spool: read without its lock, so the receiver may be another process.
+    """
+
+    def __init__(self, warehouse: Warehouse, spool: SpoolReader) -> None:
+        self._warehouse = warehouse
+        self._spool = spool
+        self._position = Position(*ledger.position(warehouse.engine, SPOOL))
+        self._attempts = 0
+        self._careful_until = START
+        self._hopeless = False
+        self._checkpointed = datetime.now(UTC)
+        self.progress = Progress()
+
+    @property
+    def position(self) -> Position:
+        """Everything before it is in the ledger."""
+        return self._position
+
+    def run(self, stop: threading.Event) -> None:
+        """Load until told to stop; failures are logged, counted and tried again."""
+        while not stop.is_set():
+            try:
+                loaded = self.step()
+            except Exception as error:  # noqa: BLE001 - one bad batch must not end the loading of all others
+                self.progress.failures += 1
+                log.error("load failed", error=repr(error), position=tuple(self._position), attempt=self._attempts)
+                stop.wait(RETRY_S)
+                self._recover(error)
+            else:
+                if not loaded:
+                    stop.wait(IDLE_S)
+
+    def step(self) -> int:
+        """Load what is there, up to one batch.
+
+        Returns:
+            Records taken; 0 when the spool has no more.
+
+        Raises:
+            EngineError: nothing of this batch is known to be stored.
+        """
+        began, asked_at = time.monotonic(), datetime.now(UTC)
+        careful = self._position < self._careful_until
+        records, following = self._spool.read(self._position, 1 if careful else BATCH_BYTES)
+        if not records and following == self._position:
+            self._warehouse.complete_through = asked_at
+            self._housekeep(asked_at)
+            return 0
+        self._attempts += 1
+        batch = _set_aside(records) if self._hopeless else self._prepare(records)
+        ledger.commit(self._warehouse.engine, batch, SPOOL, following)
+        self._attempts, self._hopeless, self._position = 0, False, following
+        self.progress.batches += 1
+        self.progress.calls += batch.calls.height
+        self.progress.last_batch_ms = round((time.monotonic() - began) * 1000)
+        newest = max((r.received_ns for r in records if isinstance(r, Record)), default=0)
+        if newest:
+            self._warehouse.complete_through = _instant(newest)
+        return max(1, len(records))
+
+    def _prepare(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
+        whole = [record for record in records if isinstance(record, Record) and record.signal == "traces"]
+        incoming = [
+            pipeline.Incoming(
+                limits.decompress(record.body, record.encoding, limits.Limits()),
+                record.tenant, record.key_id, _instant(record.received_ns),
+            )
+            for record in whole
+        ]  # fmt: skip
+        context = pipeline.Context(
+            prices=self._warehouse.book,
+            deployments=self._warehouse.control.deployments(),
+            seen=lambda keys: ledger.seen(self._warehouse.engine, keys),
+        )
+        done = pipeline.run(incoming, context)
+        for damaged in (record for record in records if isinstance(record, Damaged)):
+            kept = self._spool.set_aside(damaged)
+            log.error("damaged spool record set aside", spans=damaged.spans, file=str(kept))
+        stored = done.spans.select("tenant", "received_at", outcome=pl.lit("stored"), reason=pl.lit("call"))
+        lost = [*_lost([whole[at] for at in done.broken], "undecodable"), *_lost_damaged(records)]
+        outcomes = _outcomes(pl.concat([stored, *done.left]).with_columns(spans=pl.lit(1, pl.Int64)), lost)
+        expected = sum(record.spans for record in records)
+        if expected != (counted := outcomes["spans"].sum()):
+            log.error("spans do not balance", expected=expected, counted=counted, position=tuple(self._position))
+        return ledger.Batch(done.spans, outcomes, done.quarantined)
+
+    def _recover(self, error: Exception) -> None:
+        """Decide from what is stored. Rows that were refused go one record at a time, then aside."""
+        if self._attempts >= ATTEMPTS and (isinstance(error, RowsRefusedError) or not isinstance(error, EngineError)):
+            self._hopeless = self._position < self._careful_until
+            self._careful_until = max(self._careful_until, self._spool.read(self._position, BATCH_BYTES)[1])
+            self._attempts = 0
+        try:
+            self._warehouse.engine.reopen()
+            self._position = Position(*ledger.position(self._warehouse.engine, SPOOL))
+        except EngineError as again:
+            log.error("warehouse cannot be reopened", error=str(again))
+
+    def _housekeep(self, now: datetime) -> None:
+        """When there is nothing to load: make what is loaded part of the file, then let old segments go."""
+        if now - self._checkpointed < CHECKPOINT_EVERY:
+            return
+        self._warehouse.engine.checkpoint()
+        self._spool.retire(self._position, now - KEEP)
+        self._checkpointed = now
+
+
+def _set_aside(records: Sequence[Record | Damaged]) -> ledger.Batch:
+    """A record that no attempt could store: its spans are counted as quarantined, its bytes stay in the spool."""
+    outcomes = _outcomes(None, [*_lost([r for r in records if isinstance(r, Record)], "unloadable"),
+                                *_lost_damaged(records)])  # fmt: skip
+    return ledger.Batch(pl.DataFrame(), outcomes, pl.DataFrame())
+
+
+def _lost(records: Sequence[Record], reason: str) -> list[dict[str, object]]:
+    return [
+        {"tenant": r.tenant, "received_at": _instant(r.received_ns), "outcome": "quarantined", "reason": reason,
+         "spans": r.spans}
+        for r in records
+    ]  # fmt: skip
+
+
+def _lost_damaged(records: Sequence[Record | Damaged]) -> list[dict[str, object]]:
+    return [
+        {"tenant": "", "received_at": datetime.now(UTC), "outcome": "quarantined", "reason": "damaged_on_disk",
+         "spans": r.spans}
+        for r in records
+        if isinstance(r, Damaged)
+    ]  # fmt: skip
+
+
+_LEFT: Final = {
+    "tenant": pl.String, "received_at": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
+    "spans": pl.Int64,
+}  # fmt: skip
+
+
+def _outcomes(spans: pl.DataFrame | None, lost: list[dict[str, object]]) -> pl.DataFrame:
+    frames = [pl.DataFrame(lost, schema=_LEFT)] + ([spans.select(_LEFT)] if spans is not None else [])
+    return (
+        pl.concat(frames)
+        .group_by("tenant", pl.col("received_at").dt.truncate("1h").alias("hour"), "outcome", "reason")
+        .agg(pl.col("spans").sum())
+    )
+
+
+def _instant(ns: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=ns // 1000)

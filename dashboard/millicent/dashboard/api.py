@@ -1,0 +1,300 @@
+"""The HTTP API: questions in, JSON, CSV, Parquet or Arrow out. Decimals are strings, ids lower-case hex.
+
+Errors are RFC 9457 problems whose detail names the value, the rule and the remedy.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, cast
+from uuid import UUID
+
+import polars as pl
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+
+from millicent.dashboard import access
+from millicent.warehouse.calls import Search
+from millicent.warehouse.engine import EngineError
+from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Filter, Grain, Period
+from millicent.warehouse.query import Query as Question
+from millicent.warehouse.store import Warehouse
+
+PREFIX: Final = "/api/v1"
+_RELATIVE: Final = re.compile(r"(\d{1,4})([hdw])")
+_UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_FORMATS: Final = {
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+
+Names = Annotated[list[str], Query(description="Names; repeat the parameter or separate with commas.")]
+
+
+def mount_api(server: FastAPI, warehouse: Warehouse, spool: Callable[[], dict[str, int]], metrics: Callable[[], str],
+              ready: Callable[[], bool]) -> None:  # fmt: skip
+    """Add the API, health and telemetry routes to `server`.
+
+    Args:
+        warehouse: what is asked.
+        spool: spans `received` since the beginning and still `in_spool`.
+        metrics: the process's own telemetry in Prometheus text.
+        ready: whether calls are being loaded.
+    """
+    server.include_router(_router(warehouse, spool), prefix=PREFIX)
+    server.add_exception_handler(BadQuery, _bad_query)
+    server.add_exception_handler(HTTPException, _http_problem)
+    server.add_exception_handler(EngineError, _engine_problem)
+
+    @server.get("/healthz", include_in_schema=False)
+    def healthz() -> PlainTextResponse:
+        return PlainTextResponse("up\n")
+
+    @server.get("/readyz", include_in_schema=False)
+    def readyz() -> PlainTextResponse:
+        return PlainTextResponse("ready\n" if ready() else "not loading\n", 200 if ready() else 503)
+
+    @server.get("/metrics", include_in_schema=False)
+    def telemetry() -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _router(warehouse: Warehouse, spool: Callable[[], dict[str, int]]) -> APIRouter:
+    api = APIRouter()
+
+    @api.get("/query", summary="Measures by dimensions over a period")
+    def query(
+        measures: Names,
+        group_by: Names | None = None,
+        filter: Annotated[
+            list[str] | None, Query(description="team:a,b keeps, -team:a drops, team:null is unknown.")
+        ] = None,  # noqa: A002, E501 - the parameter's public name
+        start: str | None = None,
+        end: str | None = None,
+        period: Annotated[str | None, Query(description="24h, 7d, 4w or mtd, up to the end of this hour.")] = None,
+        grain: str | None = None,
+        basis: str = "effective",
+        currency: str = "USD",
+        order: Names | None = None,
+        limit: int | None = None,
+        format: Literal["json", "csv", "parquet", "arrow"] = "json",  # noqa: A002 - likewise
+    ) -> Response:
+        question = Question(
+            measures=_list(measures),
+            dimensions=_list(group_by),
+            filters=_filters(filter),
+            period=_period(start, end, period),
+            grain=cast("Grain | None", grain),
+            basis=cast("Basis", basis),
+            currency=currency,
+            order=_list(order),
+            limit=limit,
+        )
+        answer = warehouse.ask(access.principal().tenant, question)
+        if format != "json":
+            return _file(answer.frame, format)
+        meta = {
+            "start": question.period.start.isoformat(),
+            "end": question.period.end.isoformat(),
+            "basis": basis,
+            "currency": currency,
+            "source": answer.source,
+            "elapsed_ms": answer.elapsed_ms,
+            "measures": {name: _described(name) for name in question.measures},
+        }
+        rows = _texts(answer.frame).write_json()
+        return Response(f'{{"rows":{rows},"meta":{_json(meta)}}}', media_type="application/json")
+
+    @api.get("/calls", summary="Single calls, newest first")
+    def calls(
+        request: Request,
+        trace_id: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        period: str | None = None,
+        include: Literal["uncounted"] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> JSONResponse:
+        bounded = start or end or period
+        named = {"trace_id", "start", "end", "period", "include", "limit", "cursor", "filter"}
+        filters = [*request.query_params.getlist("filter")]
+        filters += [f"{name}:{value}" for name, value in request.query_params.multi_items() if name not in named]
+        search = Search(
+            trace_id=_trace(trace_id) if trace_id else None,
+            period=_period(start, end, period) if bounded else None,
+            filters=_filters(filters),
+            include_uncounted=include == "uncounted",
+            limit=limit,
+            cursor=cursor,
+        )
+        rows, following = warehouse.find(access.principal().tenant, search)
+        return JSONResponse({"calls": [_plain(row) for row in rows], "next": following})
+
+    @api.get("/calls/{trace_id}/{span_id}", summary="One call")
+    def call(trace_id: str, span_id: str) -> JSONResponse:
+        return JSONResponse(_plain(_one(warehouse, trace_id, span_id)))
+
+    @api.get("/explain/{trace_id}/{span_id}", summary="Why a call costs what it does, line by line")
+    def explain(trace_id: str, span_id: str) -> JSONResponse:
+        found = _one(warehouse, trace_id, span_id)
+        derived = [asdict(line) for line in warehouse.explain(access.principal().tenant, found)]
+        amounts = ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry")
+        return JSONResponse({"call": _plain({name: found[name] for name in amounts}), "lines": derived})
+
+    @api.get("/balance", summary="Where every acknowledged span went")
+    def balance() -> JSONResponse:
+        # The ledger first: a span loaded in between is then seen once, as still in the spool or not at all.
+        books = warehouse.balance()
+        return JSONResponse({**spool(), **books})
+
+    @api.get("/metrics-dictionary", summary="Every measure: formula, unit, denominator, words")
+    def dictionary() -> JSONResponse:
+        return JSONResponse({"measures": [asdict(measure) for measure in DICTIONARY.values()], "dimensions": ASKABLE})
+
+    @api.get("/deployments", summary="Declared deployments and their periods")
+    def deployments() -> JSONResponse:
+        declared = warehouse.control.deployments(access.principal().tenant)
+        return JSONResponse({"deployments": [_plain(asdict(one)) for _, one in declared]})
+
+    @api.get("/{path:path}", include_in_schema=False)
+    def unknown(path: str) -> None:
+        raise HTTPException(404, f"there is no {PREFIX}/{path}: see {PREFIX}/openapi.json")
+
+    return api
+
+
+def _list(names: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(part for name in names or () for part in name.split(",") if part)
+
+
+def _filters(texts: Iterable[str] | None) -> tuple[Filter, ...]:
+    return tuple(_filter(text) for text in texts or ())
+
+
+def _filter(text: str) -> Filter:
+    name, colon, values = text.partition(":")
+    dimension = name.removeprefix("-")
+    if not colon or not values:
+        raise BadQuery(f"filter {text!r} is not `dimension:value`: write team:search or -team:search,ads")
+    if dimension not in ASKABLE:
+        raise BadQuery(f"unknown filter {dimension!r}: choose from {', '.join(sorted(ASKABLE))}")
+    wanted = tuple(None if value == "null" else value for value in values.split(","))
+    return Filter(dimension, wanted, negated=name.startswith("-"))
+
+
+def _period(start: str | None, end: str | None, relative: str | None) -> Period:
+    if relative and (start or end):
+        raise BadQuery("both period and start or end were given: use one of the two")
+    if start or end:
+        now = datetime.now(UTC)
+        return Period(
+            _instant("start", start) if start else now - timedelta(days=28), _instant("end", end) if end else now
+        )
+    this_hour_ends = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    if relative == "mtd":
+        return Period(this_hour_ends.replace(day=1, hour=0), this_hour_ends)
+    match = _RELATIVE.fullmatch(relative or "28d")
+    if match is None:
+        raise BadQuery(f"period {relative!r} is not a number of h, d or w, nor mtd: write 24h, 7d or 4w")
+    return Period(this_hour_ends - int(match[1]) * _UNITS[match[2]], this_hour_ends)
+
+
+def _instant(name: str, text: str) -> datetime:
+    try:
+        if len(text) == len("2026-11-23"):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError as error:
+        raise BadQuery(f"{name} {text!r} is not an instant: write 2026-11-23 or 2026-11-23T08:00:00Z") from error
+
+
+def _trace(text: str) -> UUID:
+    try:
+        return UUID(hex=text)
+    except ValueError as error:
+        raise BadQuery(f"trace_id {text!r} is not 32 hex digits") from error
+
+
+def _one(warehouse: Warehouse, trace_id: str, span_id: str) -> dict[str, Any]:
+    try:
+        span = int(span_id, 16)
+    except ValueError as error:
+        raise BadQuery(f"span_id {span_id!r} is not 16 hex digits") from error
+    search = Search(trace_id=_trace(trace_id), span_id=span, include_uncounted=True, limit=1)
+    rows, _ = warehouse.find(access.principal().tenant, search)
+    if not rows:
+        raise HTTPException(404, f"no call {trace_id}/{span_id}: it may still be on its way, see {PREFIX}/balance")
+    return rows[0]
+
+
+def _described(name: str) -> dict[str, Any]:
+    measure = DICTIONARY[name]
+    return {"label": measure.label, "unit": measure.unit, "formula": measure.formula}
+
+
+def _texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """Decimals as plain digits, instants as ISO 8601."""
+    return frame.with_columns(
+        pl.col(pl.Decimal).cast(pl.String).str.replace(r"(\.\d*?)0+$", "$1").str.strip_suffix("."),
+        pl.col(pl.Datetime).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _file(frame: pl.DataFrame, form: Literal["csv", "parquet", "arrow"]) -> Response:
+    buffer = io.BytesIO()
+    if form == "csv":
+        _texts(frame).with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r][^0-9.]|[=@\t\r])", "'$1")).write_csv(
+            buffer
+        )
+    elif form == "parquet":
+        frame.write_parquet(buffer)
+    else:
+        frame.write_ipc_stream(buffer)
+    headers = {"content-disposition": f'attachment; filename="millicent.{form}"'}
+    return Response(buffer.getvalue(), media_type=_FORMATS[form], headers=headers)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _jsonable(value) for name, value in row.items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return value
+
+
+def _json(value: Any) -> str:
+    return JSONResponse(value).body.decode()  # type: ignore[union-attr]
+
+
+def _problem(status: int, title: str, detail: str) -> JSONResponse:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def _bad_query(_: Request, error: Exception) -> Response:
+    return _problem(400, "Bad query", str(error))
+
+
+def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    return _problem(error.status_code, "Not found" if error.status_code == 404 else "Refused", str(error.detail))
+
+
+def _engine_problem(_: Request, error: Exception) -> Response:
+    return _problem(503, "The database failed", str(error))

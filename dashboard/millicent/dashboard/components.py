@@ -1,0 +1,198 @@
+"""The pieces that pages are made of: the frame around a page, cards, changes, sparklines, explanations, empty states.
+
+Pure functions of values. Text from outside goes into elements as text, never as markup.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
+
+from dash import html
+
+from millicent.dashboard import format as fmt
+from millicent.warehouse.metrics import DICTIONARY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from dash.development.base_component import Component
+
+    from millicent.warehouse.metrics import Measure
+
+Emptiness = Literal["unconnected", "no_rows", "ingesting", "forbidden"]
+
+CONNECT: Final = """pip install millicent-sdk
+export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
+export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer <your ingest key>\""""
+
+_EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
+    "unconnected": (
+        "No source connected yet",
+        "Point any OpenTelemetry exporter here; the first call shows up two seconds after it ends. "
+        "The key was printed when Millicent first started.",
+    ),
+    "no_rows": ("No calls match", "Nothing was recorded in this period with these filters."),
+    "ingesting": ("Still loading", "Calls have been received and are being priced. This page follows in a moment."),
+    "forbidden": ("Not yours to see", "Your account may not see these calls. Ask an administrator for access."),
+}
+
+
+def link(children: Any, href: str, **props: Any) -> Component:
+    """A link within the page: it changes the address and what is shown, without loading the page again."""
+    return html.A(children, href=href, **{"data-nav": ""}, **props)
+
+
+def icon(name: str) -> Component:
+    return html.I(className=f"icon icon-{name}", **{"aria-hidden": "true"})
+
+
+def dot(colour: str, *, hatched: bool = False) -> Component:
+    return html.I(className="dot hatched" if hatched else "dot", style={"--colour": colour}, **{"aria-hidden": "true"})
+
+
+def delta(change: fmt.Change | None, absent: str = "") -> Component:
+    """A change with arrow, size and meaning; `absent` where there is nothing to compare with."""
+    if change is None:
+        return html.Span(absent, className="delta")
+    return html.Span(
+        [html.Span(change.arrow, className="arrow", **{"aria-hidden": "true"}),
+         html.Span(change.text, **{"aria-hidden": "true"}), html.Span(change.words, className="unseen")],
+        className=f"delta {change.tone} {change.direction}",
+    )  # fmt: skip
+
+
+def spark(values: Sequence[Decimal | None], colour: str = "var(--accent)") -> Component:
+    """A sparkline as a CSS mask, so that it takes the colours of the theme. Decoration: the numbers are beside it."""
+    known = [(at, value) for at, value in enumerate(values) if value is not None]
+    if len(known) < 2:
+        return html.I(className="spark", **{"aria-hidden": "true"})
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    across, up = len(values) - 1, high - low
+    points = [(f"{100 * at / across:.4g}", f"{29 - float((value - low) / up) * 26 if up else 16:.3g}") for at, value in known]
+    path = "L".join(f"{x} {y}" for x, y in points)
+    return html.I(
+        html.I(),
+        className="spark",
+        style={
+            "--colour": colour,
+            "--line": _svg(f"<path d='M{path}' fill='none' stroke='#000' stroke-width='1.6' stroke-linejoin='round' "
+                           "vector-effect='non-scaling-stroke'/>"),
+            "--area": _svg(f"<path d='M{path}L{points[-1][0]} 32L{points[0][0]} 32Z'/>"),
+            "--x": f"{points[-1][0]}%",
+            "--y": f"{float(points[-1][1]) / 0.32:.3g}%",
+        },
+        **{"aria-hidden": "true"},
+    )  # fmt: skip
+
+
+def how(measure: Measure, *facts: str) -> Component:
+    """How a number is computed, from the metrics dictionary, behind a small button."""
+    return popover(
+        "i",
+        [html.P(measure.words), html.P(measure.formula, className="formula"), *(html.P(fact) for fact in facts)],
+        label=f"How {measure.label} is computed",
+        className="how",
+    )
+
+
+def popover(face: Any, body: Any, *, label: str | None = None, className: str = "") -> Component:  # noqa: N803 - as Dash spells it
+    summary = html.Summary(face, **({"aria-label": label, "title": label} if label else {}))
+    return html.Details([summary, html.Div(body, className="popover")], className=f"pop {className}")
+
+
+def kpi(
+    name: str,
+    value: str,
+    *,
+    change: fmt.Change | None,
+    beside: str,
+    trend: Component | None = None,
+    label: str | None = None,
+    exact: str | None = None,
+    facts: Sequence[str] = (),
+    under: Component | None = None,
+) -> Component:
+    """A card: what it is, its value, how it moved, its trend, and how it was computed.
+
+    `name` is a measure of the dictionary; `beside` stands beside the change.
+    """
+    measure = DICTIONARY[name]
+    return html.Section(
+        [
+            html.Div([html.H2(label or measure.label), how(measure, *facts)], className="kpi-head"),
+            html.Div([html.Strong(value, title=exact, id=f"kpi-{name}"), trend], className="kpi-value"),
+            html.Div([delta(change), html.Span(beside)], className="kpi-foot"),
+            under,
+        ],
+        className="card kpi",
+    )
+
+
+def panel(title: str, subtitle: Any, body: Any, *, aside: Any = None, id: str, className: str = "") -> Component:  # noqa: A002, N803 - as Dash spells them
+    """A titled card; `id` is an anchor and the base of its parts' ids."""
+    head = html.Div([html.Div([html.H2(title, id=f"{id}-title"), html.P(subtitle, id=f"{id}-words")]), aside],
+                    className="panel-head")  # fmt: skip
+    return html.Section([head, body], id=id, className=f"card panel {className}", **{"aria-labelledby": f"{id}-title"})
+
+
+def meter(parts: Sequence[tuple[str, Decimal, str]]) -> Component:
+    """A bar of shares: class, share between 0 and 1, and what it is."""
+    return html.Div(
+        [html.I(className=name, style={"width": f"{max(share, 0):.2%}"}, title=words) for name, share, words in parts],
+        className="meter",
+        role="img",
+        **{"aria-label": ", ".join(words for _, _, words in parts)},
+    )
+
+
+def pill(children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain") -> Component:
+    return html.Span(children, className=f"pill {tone}")
+
+
+def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
+    """Why there is nothing to see, and what to do about it; `clear` is the address without filters."""
+    title, words = _EMPTY[kind]
+    more: list[Component] = []
+    if kind == "unconnected":
+        more.append(html.Pre(CONNECT))
+    if clear:
+        more.append(link("Clear the filters", clear, className="button"))
+    return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")
+
+
+def sidebar(sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot: Sequence[str]) -> Component:
+    """Navigation. `sections`: heading ('' for none) and entries (icon, words, address); the first entry is here."""
+    here = sections[0][1][0]
+    groups = []
+    for heading, entries in sections:
+        items = [
+            html.Li(html.A([icon(name), words], href=href, **({"aria-current": "page"} if entry is here else {})))
+            for entry in entries
+            for name, words, href in (entry,)
+        ]
+        groups += [html.H3(heading)] if heading else []
+        groups.append(html.Ul(items))
+    return html.Nav(
+        [html.A([html.I(className="mark", **{"aria-hidden": "true"}), "Millicent"], href="/", className="brand"),
+         *groups, html.Div([html.P(line) for line in foot], className="nav-foot")],
+        className="sidebar", **{"aria-label": "Main"},
+    )  # fmt: skip
+
+
+def header(title: str, actions: Sequence[Any]) -> Component:
+    """Title, period in words (`#words`), pills (`#pills`) and actions."""
+    theme = html.Button(icon("theme"), className="button square", type="button",
+                        **{"data-action": "theme", "aria-label": "Switch between light and dark"})  # fmt: skip
+    return html.Header(
+        [
+            html.Div([html.H1(title), html.P(id="words")]),
+            html.Div([html.Div(id="pills", className="pills"), *actions, theme], className="actions"),
+        ]
+    )
+
+
+def _svg(body: str) -> str:
+    head = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 32' preserveAspectRatio='none'>"
+    return f'url("data:image/svg+xml,{quote(head + body + "</svg>", safe=" =:/'")}")'

@@ -1,0 +1,299 @@
+"""An example company: two months of calls, own accelerators, and traffic that arrives while you watch.
+
+The past is written to the ledger as records; today goes through the real OTLP port, span by span. Everything is drawn
+from a generator seeded by the day, so the same day always looks the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import httpx
+import numpy as np
+import polars as pl
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from millicent.collector import pipeline
+from millicent.warehouse import ledger, record
+from millicent.warehouse.control import DEFAULT_TENANT, Deployment
+from millicent.warehouse.store import Warehouse
+
+DAYS: Final = 56
+ANOMALY_DAYS_AGO: Final = 12
+SPANS_PER_REQUEST: Final = 200
+CATCH_UP_PER_S: Final = 4000
+
+TEAMS: Final = ("Search", "Assistants", "Code Copilot", "Support AI", "Ads Ranking", "Data Platform", "Research")
+FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enrichment", "evals")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Calls of one kind: where they go, how many on a weekday, how large, whose (shares by team, in order)."""
+
+    model: str
+    provider: str
+    per_day: int
+    input_tokens: int
+    output_tokens: int
+    cached: float
+    teams: tuple[int, ...]
+    tokens_per_s: int
+    deployment: str | None = None
+    cache_writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rack:
+    """One deployment of the example company."""
+
+    name: str
+    model: str
+    accelerator: str
+    count: int
+    engine: str
+    precision: str
+    profile: dict[str, str]
+    region: str | None = None
+
+
+_PRESET: Final = {"kind": "preset", "name": "ix-2026-07", "tier": "neocloud"}
+_RENTED_H100: Final = {"kind": "rented", "usd_per_hour": "1.89"}
+
+RACKS: Final = (
+    Rack("oss-b200", "gpt-oss-120b", "nvidia-b200", 4, "vllm", "mxfp4", _PRESET),
+    Rack("oss-h100", "gpt-oss-120b", "nvidia-h100-sxm", 4, "vllm", "mxfp4", _RENTED_H100),
+    Rack("oss-mi355x", "gpt-oss-120b", "amd-mi355x", 2, "sglang", "mxfp4", _PRESET),
+    Rack("qwen-h100", "qwen3-235b", "nvidia-h100-sxm", 8, "sglang", "fp8", _RENTED_H100),
+    Rack("qwen-mi355x", "qwen3-235b", "amd-mi355x", 4, "sglang", "fp8", _PRESET),
+    Rack("deepseek-b200", "deepseek-v3.2", "nvidia-b200", 8, "tensorrt-llm", "nvfp4", _PRESET),
+    Rack("gemma-tpu", "gemma-3-27b", "google-tpu-v7", 4, "vllm", "fp8", {"kind": "rented", "usd_per_hour": "1.21"}),
+    Rack("gemma-h100", "gemma-3-27b", "nvidia-h100-sxm", 1, "vllm", "fp8", _RENTED_H100),
+    Rack("edge-store", "qwen3-8b", "nvidia-jetson-agx-orin", 1, "llama.cpp", "int4",
+         {"kind": "owned", "capex_usd": "1999", "life_years": "4", "hosting_usd_per_kw_month": "0"}, "us"),
+)  # fmt: skip
+
+SOURCES: Final = (
+    Source("gpt-oss-120b", "openai", 6200, 9000, 900, 0.55, (30, 25, 5, 20, 5, 10, 5), 95, "oss-b200"),
+    Source("gpt-oss-120b", "openai", 3100, 7000, 800, 0.45, (20, 30, 0, 40, 5, 0, 5), 70, "oss-h100"),
+    Source("gpt-oss-120b", "openai", 2600, 7500, 700, 0.50, (60, 10, 0, 10, 15, 5, 0), 75, "oss-mi355x"),
+    Source("qwen3-235b", "openai", 3600, 12000, 1100, 0.48, (15, 35, 10, 20, 0, 20, 0), 48, "qwen-h100"),
+    Source("qwen3-235b", "openai", 3000, 11000, 1000, 0.52, (40, 30, 0, 0, 30, 0, 0), 52, "qwen-mi355x"),
+    Source("deepseek-v3.2", "openai", 4200, 16000, 1500, 0.60, (10, 15, 45, 0, 0, 15, 15), 60, "deepseek-b200"),
+    Source("gemma-3-27b", "openai", 4800, 3500, 300, 0.30, (20, 5, 0, 15, 50, 10, 0), 55, "gemma-tpu"),
+    Source("gemma-3-27b", "openai", 900, 3000, 300, 0.20, (0, 0, 0, 0, 80, 20, 0), 40, "gemma-h100"),
+    Source("qwen3-8b", "openai", 700, 900, 150, 0.10, (0, 0, 0, 100, 0, 0, 0), 22, "edge-store"),
+    Source("gpt-5-mini", "openai", 2600, 8000, 700, 0.40, (25, 35, 5, 20, 5, 5, 5), 110),
+    Source("claude-sonnet-4-5", "anthropic", 1500, 21000, 1300, 0.62, (0, 20, 60, 5, 0, 0, 15), 75, None, True),
+    Source("gemini-2.5-flash", "gcp.gemini", 1900, 9000, 500, 0.25, (35, 10, 0, 10, 25, 20, 0), 160),
+    Source("text-embedding-3-small", "openai", 1500, 4000, 0, 0.0, (50, 0, 0, 0, 10, 40, 0), 1),
+    Source("acme-legal-ft-2", "openai", 90, 5200, 900, 0.0, (0, 0, 0, 60, 0, 0, 40), 80),
+)
+
+_HOURS: Final = np.array(
+    [22, 18, 15, 14, 15, 20, 32, 52, 78, 95, 100, 98, 90, 96, 100, 97, 90, 80, 68, 60, 52, 44, 36, 28]
+)
+_WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
+
+
+def declare(warehouse: Warehouse, now: datetime) -> None:
+    """Declare the company's deployments since the first day of its history."""
+    since = _midnight(now) - timedelta(days=DAYS)
+    for rack in RACKS:
+        warehouse.control.declare(
+            Deployment(
+                name=rack.name, model=rack.model, accelerator=rack.accelerator, accelerator_count=rack.count,
+                engine=rack.engine, precision=rack.precision, region=rack.region, environment="production",
+                profile=rack.profile, effective_from=since,
+            ),
+            actor="demo",
+        )  # fmt: skip
+
+
+def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
+    """Write the days before today; yields the number of calls of each day as it is stored."""
+    today = _midnight(now)
+    none = pl.DataFrame(schema={"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String,
+                                "reason": pl.String, "spans": pl.Int64})  # fmt: skip
+    context = pipeline.Context(warehouse.book, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
+    for days_ago in range(DAYS, 0, -1):
+        calls = _records(_day(today - timedelta(days=days_ago), today), context)
+        with warehouse.engine.write() as transaction:
+            ledger.store(transaction, ledger.Batch(calls, none, pl.DataFrame()), change=0)
+        yield calls.height
+    warehouse.engine.checkpoint()
+
+
+def live(endpoint: str, stop: threading.Event) -> None:
+    """Send today so far, quickly, then each call as its time comes, until told to stop."""
+    with httpx.Client(base_url=endpoint, timeout=10) as client:
+        sent_to = _midnight(datetime.now(UTC))
+        while not stop.is_set():
+            now = datetime.now(UTC)
+            day = _midnight(sent_to)
+            due = _day(day, day).filter(pl.col("ended_at") > sent_to, pl.col("ended_at") <= now).sort("ended_at")
+            for part in due.iter_slices(SPANS_PER_REQUEST):
+                if not _send(client, part, stop):
+                    return
+                stop.wait(SPANS_PER_REQUEST / CATCH_UP_PER_S)
+            sent_to = now if _midnight(now) == day else day + timedelta(days=1)
+            stop.wait(1)
+
+
+def _midnight(instant: datetime) -> datetime:
+    return instant.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _day(day: datetime, today: datetime) -> pl.DataFrame:
+    """All calls of one UTC day, as their callers know them."""
+    days_ago = (today - day).days
+    rng = np.random.default_rng(day.toordinal())
+    return pl.concat(_of_source(source, at, day, days_ago, rng) for at, source in enumerate(SOURCES))
+
+
+def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.random.Generator) -> pl.DataFrame:
+    growth = 1.0 - 0.0035 * min(days_ago, DAYS)
+    shares = np.array(source.teams, dtype=float)
+    if days_ago == ANOMALY_DAYS_AGO and source.provider == "anthropic":
+        shares[TEAMS.index("Code Copilot")] *= 4.5  # a retry loop shipped on a Thursday
+    calm = sum(source.teams)
+    count = int(source.per_day * _WEEKDAY[day.weekday()] * growth * shares.sum() / calm * rng.normal(1, 0.03))
+    hours = rng.choice(24, count, p=_HOURS / _HOURS.sum())
+    started_us = (hours * 3600 + rng.uniform(0, 3600, count)) * 1e6
+    read = np.maximum(20, rng.lognormal(np.log(source.input_tokens), 0.55, count)).astype(np.int64)
+    written = rng.lognormal(np.log(source.output_tokens), 0.6, count).astype(np.int64) if source.output_tokens else 0
+    hit = rng.random(count) < min(0.95, source.cached * 1.35)
+    cached = np.where(hit, read * rng.uniform(0.55, 0.9, count), 0).astype(np.int64)
+    kept = np.where(~hit, read * 0.6, (read - cached) * 0.3).astype(np.int64) if source.cache_writes else 0
+    duration_s = 0.25 + read / 22_000 + written / source.tokens_per_s * rng.uniform(0.8, 1.3, count)
+    failed = rng.random(count) < 0.006
+    team = np.array([*TEAMS, None], dtype=object)[rng.choice(7, count, p=shares / shares.sum())]
+    feature = np.array([FEATURES[TEAMS.index(name)] for name in team], dtype=object)
+    nobody = rng.random(count) < 0.021
+    started = pl.Series(started_us.astype(np.int64)).cast(pl.Duration("us")) + pl.lit(day)
+    return pl.select(
+        trace_id=pl.Series([rng.bytes(16) for _ in range(count)], dtype=pl.Binary),
+        span_id=pl.Series(rng.integers(1, 2**63, count, dtype=np.uint64)),
+        source=pl.lit(at),
+        started_at=started,
+        ended_at=started + pl.Series((duration_s * 1e6).astype(np.int64)).cast(pl.Duration("us")),
+        team=pl.Series(np.where(nobody, None, team), dtype=pl.String),
+        feature=pl.Series(np.where(nobody, None, feature), dtype=pl.String),
+        customer=pl.Series(np.array(["acme", "globex", "initech", "umbrella"])[rng.integers(0, 4, count)]),
+        status=pl.Series(np.where(failed, "error", "ok")),
+        input_tokens=pl.Series(np.where(failed, 0, read)),
+        output_tokens=pl.Series(np.where(failed, 0, written)),
+        cache_read_tokens=pl.Series(np.where(failed, 0, cached)),
+        cache_write_tokens=pl.Series(np.where(failed, 0, kept)),
+    )
+
+
+def _records(day: pl.DataFrame, context: pipeline.Context) -> pl.DataFrame:
+    """Calls as rows of the record, through the same steps that live calls take after they were read."""
+    told = pl.DataFrame(
+        {
+            "source": range(len(SOURCES)),
+            **{name: [getattr(s, name) for s in SOURCES] for name in ("model", "provider", "deployment")},
+        },
+        schema_overrides={"source": pl.Int32},
+    )
+    spans = day.join(told, on="source", maintain_order="left").with_columns(
+        tenant=pl.lit(DEFAULT_TENANT),
+        key_id=pl.lit("demo"),
+        received_at=pl.col("ended_at"),
+        duration_ms=(pl.col("ended_at") - pl.col("started_at")).dt.total_milliseconds(),
+        operation=pl.when(pl.col("output_tokens") == 0).then(pl.lit("embeddings")).otherwise(pl.lit("chat")),
+        request_model=pl.col("model"),
+        response_model=pl.col("model"),
+        dialect=pl.lit("millicent"),
+        usage_rule=pl.lit("millicent/1"),
+        usage_source=pl.lit("reported"),
+        usage_flags=pl.lit([], pl.List(pl.String)),
+        scope=pl.lit("millicent.sdk"),
+        service=pl.lit("example"),
+        environment=pl.lit("production"),
+        identity_source=pl.when(pl.col("team").is_not_null()).then(pl.lit("span")),
+        endpoint_host=pl.lit(None, pl.String),
+        endpoint_port=pl.lit(None, pl.Int64),
+        odd=pl.lit(None, pl.Struct({"reason": pl.String, "detail": pl.String})),
+    )
+    absent = [column.name for column in record.CALLS if column.name not in spans.columns]
+    spans = spans.with_columns(pl.lit(None, pipeline.EMPTY.schema[name]).alias(name) for name in absent)
+    spans = spans.with_columns(span_id_bytes=pl.lit(None, pl.Binary))
+    batch = pipeline.Batch(spans)
+    for step in (pipeline.match_deployment, pipeline.count_once, pipeline.price, pipeline.quarantine):
+        batch = step(batch, context)
+    return batch.spans
+
+
+def _send(client: httpx.Client, calls: pl.DataFrame, stop: threading.Event) -> bool:
+    body = _request(calls)
+    while not stop.is_set():
+        try:
+            answer = client.post("/v1/traces", content=body, headers={"content-type": "application/x-protobuf"})
+            if answer.status_code == httpx.codes.OK:
+                return True
+        except httpx.TransportError:
+            pass  # the receiver is starting, or starting again: the spans are still ours to send
+        stop.wait(0.5)
+    return False
+
+
+def _request(calls: pl.DataFrame) -> bytes:
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    resource.resource.attributes.append(_text("service.name", "example"))
+    scope = resource.scope_spans.add()
+    scope.scope.name, scope.scope.version = "millicent.sdk", "0.1.0"
+    scope.spans.extend(_span(row) for row in calls.iter_rows(named=True))
+    return request.SerializeToString()
+
+
+def _span(row: dict[str, object]) -> Span:
+    source = SOURCES[int(str(row["source"]))]
+    started, ended = row["started_at"], row["ended_at"]
+    assert isinstance(started, datetime) and isinstance(ended, datetime)  # noqa: S101, PT018 - as `_day` made them
+    operation = "chat" if source.output_tokens else "embeddings"
+    told = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": source.provider,
+        "gen_ai.request.model": source.model,
+        "gen_ai.response.model": source.model,
+        "millicent.team": row["team"],
+        "millicent.feature": row["feature"],
+        "millicent.customer": row["customer"],
+        "millicent.environment": "production",
+        "millicent.deployment": source.deployment,
+        "error.type": "rate_limit" if row["status"] == "error" else None,
+    }
+    counted = {
+        "gen_ai.usage.input_tokens": row["input_tokens"],
+        "gen_ai.usage.output_tokens": row["output_tokens"],
+        "gen_ai.usage.cache_read.input_tokens": row["cache_read_tokens"],
+        "gen_ai.usage.cache_write.input_tokens": row["cache_write_tokens"],
+    }
+    span = Span(
+        trace_id=row["trace_id"], span_id=int(str(row["span_id"])).to_bytes(8, "big"), name=f"{operation} {source.model}",
+        kind=Span.SPAN_KIND_CLIENT, start_time_unix_nano=_ns(started), end_time_unix_nano=_ns(ended),
+        attributes=[_text(key, str(value)) for key, value in told.items() if value is not None],
+    )  # fmt: skip
+    span.attributes.extend(KeyValue(key=key, value=AnyValue(int_value=int(str(n)))) for key, n in counted.items())
+    if row["status"] == "error":
+        span.status.code = 2
+    return span
+
+
+def _text(key: str, value: str) -> KeyValue:
+    return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def _ns(instant: datetime) -> int:
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+

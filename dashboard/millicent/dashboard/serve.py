@@ -1,0 +1,120 @@
+"""One command, one process tree: the receiver as a child, and loader, jobs, API and pages in this process.
+
+The receiver starts first and alone, so that it acknowledges within a second or two of the command while the database and
+the pages are still being imported; the spool between them is files, so either may end and begin again by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from millicent.dashboard.settings import Settings
+from millicent.warehouse.control import DEFAULT_TENANT, Control
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from millicent.collector.loader import Loader
+    from millicent.collector.spool import SpoolReader
+    from millicent.warehouse.store import Warehouse
+
+RESTART_S: Final = 0.5
+log = structlog.get_logger("millicent")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstKeys:
+    """What a first run makes and prints once."""
+
+    ingest: str
+    setup: str
+
+
+def first_keys(settings: Settings) -> FirstKeys | None:
+    """Make an ingest key and a set-up token if the installation has no key yet; None when it has."""
+    control = Control(settings.data)
+    try:
+        if settings.insecure_local or control.keys(DEFAULT_TENANT):
+            return None
+        return FirstKeys(control.create_key("ingest", "first ingest key"), control.create_key("setup", "first run"))
+    finally:
+        control.close()
+
+
+@contextlib.contextmanager
+def receiver(settings: Settings) -> Iterator[None]:
+    """Run the OTLP receiver as a child for as long as the block lasts; one that dies is started again."""
+    command = [
+        sys.executable, "-m", "millicent.collector",
+        "--with-parent", "--data", str(settings.data), "--host", settings.host, "--port", str(settings.otlp_port),
+        *(["--insecure-local"] if settings.insecure_local else []),
+    ]  # fmt: skip
+    stop = threading.Event()
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE)]
+
+    def watch() -> None:
+        while not stop.is_set():
+            code = children[-1].wait()
+            if stop.wait(RESTART_S):
+                return
+            log.error("receiver ended, starting it again", exit_code=code)
+            children.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+
+    watcher = threading.Thread(target=watch, name="receiver-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        children[-1].terminate()
+        watcher.join()
+        if children[-1].poll() is None:
+            children[-1].terminate()
+            children[-1].wait()
+
+
+def serve(settings: Settings) -> None:
+    """Run everything until SIGTERM or SIGINT, then load what is in the spool's reach and close."""
+    with receiver(settings):
+        _platform(settings)
+
+
+def _platform(settings: Settings) -> None:
+    import uvicorn  # noqa: PLC0415 - after the receiver has started
+
+    from millicent.collector import jobs  # noqa: PLC0415 - likewise
+    from millicent.collector.loader import Loader  # noqa: PLC0415 - likewise
+    from millicent.collector.spool import SpoolReader  # noqa: PLC0415 - likewise
+    from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
+
+    warehouse = Warehouse.embedded(settings.data)
+    spool = SpoolReader(settings.data / "spool")
+    loader = Loader(warehouse, spool)
+    stop = threading.Event()
+    workers = [
+        threading.Thread(target=loader.run, args=(stop,), name="loader"),
+        threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        app = application(warehouse, spool, loader, insecure_local=settings.insecure_local)
+        config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", server_header=False,
+                                proxy_headers=settings.behind_proxy, lifespan="off")  # fmt: skip
+        uvicorn.Server(config).run()
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+        warehouse.close()

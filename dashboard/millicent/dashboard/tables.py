@@ -1,0 +1,269 @@
+"""Tables in HTML: the heat table, the teams table, and what changed. Pure functions of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from dash import html
+
+from millicent.dashboard import format as fmt
+from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label, smoothed
+from millicent.dashboard.components import delta, dot, link, spark
+from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.record import IDLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import polars as pl
+    from dash.development.base_component import Component
+
+    from millicent.dashboard.state import View
+
+Row = dict[str, Any]
+
+LOW_SAMPLE_TOKENS: Final = 1_000_000
+MOST_ROWS: Final = 12
+MOST_COLUMNS: Final = 7
+API: Final = "api"
+
+
+def heat(frame: pl.DataFrame, view: View) -> Component:
+    """Cost per 1M tokens by model and accelerator, cheapest home ringed, spend beneath, API calls in a column.
+
+    Args:
+        frame: `model`, `accelerator`, `billing`, `spend_usd`, `total_tokens`, `cost_per_mtok_usd`, `calls`,
+            `unpriced_calls`.
+        view: what is filtered now; a cell narrows it.
+    """
+    cells = {(row["model"], _home(row)): row for row in frame.iter_rows(named=True)}
+    homes = _ranked(frame, "home", cells)[:MOST_COLUMNS]
+    models = _ranked(frame, "model", cells)
+    shown = models[:MOST_ROWS]
+    prices = [row["cost_per_mtok_usd"] for (model, home), row in cells.items()
+              if row["cost_per_mtok_usd"] and model in shown and home in homes]  # fmt: skip
+    bounds = (min(prices), max(prices)) if prices else None
+    head = html.Tr([html.Th(html.Span("Model", className="unseen")),
+                    *(html.Th(_home_label(home), scope="col", title=home) for home in homes)])  # fmt: skip
+    body = []
+    for model in shown:
+        row = [cells.get((model, home)) for home in homes]
+        known = [cell["cost_per_mtok_usd"] for cell in row if cell and cell["cost_per_mtok_usd"]]
+        best = min(known) if len(known) > 1 else None
+        name = html.Th(label("model", model), scope="row", title=model)
+        body.append(html.Tr([name, *(_cell(cell, bounds, best, view) for cell in row)]))
+    left = len(models) - len(shown)
+    return html.Div(
+        [html.Table([html.Thead(head), html.Tbody(body)], className="heat"),
+         html.P(f"and {left} more models" if left else "", className="quiet")],
+        className="scroll",
+    )  # fmt: skip
+
+
+def teams(
+    now: pl.DataFrame, prior: pl.DataFrame | None, total: Row, before: Row | None, trends: Mapping[str | None, Sequence[Any]],
+    colour_of: Mapping[str | None, str], view: View, days: int,
+) -> Component:  # fmt: skip
+    """Spend by team with its change, share, unit cost and trend; unattributed, idle and total are rows of their own.
+
+    Args:
+        now: `team` and the measures of `TEAM_MEASURES`, over the period; `prior` over the one before.
+        total: the same measures without the dimension; `before` over the period before.
+        trends: daily spend by team.
+        colour_of: colours by team.
+        view: what is filtered now; a row narrows it.
+        days: how many days the trend covers.
+    """
+    earlier = {row["team"]: row for row in prior.iter_rows(named=True)} if prior is not None else {}
+    rows = sorted(now.iter_rows(named=True), key=_place)
+    lines = [_team(row, earlier.get(row["team"]), total, trends, colour_of, view, compared=prior is not None)
+             for row in rows[:100]]  # fmt: skip
+    heads = ("Team", "Spend", "Δ", "Share", "Tokens", "$/1M", "Cache hit", f"{days}-day trend")
+    foot = html.Tr([html.Th("Total", scope="row"), *_numbers(total, before, total, compared=prior is not None), html.Td()])
+    return html.Div(
+        html.Table(
+            [html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(lines), html.Tfoot(foot)],
+            className="teams",
+        ),
+        className="scroll",
+    )
+
+
+TEAM_MEASURES: Final = ("spend_usd", "total_tokens", "cost_per_mtok_usd", "cache_hit_ratio", "calls", "unpriced_calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One line of what changed: spend now and before, None where there was none."""
+
+    name: str
+    colour: str
+    now: Decimal
+    before: Decimal | None
+    href: str
+
+    @property
+    def moved(self) -> Decimal:
+        return self.now - (self.before or Decimal(0))
+
+
+def moves(
+    now: pl.DataFrame, prior: pl.DataFrame | None, dimension: str, colour_of: Mapping[str | None, str],
+    href: Callable[[str | None], str],
+) -> list[Move]:  # fmt: skip
+    """What moved most first, or where there is no prior period what costs most; what came or went counts too."""
+    current, earlier = _spend(now, dimension), _spend(prior, dimension)
+    found = [
+        Move(label(dimension, name), IDLE_COLOUR if name == IDLE else colour_of.get(name, OTHER_COLOUR),
+             current.get(name, Decimal(0)), earlier.get(name), "" if name == IDLE else href(name))
+        for name in {**current, **earlier}
+    ]  # fmt: skip
+    return sorted(found, key=lambda move: (-abs(move.moved), move.name))
+
+
+def drivers(total: Row, before: Row | None) -> list[tuple[str, Decimal]]:
+    """Why the total moved: more or fewer tokens at the old unit cost, and another unit cost for the new tokens.
+
+    The two add up to the whole difference. Empty when either side has no tokens or no cost.
+    """
+    if before is None or not before["total_tokens"] or not total["total_tokens"]:
+        return []
+    if before["spend_usd"] is None or total["spend_usd"] is None:
+        return []
+    at_old_cost = before["spend_usd"] * total["total_tokens"] / before["total_tokens"]
+    return [("Volume", at_old_cost - before["spend_usd"]), ("Unit cost and mix", total["spend_usd"] - at_old_cost)]
+
+
+def changes(groups: Sequence[tuple[str, Sequence[Move]]], why: Sequence[tuple[str, Decimal]]) -> Component:
+    """What changed: the drivers, then the largest moves of each group, as bars around a middle line."""
+    widest = max((abs(move.moved) for _, moves in groups for move in moves), default=Decimal(0))
+    lines: list[Component] = []
+    if why:
+        lines.append(html.Dl([html.Div([html.Dt(name), html.Dd(fmt.usd_change(amount), className=_tone(amount))])
+                              for name, amount in why], className="drivers"))  # fmt: skip
+    for title, moves_ in groups:
+        lines.append(html.H3(title))
+        lines.append(html.Ul([_move(move, widest) for move in moves_], className="moves"))
+    return html.Div(lines)
+
+
+def _home(row: Row) -> str | None:
+    """The accelerator; `api` for calls that a provider bills; None for own hardware of unknown kind."""
+    return API if row["billing"] == "api" else row["accelerator"]
+
+
+def _home_label(home: str | None) -> str:
+    return "API" if home == API else "Unknown" if home is None else fmt.accelerator(home)
+
+
+def _ranked(frame: pl.DataFrame, what: str, cells: Mapping[tuple[Any, Any], Row]) -> list[Any]:
+    """Models or homes by spend, API last among homes."""
+    at = 0 if what == "model" else 1
+    spend: dict[Any, Decimal] = {}
+    for key, row in cells.items():
+        spend[key[at]] = spend.get(key[at], Decimal(0)) + (row["spend_usd"] or 0)
+    return sorted(spend, key=lambda name: (at == 1 and name == API, -spend[name], str(name)))
+
+
+def _cell(row: Row | None, bounds: tuple[Decimal, Decimal] | None, best: Decimal | None, view: View) -> Component:
+    if row is None or not row["calls"] and row["spend_usd"] is None:
+        return html.Td(html.Span("·", **{"aria-label": "no calls"}), className="none")
+    price, home = row["cost_per_mtok_usd"], _home(row)
+    names = ["cell"]
+    if price is not None and price == best:
+        names.append("cheapest")
+    if (row["total_tokens"] or 0) < LOW_SAMPLE_TOKENS:
+        names.append("low")
+    words = (f"{label('model', row['model'])} on {_home_label(home)}: {fmt.usd(price)} per 1M tokens, input plus output; "
+             f"{fmt.usd_exact(row['spend_usd'])}, {fmt.tokens(row['total_tokens'])} tokens, {fmt.count(row['calls'])} calls")  # fmt: skip
+    if "low" in names:
+        words += "; few tokens, read with care"
+    face = fmt.usd(price) if price is not None else "unpriced" if row["unpriced_calls"] else fmt.UNKNOWN
+    style = {} if price is None or bounds is None else {"--heat": f"{_heat(price, *bounds):.0%}"}
+    if price is None:
+        names.append("unpriced")
+    href = view.toggled(model=row["model"], accelerator=None if home == API else home).href()
+    return html.Td(link([html.B(face), html.Small(fmt.usd(row["spend_usd"]))], href, className=" ".join(names),
+                        style=style, title=words, **{"aria-label": words}))  # fmt: skip
+
+
+def _heat(price: Decimal, low: Decimal, high: Decimal) -> Decimal:
+    """Place of a price between the lowest (0) and the highest (1), on a log scale."""
+    return (price / low).ln() / (high / low).ln() if high > low else Decimal("0.3")
+
+
+def _place(row: Row) -> tuple[int, Decimal, str]:
+    """Teams by spend, then unattributed, then idle."""
+    last = 2 if row["team"] == IDLE else 1 if row["team"] is None else 0
+    return (last, -(row["spend_usd"] or Decimal(0)), row["team"] or "")
+
+
+def _team(
+    row: Row, before: Row | None, total: Row, trends: Mapping[str | None, Sequence[Any]],
+    colour_of: Mapping[str | None, str], view: View, *, compared: bool,
+) -> Component:  # fmt: skip
+    name, idle = row["team"], row["team"] == IDLE
+    colour = IDLE_COLOUR if idle else colour_of.get(name, OTHER_COLOUR)
+    words = [dot(colour, hatched=idle), html.Span(label("team", name), className="name")]
+    selected = name in view.chosen("team")
+    first = html.Th(
+        html.Span(words) if idle else link(words, view.toggled(team=name).href(), title=f"Show only {label('team', name)}"),
+        scope="row",
+    )
+    classes = " ".join(kind for kind, on in (("idle", idle), ("unattributed", name is None), ("selected", selected)) if on)
+    trend = html.Td(spark(smoothed(trends.get(name, ())), colour), className="trend")
+    return html.Tr([first, *_numbers(row, before, total, compared=compared, colour=colour), trend], className=classes)
+
+
+def _numbers(
+    row: Row, before: Row | None, total: Row, *, compared: bool, colour: str | None = None
+) -> list[Component]:
+    spend = row["spend_usd"]
+    whole = total["spend_usd"]
+    share = spend / whole if spend is not None and whole else None
+    none: Row = {"spend_usd": Decimal(0), "cost_per_mtok_usd": None}
+    was = (before or none) if compared else {"spend_usd": None, "cost_per_mtok_usd": None}
+    unknown = spend is None and row["unpriced_calls"]
+    bar = html.I(className="bar", style={"--share": f"{share:.1%}", "--colour": colour}) if share and colour else None
+    return [
+        html.Td("unpriced" if unknown else fmt.usd(spend), title=fmt.usd_exact(spend)),
+        html.Td(delta(_change("spend_usd", spend, was["spend_usd"], 0), fmt.UNKNOWN)),
+        html.Td([bar, html.Span(fmt.percent(share, 0))], className="share"),
+        html.Td(fmt.tokens(row["total_tokens"]), title=fmt.count(row["total_tokens"])),
+        html.Td(html.Span([fmt.usd(row["cost_per_mtok_usd"]), " ",
+                 delta(_change("cost_per_mtok_usd", row["cost_per_mtok_usd"], was["cost_per_mtok_usd"], 0))])),
+        html.Td(fmt.percent(row["cache_hit_ratio"], 0)),
+    ]  # fmt: skip
+
+
+def _change(name: str, now: Decimal | None, before: Decimal | None, digits: int) -> fmt.Change | None:
+    measure = DICTIONARY[name]
+    return fmt.change(now, before, unit=measure.unit, better=measure.better, digits=digits)
+
+
+def _spend(frame: pl.DataFrame | None, dimension: str) -> dict[str | None, Decimal]:
+    if frame is None:
+        return {}
+    pairs = zip(frame[dimension].to_list(), frame["spend_usd"].to_list(), strict=True)
+    return {name: spend for name, spend in pairs if spend is not None}
+
+
+def _tone(amount: Decimal) -> str:
+    return "bad" if amount > 0 else "good" if amount < 0 else "neutral"
+
+
+def _move(move: Move, widest: Decimal) -> Component:
+    reach = f"{abs(move.moved) / widest:.1%}" if widest else "0%"
+    name = html.Span([dot(move.colour), html.Span(move.name, className="name")])
+    change = _change("spend_usd", move.now, move.before, 0) if move.before is not None else None
+    return html.Li(
+        [
+            link(name, move.href, title=f"Show only {move.name}") if move.href else name,
+            html.I(className=f"swing {'up' if move.moved > 0 else 'down'}", style={"--reach": reach}, **{"aria-hidden": "true"}),
+            html.B(fmt.usd_change(move.moved)),
+            delta(change, "new"),
+        ],
+        title=f"{fmt.usd_exact(move.now)} against {fmt.usd_exact(move.before)}",
+    )

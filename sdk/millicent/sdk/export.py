@@ -1,0 +1,181 @@
+"""Sending: our own always-on provider, OTLP over HTTP, and the settings that lead there."""
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from millicent.sdk import attributes, call
+from millicent.sdk.attribution import Tags, clean_tags, typed
+from millicent.sdk.hardware import detect
+from millicent.sdk.processor import TokenSpanProcessor
+from millicent.sdk.sender import Sender
+
+DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
+EXIT_S: Final = 1.5  # what the exit of a process may wait for a collector that does not answer
+_TRACES_PATH: Final = "/v1/traces"
+
+
+class Instrumentation:
+    """What `instrument` returns: the running connection to the collector."""
+
+    def __init__(self, provider: TracerProvider, sender: Sender) -> None:
+        self._provider = provider
+        self._sender = sender
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Send what is queued now. Call it before `os._exit`, which skips the flush at exit.
+
+        Returns:
+            Whether the queue was emptied in time; `sdk_stats()` tells how many spans arrived.
+        """
+        return self._sender.force_flush(int(timeout_s * 1000))
+
+    def shutdown(self, timeout_s: float = 5.0) -> None:
+        """Flush, then stop: tracked calls run on and are no longer recorded. Safe to repeat."""
+        global _running  # noqa: PLW0603  # one connection per process
+        with _lock:
+            if _running is self:
+                _running = None
+                call.send_spans_to(None)
+                for stamp in _stamps.values():
+                    stamp.defaults = {}
+        atexit.unregister(self.shutdown)
+        self._sender.shutdown(int(timeout_s * 1000))
+
+
+_lock = threading.Lock()
+_running: Instrumentation | None = None
+_stamps: weakref.WeakKeyDictionary[object, TokenSpanProcessor] = weakref.WeakKeyDictionary()
+
+
+def instrument(
+    endpoint: str | None = None,
+    key: str | None = None,
+    *,
+    team: str | None = None,
+    project: str | None = None,
+    feature: str | None = None,
+    customer: str | None = None,
+    environment: str | None = None,
+    region: str | None = None,
+    deployment: str | None = None,
+    engine: str | None = None,
+    accelerator: str | None = None,
+    accelerator_count: int | None = None,
+    precision: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    service: str | None = None,
+    detect_hardware: bool = False,
+) -> Instrumentation:
+    """Send every tracked call to a Millicent collector, whatever the app's own sampling.
+
+    Also stamps tags onto the spans of the app's global `TracerProvider`, if there is one: call this after setting
+    it. A second call replaces the first. Each argument left out is taken from the environment: `MILLICENT_ENDPOINT`,
+    `MILLICENT_KEY`, `MILLICENT_TEAM` and so on, then OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`,
+    `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`. A collector that is down costs the
+    app nothing: spans wait in a bounded queue and are counted when dropped.
+
+    Args:
+        endpoint: Base URL of the collector; http://127.0.0.1:4318 by default.
+        key: Ingest key, sent as `Authorization: Bearer`.
+        team: Who pays for calls that no decorator and no `attribution` says more about; likewise the other tags.
+        project: For which project.
+        feature: For which feature of the product.
+        customer: On behalf of which customer.
+        environment: production, staging, …
+        region: Where the models run.
+        deployment: Which of our own deployments serves them.
+        engine: vllm, sglang, tensorrt-llm, …
+        accelerator: Name of the accelerator behind the deployment.
+        accelerator_count: Number of accelerators behind the deployment.
+        precision: bf16, fp8, …
+        labels: Any other tags.
+        service: Name of this service; by default that of the app's own provider.
+        detect_hardware: Fill in `accelerator` and `accelerator_count` from the local machine.
+
+    Returns:
+        A handle to flush and to shut down. At exit it flushes by itself, for at most 1.5 s.
+    """
+    if detect_hardware and accelerator is None and (found := detect()) is not None:
+        accelerator, accelerator_count = found.name, accelerator_count or found.count
+    named: dict[str, object] = {
+        attributes.TEAM: team,
+        attributes.PROJECT: project,
+        attributes.FEATURE: feature,
+        attributes.CUSTOMER: customer,
+        attributes.ENVIRONMENT: environment,
+        attributes.REGION: region,
+        attributes.DEPLOYMENT: deployment,
+        attributes.ENGINE: engine,
+        attributes.ACCELERATOR: accelerator,
+        attributes.ACCELERATOR_COUNT: accelerator_count,
+        attributes.PRECISION: precision,
+    }
+    tags = clean_tags({key: _setting(key, value) for key, value in named.items()}, labels)
+    url, token = _traces_url(endpoint), key or os.environ.get("MILLICENT_KEY")
+    sender = Sender(lambda: _exporter(url, token))
+    resource = _resource(tags, service or os.environ.get("MILLICENT_SERVICE"))
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(sender)
+    handle = Instrumentation(provider, sender)
+    global _running
+    with _lock:
+        earlier, _running = _running, handle
+        call.send_spans_to(provider)
+        _stamp_app_spans(tags)
+    if earlier is not None:
+        atexit.unregister(earlier.shutdown)
+        earlier._sender.hand_over(sender)  # noqa: SLF001  # our own
+    atexit.register(handle.shutdown, EXIT_S)
+    return handle
+
+
+def _setting(key: str, argument: object) -> object:
+    """Return a tag's value: the argument, else `MILLICENT_TEAM` and so on."""
+    return os.environ.get(key.upper().replace(".", "_")) if argument is None else argument
+
+
+def _traces_url(endpoint: str | None) -> str:
+    base = endpoint or os.environ.get("MILLICENT_ENDPOINT")
+    if base is None:
+        exact = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        if exact:
+            return exact
+        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or DEFAULT_ENDPOINT
+    if "://" not in base:
+        base = f"http://{base}"
+    return base.rstrip("/").removesuffix(_TRACES_PATH) + _TRACES_PATH
+
+
+def _exporter(url: str, key: str | None) -> SpanExporter:
+    # The exporter and its HTTP stack take as long to import as all of OpenTelemetry: only here, in the sending thread.
+    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    headers = {"authorization": f"Bearer {key}"} if key else None
+    return OTLPSpanExporter(endpoint=url, headers=headers, compression=Compression.Gzip)
+
+
+def _resource(tags: Tags, service: str | None) -> Resource:
+    """Say the same about this process as the app's own provider does, if it has one, and add our tags."""
+    ours = dict(typed(tags)) | ({SERVICE_NAME: service} if service else {})
+    theirs = getattr(trace.get_tracer_provider(), "resource", None)
+    return theirs.merge(Resource(ours)) if isinstance(theirs, Resource) else Resource.create(ours)
+
+
+def _stamp_app_spans(tags: Tags) -> None:
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        if provider not in _stamps:
+            _stamps[provider] = TokenSpanProcessor()
+            provider.add_span_processor(_stamps[provider])
+        _stamps[provider].defaults = typed(tags)

@@ -1,0 +1,72 @@
+"""What goes wrong inside the SDK stays inside it: caught, logged once per place, counted."""
+
+import contextlib
+import functools
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec
+
+_P = ParamSpec("_P")
+
+_log = logging.getLogger("millicent.sdk")
+_lock = threading.RLock()  # a stream may be collected, and its span end, while its own thread holds it
+_counts: Counter[str] = Counter()
+_places: set[str] = set()
+
+_STATS = ("internal_errors", "spans_ended", "spans_exported", "spans_failed", "spans_dropped")
+
+
+def sdk_stats() -> dict[str, int]:
+    """Return what the SDK did in this process since it was imported.
+
+    Returns:
+        Counters by name: `internal_errors` (caught inside the SDK, the app saw nothing),
+        `spans_ended` (meant for the collector), `spans_exported` (acknowledged by it), `spans_failed` (refused by
+        it, or given up after retries), `spans_dropped` (the queue was full or closed); the rest is under way.
+    """
+    with _lock:
+        return {name: _counts[name] for name in _STATS}
+
+
+def count(name: str, amount: int = 1) -> None:
+    """Add to one of the counters of `sdk_stats`."""
+    with _lock:
+        _counts[name] += amount
+
+
+def note(error: Exception) -> None:
+    """Count an internal failure and log it the first time its place fails.
+
+    The message of the exception is left out: it may quote a prompt.
+    """
+    with contextlib.suppress(Exception):
+        step = error.__traceback__
+        while step is not None and step.tb_next is not None:
+            step = step.tb_next
+        place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}" if step else "unknown place"
+        with _lock:
+            _counts["internal_errors"] += 1
+            first = place not in _places
+            _places.add(place)
+        if first:
+            _log.warning(
+                "A call could not be tracked in full (%s at %s); the app is not affected. "
+                "Said once per place; millicent.sdk.sdk_stats() counts every time.",
+                type(error).__name__,
+                place,
+            )
+
+
+def harmless(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Make a procedure that cannot raise: what it raises is noted instead."""
+
+    @functools.wraps(function)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # the promise of this module
+            note(error)
+
+    return guarded

@@ -1,0 +1,37 @@
+"""What every test may use, and the one mistake that would hide half of the packages."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    found = [str(path.relative_to(ROOT)) for path in ROOT.glob("*/millicent/__init__.py")]
+    if found:
+        raise pytest.UsageError(f"{found[0]}: delete it; `millicent` is a namespace shared by several folders")
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def fake_openai_module() -> ModuleType:
+    return _load("fake_openai")
+
+
+@pytest.fixture
+def fake_openai(fake_openai_module) -> Iterator:
+    """A running OpenAI-compatible server on a free port; see tests/fake_openai.py for what can be set."""
+    with fake_openai_module.FakeOpenAI() as server:
+        yield server

@@ -1,0 +1,251 @@
+"""Own hardware by the hour: what each deployment cost, how busy it was, and what its tokens carry of it.
+
+Only hours that changed are computed again: those with new calls, those that were provisional, and those that have begun
+since. Busy is the union of call intervals, until an engine's own counters say better; the rest of the hour is idle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+from sqlalchemy import func, or_, select, tuple_
+
+from millicent.pricing.hardware import DEFAULT_WEIGHTS, HourCost, allocate, hourly_cost
+from millicent.warehouse.control import Control, Deployment
+from millicent.warehouse.engine import Engine, Transaction
+from millicent.warehouse.tables import calls, deployment_hours, dirty_hours, usage_hourly
+
+HOUR: Final = timedelta(hours=1)
+REPEAT: Final = timedelta(minutes=1)
+LONGEST_CALL: Final = timedelta(hours=6)
+METHOD: Final = "busy = union of call intervals; weights 1000 uncached input, 100 cached input, 4000 output"
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+class Slot(NamedTuple):
+    """One hour of one deployment; `hour` is aware, UTC."""
+
+    tenant: str
+    deployment: str
+    hour: datetime
+
+
+def refresh(engine: Engine, control: Control, now: datetime) -> int:
+    """Bring `deployment_hours` up to `now`, a day at a time, each day in one transaction.
+
+    Returns:
+        How many deployment-hours were computed.
+
+    Raises:
+        EngineError: the database failed; what was committed before stays, the rest is still to do.
+    """
+    declared = control.deployments()
+    days: dict[datetime, list[Slot]] = defaultdict(list)
+    dirty = _dirty(engine)
+    for slot in sorted({*_due(engine, declared, now), *dirty}):
+        days[slot.hour.replace(hour=0)].append(slot)
+    for slots in days.values():
+        with engine.write() as transaction:
+            _compute(transaction, slots, declared, now)
+            _settle(transaction, {slot: dirty[slot] for slot in slots if slot in dirty})
+    return sum(map(len, days.values()))
+
+
+def _dirty(engine: Engine) -> dict[Slot, int]:
+    """Deployment-hours with changes, and the last change of each."""
+    by = (dirty_hours.c.tenant, dirty_hours.c.deployment, dirty_hours.c.hour)
+    rows = engine.read(select(*by, func.max(dirty_hours.c.change).label("change")).group_by(*by)).to_pylist()
+    return {Slot(row["tenant"], row["deployment"], row["hour"]): row["change"] for row in rows}
+
+
+def _due(engine: Engine, declared: Iterable[tuple[str, Deployment]], now: datetime) -> Iterable[Slot]:
+    """Hours of declared deployments that were never computed, or only while they ran."""
+    by = (deployment_hours.c.tenant, deployment_hours.c.deployment)
+    done = select(*by, func.max(deployment_hours.c.hour).label("hour"))
+    done = done.where(~deployment_hours.c.provisional).group_by(*by)
+    through = {(row["tenant"], row["deployment"]): row["hour"] for row in engine.read(done).to_pylist()}
+    running = select(*by, deployment_hours.c.hour).where(
+        deployment_hours.c.provisional, deployment_hours.c.computed_at > _bare(now - REPEAT)
+    )
+    recent = {Slot(**row) for row in engine.read(running).to_pylist()}
+    for tenant, one in declared:
+        hour = max(one.effective_from, through.get((tenant, one.name), one.effective_from - HOUR) + HOUR)
+        until = min(now, one.effective_to or now)
+        while hour < until:
+            if hour + HOUR <= now or Slot(tenant, one.name, hour) not in recent:
+                yield Slot(tenant, one.name, hour)
+            hour += HOUR
+
+
+def _compute(
+    transaction: Transaction, slots: list[Slot], declared: list[tuple[str, Deployment]], now: datetime
+) -> None:
+    serving = {slot: one for slot in slots if (one := _serving(slot, declared)) is not None}
+    busy_ms, tokens = _busy_ms(transaction, slots), _tokens(transaction, slots)
+    rows = [_row(slot, one, busy_ms.get(slot, 0), tokens.get(slot, (0, 0, 0)), now) for slot, one in serving.items()]
+    here = tuple_(deployment_hours.c.tenant, deployment_hours.c.deployment, deployment_hours.c.hour)
+    transaction.execute(deployment_hours.delete().where(here.in_([_naive(slot) for slot in slots])))
+    if rows:
+        transaction.insert("deployment_hours", pa.Table.from_pylist(rows, schema=_SCHEMA))
+
+
+def _serving(slot: Slot, declared: list[tuple[str, Deployment]]) -> Deployment | None:
+    for tenant, one in declared:
+        ended = one.effective_to is not None and one.effective_to <= slot.hour
+        if (tenant, one.name) == slot[:2] and one.effective_from <= slot.hour and not ended:
+            return one
+    return None
+
+
+def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int], now: datetime) -> dict[str, Any]:
+    elapsed_ms = min(HOUR, now - slot.hour) // timedelta(milliseconds=1)
+    busy_ms = min(busy_ms, elapsed_ms)
+    busy_s, elapsed_s = Decimal(busy_ms) / 1000, Decimal(elapsed_ms) / 1000
+    cost = hourly_cost(
+        one.cost_profile(),
+        one.accelerator,
+        one.accelerator_count,
+        region=one.region,
+        power=one.electricity(),
+        busy_seconds=busy_s,
+        elapsed_seconds=elapsed_s,
+    )
+    w = DEFAULT_WEIGHTS
+    weight = w.of(uncached_input=tokens[0] - tokens[1], cached_input=tokens[1], output=tokens[2])
+    spread = allocate(cost.total_usd, busy_seconds=busy_s, elapsed_seconds=elapsed_s, weight=weight)
+    energy = allocate(cost.energy_usd, busy_seconds=busy_s, elapsed_seconds=elapsed_s, weight=weight)
+    return {
+        **slot._asdict(),
+        **{
+            name: getattr(one, name)
+            for name in ("model", "engine", "precision", "accelerator", "region", "environment")
+        },
+        "accelerator_count": one.accelerator_count,
+        "elapsed_ms": elapsed_ms,
+        "busy_ms": busy_ms,
+        "accelerator_ms": elapsed_ms * one.accelerator_count,
+        "fixed_usd": cost.fixed_usd,
+        "energy_usd": cost.energy_usd,
+        "hosting_usd": cost.hosting_usd,
+        "busy_usd": spread.busy_usd,
+        "idle_usd": spread.idle_usd,
+        "untracked_usd": spread.untracked_usd,
+        "joules": cost.joules,
+        "gco2e_g": cost.gco2e_g,
+        "w_input": w.uncached_input,
+        "w_cached": w.cached_input,
+        "w_output": w.output,
+        "weight": Decimal(weight),
+        "rate_usd_per_weight": spread.rate_usd_per_weight,
+        "energy_rate_usd_per_weight": energy.rate_usd_per_weight,
+        "method": METHOD,
+        "sources": _sources(cost),
+        "provisional": elapsed_ms < HOUR // timedelta(milliseconds=1),
+        "computed_at": now,
+    }
+
+
+def _sources(cost: HourCost) -> str:
+    told = [f"{i.name} {i.value:f} {i.unit} ({i.origin}: {i.source})" for i in cost.inputs]
+    return json.dumps([*told, f"energy {cost.energy_source}"], ensure_ascii=False)
+
+
+def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
+    """Milliseconds of each hour in which at least one call ran."""
+    first, last = min(slot.hour for slot in slots), max(slot.hour for slot in slots) + HOUR
+    asked = select(
+        calls.c.tenant, calls.c.deployment,
+        func.epoch_ms(calls.c.started_at).label("start"),
+        (func.epoch_ms(calls.c.started_at) + func.coalesce(calls.c.duration_ms, 0)).label("end"),
+    ).where(
+        calls.c.counted,
+        calls.c.deployment.in_({slot.deployment for slot in slots}),
+        calls.c.started_at >= _bare(first - LONGEST_CALL), calls.c.started_at < _bare(last),
+    )  # fmt: skip
+    intervals = pl.LazyFrame(pl.from_arrow(transaction.read(asked)))
+    by = ["tenant", "deployment", "hour"]
+    hour_ms = HOUR // timedelta(milliseconds=1)
+    pieces = (
+        intervals.with_columns(hour=pl.int_ranges(pl.col("start") // hour_ms, pl.col("end") // hour_ms + 1))
+        .explode("hour")
+        .with_columns(
+            start=pl.max_horizontal("start", pl.col("hour") * hour_ms),
+            end=pl.min_horizontal("end", (pl.col("hour") + 1) * hour_ms),
+        )
+        .sort("start")
+    )
+    covered_to = pl.col("end").cum_max().shift(1).over(by)
+    new = pl.col("end") - pl.max_horizontal("start", covered_to.fill_null(0))
+    rows = pieces.with_columns(new=new.clip(0)).group_by(by).agg(pl.col("new").sum()).collect()
+    return {
+        Slot(tenant, deployment, _EPOCH + hour * HOUR): new
+        for tenant, deployment, hour, new in rows.select(*by, "new").iter_rows()
+    }
+
+
+def _tokens(transaction: Transaction, slots: list[Slot]) -> dict[Slot, tuple[int, int, int]]:
+    """Input, cached input and output tokens served in each hour."""
+    u = usage_hourly.c
+    by = (u.tenant, u.deployment, u.hour)
+    sums = (func.sum(column).label(column.name) for column in (u.input_tokens, u.cache_read_tokens, u.output_tokens))
+    asked = (
+        select(*by, *sums)
+        .where(
+            u.deployment.in_({slot.deployment for slot in slots}),
+            u.hour >= _bare(min(slot.hour for slot in slots)), u.hour <= _bare(max(slot.hour for slot in slots)),
+        )
+        .group_by(*by)
+    )  # fmt: skip
+    return {
+        Slot(tenant, deployment, hour): (int(read or 0), int(cached or 0), int(written or 0))
+        for tenant, deployment, hour, read, cached, written in (
+            row.values() for row in transaction.read(asked).to_pylist()
+        )
+    }
+
+
+def _settle(transaction: Transaction, computed: dict[Slot, int]) -> None:
+    """Forget the changes that were computed; later ones of the same hour stay."""
+    here = tuple_(dirty_hours.c.tenant, dirty_hours.c.deployment, dirty_hours.c.hour)
+    done = [(here == tuple_(*_naive(slot))) & (dirty_hours.c.change <= change) for slot, change in computed.items()]
+    if done:
+        transaction.execute(dirty_hours.delete().where(or_(*done)))
+
+
+def _naive(slot: Slot) -> tuple[str, str, datetime]:
+    return slot.tenant, slot.deployment, _bare(slot.hour)
+
+
+def _bare(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=None)
+
+
+_EXACT: Final = pa.decimal128(38, 24)
+_METERED: Final = pa.decimal128(38, 6)
+_SCHEMA: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("tenant", "deployment")),
+        ("hour", pa.timestamp("us", "UTC")),
+        *((name, pa.string()) for name in ("model", "engine", "precision", "accelerator", "region", "environment")),
+        ("accelerator_count", pa.int32()),
+        *((name, pa.int64()) for name in ("elapsed_ms", "busy_ms", "accelerator_ms")),
+        *(
+            (name, _EXACT)
+            for name in ("fixed_usd", "energy_usd", "hosting_usd", "busy_usd", "idle_usd", "untracked_usd")
+        ),
+        *((name, _METERED) for name in ("joules", "gco2e_g")),
+        *((name, pa.int32()) for name in ("w_input", "w_cached", "w_output")),
+        ("weight", pa.decimal128(38, 0)),
+        *((name, _EXACT) for name in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
+        *((name, pa.string()) for name in ("method", "sources")),
+        ("provisional", pa.bool_()),
+        ("computed_at", pa.timestamp("us", "UTC")),
+    ]
+)

@@ -1,0 +1,382 @@
+"""The control plane: keys, sessions, deployments and the audit log. Small, relational, apart from the facts.
+
+Secrets are stored as HMAC-SHA256 digests under a pepper that lives in a file beside the database, so that neither a
+copy of the database nor a backup of it opens a door. A key reads `mk_<scope>_<id>_<secret>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import zlib
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args, get_type_hints
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)  # fmt: skip
+
+from millicent.pricing.profiles import CostProfile, Owned, Power, Preset, Rented
+
+Scope = Literal["ingest", "read", "setup"]
+SESSION_LIFE: Final = timedelta(hours=24)
+KEY_LIFE: Final = timedelta(days=365)
+SETUP_LIFE: Final = timedelta(days=7)
+DEFAULT_TENANT: Final = "default"
+
+metadata: Final = MetaData()
+tenants: Final = Table("tenants", metadata, Column("id", String, primary_key=True), Column("name", String))
+keys: Final = Table(
+    "keys", metadata,
+    Column("id", String, primary_key=True), Column("tenant", String, nullable=False),
+    Column("scope", String, nullable=False), Column("name", String, nullable=False),
+    Column("digest", String, nullable=False), Column("created_at", DateTime, nullable=False),
+    Column("expires_at", DateTime, nullable=False), Column("revoked_at", DateTime),
+)  # fmt: skip
+sessions: Final = Table(
+    "sessions", metadata,
+    Column("digest", String, primary_key=True), Column("tenant", String, nullable=False),
+    Column("created_at", DateTime, nullable=False), Column("expires_at", DateTime, nullable=False),
+)  # fmt: skip
+deployments: Final = Table(
+    "deployments", metadata,
+    Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
+    Column("name", String, nullable=False), Column("effective_from", DateTime, nullable=False),
+    Column("effective_to", DateTime), Column("settings", JSON, nullable=False),
+)  # fmt: skip
+audit: Final = Table(
+    "audit", metadata,
+    Column("id", Integer, primary_key=True), Column("at", DateTime, nullable=False),
+    Column("tenant", String, nullable=False), Column("actor", String, nullable=False),
+    Column("action", String, nullable=False), Column("detail", JSON, nullable=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An ingest or read key as it may be shown: everything but its secret."""
+
+    id: str
+    tenant: str
+    scope: Scope
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """An engine serving a model on accelerators, from one instant to another.
+
+    `profile` is how its hours are paid, `power` what electricity it draws: settings of
+    `millicent.pricing.hardware.cost_profile` and `Power`, numbers as text. Both bounds are on a whole UTC hour.
+    `endpoints` are hosts ("10.0.3.7", "llm.internal:8000") whose calls belong to it.
+    """
+
+    name: str
+    model: str
+    accelerator: str
+    accelerator_count: int
+    effective_from: datetime
+    effective_to: datetime | None = None
+    engine: str | None = None
+    precision: str | None = None
+    region: str | None = None
+    environment: str | None = None
+    endpoints: tuple[str, ...] = ()
+    profile: dict[str, str]
+    power: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for instant in (self.effective_from, self.effective_to):
+            if instant is not None and instant != instant.replace(minute=0, second=0, microsecond=0):
+                raise ValueError(
+                    f"{instant.isoformat()} is not on a whole hour: deployments change on the hour, as their rates do"
+                )
+        self.cost_profile()
+        self.electricity()
+
+    def cost_profile(self) -> CostProfile:
+        """How its hours are paid.
+
+        Raises:
+            ValueError: the kind or a setting is unknown, or a number is not one.
+        """
+        settings = dict(self.profile)
+        kind = PROFILES.get(settings.pop("kind", ""))
+        if kind is None:
+            raise ValueError(f"profile kind {self.profile.get('kind')!r} is unknown: write {', '.join(PROFILES)}")
+        return _made(kind, settings)
+
+    def electricity(self) -> Power:
+        """What electricity it draws.
+
+        Raises:
+            ValueError: a setting is unknown, or not a number.
+        """
+        return _made(Power, self.power)
+
+
+PROFILES: Final[dict[str, type[CostProfile]]] = {"owned": Owned, "rented": Rented, "preset": Preset}
+_Made = TypeVar("_Made", bound=Owned | Rented | Preset | Power)
+
+
+def _made(kind: type[_Made], settings: dict[str, str]) -> _Made:
+    """`kind` from text, each setting by the type that it declares."""
+    types = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name, told in settings.items():
+        if name not in types or name == "kind":
+            known = ", ".join(sorted(types.keys() - {"kind"}))
+            raise ValueError(f"{kind.__name__} has no setting {name!r}: write one of {known}")
+        values[name] = _typed(name, told, types[name])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} lacks a setting: {error}") from error
+
+
+def _typed(name: str, told: str, of: Any) -> Any:
+    choices = get_args(of)
+    if Decimal in (of, *choices):
+        try:
+            return Decimal(told)
+        except InvalidOperation as error:
+            raise ValueError(f"{name} {told!r} is not a number: write digits, such as 0.08") from error
+    if of is bool:
+        choices = ("true", "false")
+    if told not in choices:
+        raise ValueError(f"{name} {told!r} is not one of {', '.join(map(str, choices))}")
+    return told == "true" if of is bool else told
+
+
+class Control:
+    """The control plane in one SQLite file.
+
+    Args:
+        directory: where `control.db` and the pepper live; created if missing, readable by the owner alone.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._pepper = _pepper(directory / "pepper")
+        path = directory / "control.db"
+        self._engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", _pragmas)
+        _migrate(self._engine)
+        path.chmod(0o600)
+
+    def create_key(self, scope: Scope, name: str, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> str:
+        """Make a key and return it whole; it cannot be shown again.
+
+        Raises:
+            ValueError: `scope` is not one of ingest, read, setup.
+        """
+        if scope not in get_args(Scope):
+            raise ValueError(f"scope {scope!r} is not one of {', '.join(get_args(Scope))}")
+        key_id, secret = secrets.token_hex(6), secrets.token_hex(24)
+        key = f"mk_{scope}_{key_id}_{secret}"
+        key += f"{zlib.crc32(key.encode()):08x}"
+        now = _now()
+        life = SETUP_LIFE if scope == "setup" else KEY_LIFE
+        row = {"id": key_id, "tenant": tenant, "scope": scope, "name": name, "digest": self._digest(key),
+               "created_at": now, "expires_at": now + life}  # fmt: skip
+        with self._engine.begin() as connection:
+            connection.execute(insert(keys).values(row))
+            _record(connection, tenant, actor, "key.create", {"id": key_id, "scope": scope, "name": name})
+        return key
+
+    def check(self, presented: str, *scopes: Scope) -> Key | None:
+        """The live key that `presented` is, if it has one of `scopes`; the same work is done for an unknown one."""
+        parts = presented.split("_")
+        key_id = parts[2] if len(parts) == 4 else ""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(keys).where(keys.c.id == key_id)).mappings().one_or_none()
+        matches = hmac.compare_digest(row["digest"] if row else self._digest(""), self._digest(presented))
+        if row is None or not matches or row["scope"] not in scopes:
+            return None
+        key = _key(dict(row))
+        live = key.revoked_at is None and datetime.now(UTC) < key.expires_at
+        return key if live else None
+
+    def keys(self, tenant: str = DEFAULT_TENANT) -> list[Key]:
+        """Every key of a tenant, oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(keys).where(keys.c.tenant == tenant).order_by(keys.c.created_at)
+            ).mappings()
+            return [_key(dict(row)) for row in rows]
+
+    def revoke(self, key_id: str, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> bool:
+        """End a key now; False when there is none of that id."""
+        mine = (keys.c.id == key_id) & (keys.c.tenant == tenant)
+        with self._engine.begin() as connection:
+            found = connection.execute(update(keys).where(mine).values(revoked_at=_now())).rowcount == 1
+            if found:
+                _record(connection, tenant, actor, "key.revoke", {"id": key_id})
+        return found
+
+    def open_session(self, setup_token: str) -> str | None:
+        """Trade a set-up token, once, for a session id; None when it is not a live one."""
+        key = self.check(setup_token, "setup")
+        if key is None:
+            return None
+        session, now = secrets.token_hex(32), _now()
+        unused = (keys.c.id == key.id) & keys.c.revoked_at.is_(None)
+        with self._engine.begin() as connection:
+            if connection.execute(update(keys).where(unused).values(revoked_at=now)).rowcount != 1:
+                return None
+            row = {"digest": self._digest(session), "tenant": key.tenant, "created_at": now,
+                   "expires_at": now + SESSION_LIFE}  # fmt: skip
+            connection.execute(insert(sessions).values(row))
+            _record(connection, key.tenant, "setup token", "session.open", {"key": key.id})
+        return session
+
+    def session_tenant(self, session: str) -> str | None:
+        """Tenant of a live session."""
+        live = (sessions.c.digest == self._digest(session)) & (sessions.c.expires_at > _now())
+        with self._engine.connect() as connection:
+            return connection.execute(select(sessions.c.tenant).where(live)).scalar_one_or_none()
+
+    def declare(self, deployment: Deployment, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> None:
+        """Add a deployment, or a new period of one: an open period of the same name ends where this one starts.
+
+        Raises:
+            ValueError: the period is empty, or starts before the open period it would end.
+        """
+        start = _stored(deployment.effective_from)
+        end = _stored(deployment.effective_to) if deployment.effective_to else None
+        if end is not None and end <= start:
+            raise ValueError(f"deployment {deployment.name!r} ends at {end} which is not after {start}")
+        settings = _settings(deployment)
+        mine = (deployments.c.tenant == tenant) & (deployments.c.name == deployment.name)
+        with self._engine.begin() as connection:
+            last = connection.execute(
+                select(deployments.c.effective_from).where(mine, deployments.c.effective_to.is_(None))
+            )
+            opened = last.scalar_one_or_none()
+            if opened is not None and opened >= start:
+                raise ValueError(
+                    f"deployment {deployment.name!r} has an open period from {opened}: start the new one after it"
+                )
+            connection.execute(
+                update(deployments).where(mine, deployments.c.effective_to.is_(None)).values(effective_to=start)
+            )
+            row = {"tenant": tenant, "name": deployment.name, "effective_from": start, "effective_to": end,
+                   "settings": settings}  # fmt: skip
+            connection.execute(insert(deployments).values(row))
+            _record(connection, tenant, actor, "deployment.declare", {"name": deployment.name, **settings})
+
+    def deployments(self, tenant: str | None = None) -> list[tuple[str, Deployment]]:
+        """(tenant, deployment period), by name and start; all tenants when none is named."""
+        asked = select(deployments).order_by(deployments.c.tenant, deployments.c.name, deployments.c.effective_from)
+        if tenant is not None:
+            asked = asked.where(deployments.c.tenant == tenant)
+        with self._engine.connect() as connection:
+            return [(row["tenant"], _deployment(dict(row))) for row in connection.execute(asked).mappings()]
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _digest(self, text: str) -> str:
+        return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _stored(instant: datetime) -> datetime:
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant.isoformat()} has no time zone: add Z for UTC or an offset")
+    return instant.astimezone(UTC).replace(tzinfo=None)
+
+
+def _key(row: dict[str, Any]) -> Key:
+    instants = {name: _aware(row[name]) for name in ("created_at", "expires_at", "revoked_at")}
+    return Key(**{name: row[name] for name in ("id", "tenant", "scope", "name")}, **instants)
+
+
+def _aware(instant: datetime | None) -> Any:
+    return instant.replace(tzinfo=UTC) if instant else None
+
+
+def _settings(deployment: Deployment) -> dict[str, Any]:
+    settings = asdict(deployment)
+    for name in ("name", "effective_from", "effective_to"):
+        del settings[name]
+    return settings | {"endpoints": list(deployment.endpoints)}
+
+
+def _deployment(row: dict[str, Any]) -> Deployment:
+    settings = dict(row["settings"])
+    settings["endpoints"] = tuple(settings["endpoints"])
+    return Deployment(
+        name=row["name"],
+        effective_from=_aware(row["effective_from"]),
+        effective_to=_aware(row["effective_to"]),
+        **settings,
+    )
+
+
+def _record(connection: Any, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:
+    row = {"at": _now(), "tenant": tenant, "actor": actor, "action": action, "detail": detail}
+    connection.execute(insert(audit).values(row))
+
+
+def _pepper(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(handle, "wb") as file:
+        file.write(secrets.token_bytes(32))
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_bytes()
+
+
+def _pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _migrate(engine: Engine) -> None:
+    folder = files("millicent.warehouse") / "control_migrations"
+    newest = max(file.name.split("_")[0] for file in (folder / "versions").iterdir() if file.name.endswith(".py"))
+    if inspect(engine).has_table("alembic_version"):
+        with engine.connect() as connection:
+            if connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == newest:
+                return
+    from alembic import command  # noqa: PLC0415 - 100 ms that only an out-of-date database pays
+    from alembic.config import Config  # noqa: PLC0415 - likewise
+
+    with as_file(folder) as path:
+        config = Config()
+        config.set_main_option("script_location", str(path))
+        config.attributes["engine"] = engine
+        command.upgrade(config, "head")

@@ -1,0 +1,198 @@
+"""DuckDB in one file, owned by one process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import duckdb
+import pyarrow as pa
+from duckdb_sqlalchemy import Dialect
+from sqlalchemy.sql import ClauseElement, Executable
+
+from millicent.warehouse.engine import EngineError, RowsRefusedError
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+FILE: Final = "millicent.duckdb"
+LOCK: Final = "warehouse.lock"
+LOCKED_DOWN: Final = {
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+}
+DIALECT: Final = Dialect(paramstyle="numeric_dollar")
+
+
+def compiled(statement: Executable) -> tuple[str, list[Any]]:
+    """SQL text with `$1` parameters, and their values in order."""
+    clause = cast("ClauseElement", statement)
+    sql = cast("SQLCompiler", clause.compile(dialect=DIALECT, compile_kwargs={"render_postcompile": True}))
+    return str(sql), [sql.params[name] for name in sql.positiontup or ()]
+
+
+class Embedded:
+    """One DuckDB file behind our own lock.
+
+    The lock is a file of its own because DuckDB's is lost when anything else in the process opens the database file.
+
+    Args:
+        directory: where `millicent.duckdb` lives; created if missing.
+        memory_limit: as DuckDB writes it, "384MB".
+        threads: for one query.
+
+    Raises:
+        EngineError: another process owns the directory, or the file cannot be opened.
+    """
+
+    def __init__(self, directory: Path, *, memory_limit: str = "1GB", threads: int = os.cpu_count() or 2) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / FILE
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            **LOCKED_DOWN,
+            "memory_limit": memory_limit,
+            "threads": str(threads),
+        }
+        self._lock_file = _exclusive(directory / LOCK)
+        self._write_lock = threading.RLock()
+        self._local = threading.local()
+        self._generation = 0
+        self._open()
+        _migrate(self._connection)
+
+    def _open(self) -> None:
+        try:
+            self._connection = duckdb.connect(str(self._path), config=self._config)
+        except duckdb.Error as error:
+            raise EngineError(f"{self._path} cannot be opened: {error}") from error
+        self._connection.execute("SET lock_configuration = true")
+        self._generation += 1
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        if getattr(self._local, "generation", None) != self._generation:
+            self._local.cursor = self._connection.cursor()
+            self._local.generation = self._generation
+        cursor: duckdb.DuckDBPyConnection = self._local.cursor
+        return cursor
+
+    def read(self, statement: Executable) -> pa.Table:
+        try:
+            return _read(self._cursor(), statement)
+        except duckdb.Error as error:
+            raise EngineError(str(error)) from error
+
+    @contextmanager
+    def write(self) -> Iterator[EmbeddedTransaction]:
+        with self._write_lock:
+            cursor = self._cursor()
+            try:
+                cursor.execute("BEGIN TRANSACTION")
+                yield EmbeddedTransaction(cursor)
+                cursor.execute("COMMIT")
+            except BaseException as error:
+                with suppress(duckdb.Error):  # nothing is open any more when the commit itself failed
+                    cursor.execute("ROLLBACK")
+                if isinstance(error, (duckdb.DataError, duckdb.IntegrityError)):
+                    raise RowsRefusedError(str(error)) from error
+                if isinstance(error, duckdb.Error):
+                    raise EngineError(str(error)) from error
+                raise
+
+    def reopen(self) -> None:
+        with self._write_lock:
+            self._connection.close()
+            self._open()
+
+    def checkpoint(self) -> None:
+        with self._write_lock:
+            self._cursor().execute("CHECKPOINT")
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._connection.close()
+        os.close(self._lock_file)
+
+    def facts(self) -> dict[str, Any]:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        return {"engine": f"DuckDB {duckdb.__version__}", "path": str(self._path), "bytes": size}
+
+
+class EmbeddedTransaction:
+    """One open transaction on the writer's cursor."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        self._cursor.register("incoming", _naive(rows))
+        try:
+            self._cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 - table is ours
+        finally:
+            self._cursor.unregister("incoming")
+
+    def execute(self, statement: Executable) -> None:
+        self._cursor.execute(*compiled(statement))
+
+    def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
+        for name, frame in frames.items():
+            self._cursor.register(name, _naive(frame))
+        try:
+            return _read(self._cursor, statement)
+        finally:
+            for name in frames:
+                self._cursor.unregister(name)
+
+
+def _read(cursor: duckdb.DuckDBPyConnection, statement: Executable) -> pa.Table:
+    table = cursor.execute(*compiled(statement)).to_arrow_table()
+    return _retyped(table, pa.timestamp("us"), pa.timestamp("us", "UTC"))
+
+
+def _naive(table: pa.Table) -> pa.Table:
+    """Stored instants carry no zone: the zone of every TIMESTAMP column is UTC by definition."""
+    return _retyped(table, pa.timestamp("us", "UTC"), pa.timestamp("us"))
+
+
+def _retyped(table: pa.Table, old: pa.DataType, new: pa.DataType) -> pa.Table:
+    fields = [field.with_type(new) if field.type == old else field for field in table.schema]
+    return table.cast(pa.schema(fields)) if any(field.type == old for field in table.schema) else table
+
+
+def _exclusive(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(handle, 20, 0).decode() or "unknown"
+        os.close(handle)
+        raise EngineError(
+            f"{path.parent} is in use by process {holder}: one process owns an embedded warehouse. "
+            "Talk to it with --url, stop it, or choose another --data."
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    return handle
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Apply what is missing, each file in its own transaction with its record."""
+    connection.execute("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL)")
+    applied = {name for (name,) in connection.execute("SELECT name FROM migrations").fetchall()}
+    folder = files("millicent.warehouse") / "migrations"
+    pending = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql") and file.name not in applied)
+    for name in pending:
+        connection.execute("BEGIN TRANSACTION")
+        connection.execute((folder / name).read_text("utf-8"))
+        connection.execute("INSERT INTO migrations VALUES (?, now() AT TIME ZONE 'UTC')", [name])
+        connection.execute("COMMIT")
+    if pending:
+        connection.execute("CHECKPOINT")

@@ -1,0 +1,134 @@
+"""Writing facts: which spans are already here, and the one transaction that stores a batch.
+
+Rows, rollup deltas, outcomes and the spool position commit together, so that a crash at any moment leaves the books
+balanced: received = stored + duplicate + not_a_call + rejected + quarantined + in_spool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+from sqlalchemy import column, func, select, table
+
+from millicent.warehouse import record, rollups
+from millicent.warehouse.engine import Engine, Transaction
+from millicent.warehouse.tables import calls, loaded, outcomes
+
+KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
+OUTCOMES: Final = ("stored", "duplicate", "not_a_call", "rejected", "quarantined")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one load produced.
+
+    `calls`: columns of `record.SCHEMA`, `trace_id` as 16 bytes. `outcomes`: tenant, hour, outcome, reason, spans.
+    `quarantine`: columns of the table of that name.
+    """
+
+    calls: pl.DataFrame
+    outcomes: pl.DataFrame
+    quarantine: pl.DataFrame
+
+
+def position(engine: Engine, spool: str) -> tuple[int, int]:
+    """Segment and byte offset up to which `spool` is loaded; (0, 0) when nothing is."""
+    rows = engine.read(select(loaded.c.segment, loaded.c.byte_offset).where(loaded.c.spool == spool)).to_pylist()
+    return (rows[0]["segment"], rows[0]["byte_offset"]) if rows else (0, 0)
+
+
+def seen(engine: Engine, keys: pl.DataFrame) -> pl.Series:
+    """Whether each of `keys` (the columns of `KEY`, `trace_id` as 16 bytes) is stored already; same height and order."""
+    if keys.is_empty():
+        return pl.Series([], dtype=pl.Boolean)
+    instants = keys["started_at"].dt.replace_time_zone(None)
+    asked = table("asked", column("row"), *(column(name) for name in KEY))
+    found = select(asked.c.row).where(
+        calls.c.started_at >= instants.min(),
+        calls.c.started_at <= instants.max(),
+        *(calls.c[name] == asked.c[name] for name in KEY),
+    )
+    frame = _arrow(keys.select(KEY).with_row_index("row"))
+    with engine.write() as transaction:
+        rows = transaction.read(found, asked=frame).column("row")
+    mask = pl.zeros(keys.height, dtype=pl.Boolean, eager=True)
+    return mask.scatter(pl.Series(rows.to_numpy()), True) if len(rows) else mask
+
+
+def commit(engine: Engine, batch: Batch, spool: str, position: tuple[int, int]) -> None:
+    """Store `batch` and move `spool` to `position`, together or not at all.
+
+    Raises:
+        EngineError: as `Engine.write`; read `position` again before going on.
+    """
+    with engine.write() as transaction:
+        change = _advance(transaction, spool, position)
+        store(transaction, batch, change)
+
+
+def store(transaction: Transaction, batch: Batch, change: int) -> None:
+    """Add calls, their rollup deltas and everything counted about them inside an open transaction."""
+    if not batch.calls.is_empty():
+        transaction.insert("calls", _arrow(batch.calls))
+        transaction.insert("usage_hourly", rollups.deltas(batch.calls).to_arrow())
+        dirty = (
+            batch.calls.lazy()
+            .filter(pl.col("counted") & pl.col("deployment").is_not_null())
+            .select("tenant", "deployment", pl.col("started_at").dt.truncate("1h").alias("hour"))
+            .unique()
+            .with_columns(change=pl.lit(change, pl.Int64))
+            .collect()
+        )
+        transaction.insert("dirty_hours", dirty.to_arrow())
+    if not batch.quarantine.is_empty():
+        transaction.insert("quarantine", batch.quarantine.to_arrow())
+    transaction.insert("outcomes", batch.outcomes.to_arrow())
+
+
+def balance(engine: Engine) -> dict[str, int]:
+    """Spans by outcome since the beginning, all tenants together; every name of `OUTCOMES` is present."""
+    counted = select(outcomes.c.outcome, func.sum(outcomes.c.spans).label("spans")).group_by(outcomes.c.outcome)
+    found = {row["outcome"]: int(row["spans"]) for row in engine.read(counted).to_pylist()}
+    return {name: found.get(name, 0) for name in OUTCOMES}
+
+
+def reasons(engine: Engine) -> list[tuple[str, str, int]]:
+    """(outcome, reason, spans) since the beginning, most first."""
+    spans = func.sum(outcomes.c.spans).label("spans")
+    asked = select(outcomes.c.outcome, outcomes.c.reason, spans).group_by(outcomes.c.outcome, outcomes.c.reason)
+    rows = engine.read(asked.order_by(spans.desc())).to_pylist()
+    return [(row["outcome"], row["reason"], int(row["spans"])) for row in rows]
+
+
+def _advance(transaction: Transaction, spool: str, position: tuple[int, int]) -> int:
+    here = loaded.c.spool == spool
+    last = transaction.read(select(loaded.c.change).where(here)).to_pylist()
+    change = int(last[0]["change"]) + 1 if last else 1
+    values = {"segment": position[0], "byte_offset": position[1], "change": change}
+    if last:
+        transaction.execute(loaded.update().where(here).values(**values))
+    else:
+        transaction.insert("loaded", pa.Table.from_pylist([{"spool": spool, **values}]))
+    return change
+
+
+def _arrow(frame: pl.DataFrame) -> pa.Table:
+    """Arrow with 16-byte trace ids typed as UUID."""
+    arrow = frame.to_arrow()
+    at = arrow.schema.get_field_index("trace_id")
+    ids = arrow.column(at).cast(pa.binary(16)).combine_chunks()
+    arrow = arrow.set_column(at, pa.field("trace_id", pa.uuid()), pa.ExtensionArray.from_storage(pa.uuid(), ids))
+    if "labels" in arrow.column_names:
+        at = arrow.schema.get_field_index("labels")
+        arrow = arrow.set_column(at, record.SCHEMA.field("labels"), _map(arrow.column(at)))
+    return arrow
+
+
+def _map(pairs: pa.ChunkedArray) -> pa.MapArray:
+    """Lists of (key, value) as maps; polars has no map of its own."""
+    lists = pairs.combine_chunks().cast(pa.list_(pa.struct({"key": pa.string(), "value": pa.string()})))
+    flat = lists.flatten()
+    return pa.MapArray.from_arrays(lists.offsets, flat.field("key"), flat.field("value"), mask=lists.is_null())

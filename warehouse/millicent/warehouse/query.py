@@ -1,0 +1,359 @@
+"""One question, one value, one way to SQL. Nothing else in the product sums facts.
+
+`run(engine, tenant, query)` answers a `Query` from the hourly rollup where it can, from raw calls where it must
+(a detail dimension, or bounds that are not on a UTC hour), and never without a tenant. Own hardware joins in by
+deployment-hour: a call's share is its weighted tokens times the hour's rate, and what no call used is `idle`, a row
+of its own whose caller dimensions read `__idle__`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, get_args
+
+import polars as pl
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)  # fmt: skip
+from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric, String, UserDefinedType
+
+from millicent.warehouse.engine import Engine
+from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.record import DETAILS, DIMENSIONS, IDLE, MONEY, TOKENS
+from millicent.warehouse.tables import EXACT, calls, deployment_hours, usage_hourly
+
+Basis = Literal["list", "billed", "effective", "usage", "marginal"]
+Grain = Literal["hour", "day", "week", "month"]
+
+COST_TYPE: Final = "cost_type"
+ASKABLE: Final = (*DIMENSIONS, *DETAILS, COST_TYPE)
+MAX_ROWS: Final = 100_000
+HOUR: Final = timedelta(hours=1)
+_PER_MS: Final[ColumnElement[Any]] = literal_column("0.000000277777777777777778")  # hours
+_PER_JOULE: Final[ColumnElement[Any]] = literal_column("0.000277777777777777778")  # watt-hours
+OF_DEPLOYMENTS: Final = ("deployment", "model", "engine", "precision", "accelerator", "region", "environment")
+
+
+class _Huge(UserDefinedType[int]):
+    def get_col_spec(self, **_: object) -> str:
+        return "HUGEINT"
+
+
+class BadQuery(ValueError):  # noqa: N818 - it names what the caller did, not what we failed to do
+    """A question that cannot be asked; the message names the value, the rule and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Half-open `[start, end)`, both aware instants."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for name, instant in (("start", self.start), ("end", self.end)):
+            if instant.tzinfo is None:
+                raise BadQuery(f"{name} {instant.isoformat()!r} has no time zone: add Z for UTC or an offset")
+        if self.start >= self.end:
+            raise BadQuery(f"start {self.start.isoformat()} is not before end {self.end.isoformat()}: swap them")
+
+    @property
+    def on_the_hour(self) -> bool:
+        """Whether both bounds are on a UTC hour."""
+        return all(i.astimezone(UTC).replace(minute=0, second=0, microsecond=0) == i for i in (self.start, self.end))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Keep rows whose `dimension` is one of `values` (None stands for unknown); `negated` keeps the others."""
+
+    dimension: str
+    values: tuple[str | None, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Measures by dimensions over a period.
+
+    `grain` adds a first column `time`: the UTC start of each hour, day, week (Monday) or month. `order` names
+    measures, dimensions or `time`, descending with a leading `-`. Every name is checked against closed lists.
+    """
+
+    measures: tuple[str, ...]
+    period: Period
+    dimensions: tuple[str, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    grain: Grain | None = None
+    basis: Basis = "effective"
+    currency: str = "USD"
+    order: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.measures:
+            raise BadQuery("no measures: name at least one, such as spend_usd")
+        _known("measure", self.measures, tuple(DICTIONARY))
+        _known("dimension", self.dimensions, ASKABLE)
+        _known("filter", tuple(f.dimension for f in self.filters), ASKABLE)
+        _known("basis", (self.basis,), get_args(Basis))
+        if self.grain is not None:
+            _known("grain", (self.grain,), get_args(Grain))
+        columns = ("time",) if self.grain else ()
+        _known(
+            "order",
+            tuple(o.removeprefix("-") for o in self.order),
+            (*columns, *self.dimensions, *self.measures),
+        )
+        if self.currency != "USD":
+            raise BadQuery(f"currency {self.currency!r} has no exchange rate yet: ask for USD")
+        for name in self.measures:
+            if DICTIONARY[name].of_deployments and (others := set(self.asked()) - set(OF_DEPLOYMENTS) - {COST_TYPE}):
+                raise BadQuery(
+                    f"{name} is a fact of deployments and cannot be asked by {', '.join(sorted(others))}: "
+                    f"use only {', '.join(OF_DEPLOYMENTS)}"
+                )
+        if self.limit is not None and not 1 <= self.limit <= MAX_ROWS:
+            raise BadQuery(f"limit {self.limit} is outside 1 to {MAX_ROWS}")
+
+    def asked(self) -> tuple[str, ...]:
+        """Every dimension that is grouped by or filtered on."""
+        return (*self.dimensions, *(f.dimension for f in self.filters))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`frame`: `time` (if a grain was asked), the dimensions, then the measures.
+
+    Money and ratios are Decimal, counts and tokens Int64, unknown is null. `source` tells what was read.
+    """
+
+    frame: pl.DataFrame
+    source: Literal["rollup", "calls"]
+    elapsed_ms: int
+
+
+def run(engine: Engine, tenant: str, query: Query) -> Answer:
+    """Answer `query` for one tenant.
+
+    Raises:
+        BadQuery: the answer has more than 100,000 rows; ask for fewer dimensions, a coarser grain or a limit.
+        EngineError: the database failed.
+    """
+    began = time.monotonic()
+    source: Literal["rollup", "calls"] = "rollup"
+    if set(query.asked()) & set(DETAILS) or not query.period.on_the_hour:
+        source = "calls"
+    table = engine.read(_statement(tenant, query, source))
+    if table.num_rows > MAX_ROWS:
+        raise BadQuery(f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain or a limit")
+    frame = pl.DataFrame(pl.from_arrow(table))
+    frame = frame.with_columns(_ratio(name) for name in query.measures if DICTIONARY[name].numerator)
+    frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
+    return Answer(_ordered(frame, query), source, round((time.monotonic() - began) * 1000))
+
+
+def _known(what: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise BadQuery(f"unknown {what} {name!r}: choose from {', '.join(sorted(allowed))}")
+
+
+def _ordered(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
+    order = query.order or (("time",) if query.grain else (f"-{query.measures[0]}",))
+    names = [name.removeprefix("-") for name in order]
+    frame = frame.sort(names, descending=[name.startswith("-") for name in order], nulls_last=True)
+    return frame.head(query.limit) if query.limit else frame
+
+
+def _ratio(name: str) -> pl.Expr:
+    """Sum over sum at 12 decimals; unknown when the denominator is 0 or either side is unknown."""
+    measure = DICTIONARY[name]
+    top = pl.col(str(measure.numerator)).cast(pl.Decimal(38, 12)) * measure.scale
+    bottom = pl.col(str(measure.denominator)).cast(pl.Decimal(38, 12))
+    return pl.when(bottom != 0).then(top / bottom).alias(name)
+
+
+def _sums(query: Query) -> list[str]:
+    """The sums that the measures need, each once."""
+    needed: dict[str, None] = {}
+    for name in query.measures:
+        measure = DICTIONARY[name]
+        for part in (measure.name,) if measure.sum_of else (str(measure.numerator), str(measure.denominator)):
+            needed[part] = None
+    return list(needed)
+
+
+def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) -> Select[Any]:
+    sums = _sums(query)
+    facts = union_all(
+        _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
+        _of_idle(tenant, query, sums),
+    ).subquery("facts")
+    keys: list[ColumnElement[Any]] = [facts.c[name] for name in query.dimensions]
+    if query.grain:
+        keys.insert(0, func.date_trunc(literal_column(f"'{query.grain}'"), facts.c.time).label("time"))
+    statement = select(*keys, *(_summed(facts.c[name]) for name in sums))
+    if keys:
+        statement = statement.group_by(*(literal_column(str(n + 1)) for n in range(len(keys))))
+    return statement.limit(MAX_ROWS + 1)
+
+
+def _summed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    whole = DICTIONARY[column.name].unit in {"count", "tokens"}
+    return cast(func.sum(column), BigInteger if whole else EXACT).label(column.name)
+
+
+def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) -> Select[Any]:
+    raw = source is calls
+    instant: ColumnElement[datetime] = source.c.started_at if raw else source.c.hour
+    hours = deployment_hours
+    same_hour = (
+        hours.c.tenant == source.c.tenant,
+        hours.c.deployment == source.c.deployment,
+        hours.c.hour == (func.date_trunc(literal_column("'hour'"), instant) if raw else instant),
+    )
+    cost_type = case((source.c.billing == "self_hosted", "hardware"), else_="api")
+    columns = {
+        **{name: source.c[name] for name in (*DIMENSIONS, *(DETAILS if raw else ()))},
+        COST_TYPE: cost_type,
+    }
+    where = [source.c.tenant == tenant, instant >= _utc(query.period.start), instant < _utc(query.period.end)]
+    if raw:
+        where.append(source.c.counted)
+    return (
+        select(
+            instant.label("time"),
+            *(columns[name].label(name) for name in query.dimensions),
+            *(_call_sum(name, source, query.basis).label(name) for name in sums),
+        )
+        .select_from(source.outerjoin(hours, and_(*same_hour)))
+        .where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
+    )
+
+
+def weighted_tokens(source: FromClause) -> ColumnElement[Any]:
+    """Weighted tokens of a call, or of an hour of alike calls, in thousandths of an uncached input token."""
+    c, hours = source.c, deployment_hours.c
+    cached = func.coalesce(c.cache_read_tokens, 0)
+    return (
+        (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input
+        + cached * hours.w_cached
+        + func.coalesce(c.output_tokens, 0) * hours.w_output
+    )
+
+
+def _call_sum(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
+    """One sum over calls, per row of `source` (a call, or an hour of alike calls)."""
+    c, hours = source.c, deployment_hours.c
+    number: ColumnElement[Any] = literal_column("1") if source is calls else c.calls
+    weight = weighted_tokens(source)
+    own = c.billing == "self_hosted"
+    billed = case((own, literal_column("0")), else_=cast(c.billed_cost_usd, EXACT))
+    hardware = cast(weight * hours.rate_usd_per_weight, EXACT)
+    energy = cast(weight * hours.energy_rate_usd_per_weight, EXACT)
+    spend: dict[Basis, ColumnElement[Any]] = {
+        "list": cast(c.list_cost_usd, EXACT),
+        "billed": billed,
+        "effective": case((own, hardware), else_=billed),
+        "usage": case((own, hardware), else_=billed),
+        "marginal": case((own, energy), else_=billed),
+    }
+    priced = c.price_status == "priced"
+    known = case((own, hours.rate_usd_per_weight.is_not(None)), else_=or_(priced, c.price_status == "not_billed"))
+    if name in TOKENS or name in MONEY:
+        return cast(c[name], BigInteger) if name in TOKENS else cast(c[name], EXACT)
+    sums: dict[str, ColumnElement[Any]] = {
+        "calls": number,
+        "total_tokens": func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens),
+        "spend_usd": spend[basis],
+        "hardware_cost_usd": case((own, hardware)),
+        "capacity_cost_usd": case((own, hardware)),
+        "energy_cost_usd": case((own, energy)),
+        "idle_cost_usd": cast(null(), EXACT),
+        "unpriced_calls": case((known, 0), else_=number),
+        "priced_calls": case((known, number), else_=0),
+        "unattributed_calls": case((c.team.is_(None), number), else_=0),
+        "attributed_calls": case((c.team.is_not(None), number), else_=0),
+        "error_calls": case((c.status == "error", number), else_=0),
+        "missing_usage_calls": case((c.usage_source == "missing", number), else_=0),
+        "accelerator_hours": cast(null(), EXACT),
+        "energy_wh": cast(null(), EXACT),
+        "gco2e_g": cast(null(), EXACT),
+    }
+    return cast(sums[name], BigInteger) if DICTIONARY[name].unit in {"count", "tokens"} else sums[name]
+
+
+def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
+    """Own accelerators by the hour: what no call used, and what belongs to the hour rather than to a call."""
+    c = deployment_hours.c
+    columns: dict[str, ColumnElement[Any]] = {name: literal(IDLE, String()) for name in (*DIMENSIONS, *DETAILS)}
+    columns |= {name: c[name] for name in OF_DEPLOYMENTS}
+    columns |= {
+        COST_TYPE: literal("idle", String()),
+        "billing": literal("self_hosted", String()),
+        "streaming": cast(null(), Boolean),
+    }
+    start, end = _utc(query.period.start), _utc(query.period.end)
+    where = [c.tenant == tenant, c.hour > start - HOUR, c.hour < end]
+    idle = _within(c.idle_usd, query.period)
+    mine: dict[str, ColumnElement[Any]] = {
+        "idle_cost_usd": idle,
+        "capacity_cost_usd": idle,
+        "energy_cost_usd": _within(c.energy_usd - cast(c.weight * c.energy_rate_usd_per_weight, EXACT), query.period),
+        "accelerator_hours": _within(cast(c.accelerator_ms * _PER_MS, EXACT), query.period),
+        "energy_wh": _within(cast(c.joules * _PER_JOULE, EXACT), query.period),
+        "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),
+    }
+    if query.basis == "effective":
+        mine["spend_usd"] = idle
+    unknown = {
+        name: cast(null(), BigInteger if DICTIONARY[name].unit in {"count", "tokens"} else EXACT) for name in sums
+    }
+    return select(
+        cast(c.hour, DateTime).label("time"),
+        *(columns[name].label(name) for name in query.dimensions),
+        *(mine.get(name, unknown[name]).label(name) for name in sums),
+    ).where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
+
+
+def _within(amount: ColumnElement[Any], period: Period) -> ColumnElement[Any]:
+    """The part of an hour's `amount` that accrued inside `period`, by time, cut at 12 decimals."""
+    if period.on_the_hour:
+        return amount
+    hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
+    start, end = (literal(round(i.timestamp() * 1000), BigInteger()) for i in (period.start, period.end))
+    covered = func.greatest(0, func.least(end, hour + elapsed) - func.greatest(start, hour))
+    pico = func.trunc(cast(amount, Numeric(38, 12)) * literal_column("1000000000000"))
+    part = cast(cast(pico, _Huge()) * covered, _Huge()).op("//")(elapsed)
+    return case((covered >= elapsed, amount), else_=cast(part, Numeric(26, 0)) * literal_column("0.000000000001"))
+
+
+def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The condition that a filter puts on a column."""
+    values = [value for value in wanted.values if value is not None]
+    choices = [column.in_(values)] if values else []
+    if None in wanted.values:
+        choices.append(column.is_(None))
+    kept = or_(*choices)
+    if not wanted.negated:
+        return kept
+    return ~kept if None in wanted.values else or_(~kept, column.is_(None))
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)

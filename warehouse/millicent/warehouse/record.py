@@ -1,0 +1,131 @@
+"""The record: what one call is, column by column. Everything else in the product is written against this list.
+
+Tokens are integers in one normal form: `input_tokens` is everything that went in (cache reads and writes
+included), `output_tokens` everything that came out (reasoning included); the other token columns are parts of
+those two. NULL means unknown, 0 means none. Instants are UTC with microseconds. Money is DECIMAL(18,12) in USD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pyarrow as pa
+
+INSTANT: Final = pa.timestamp("us", "UTC")
+USD: Final = pa.decimal128(18, 12)
+TEXT_MAP: Final = pa.map_(pa.string(), pa.string())
+
+Role = Literal["identity", "fact", "dimension", "detail", "tokens", "money"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `calls`: its Arrow type, the part it plays, and what it means.
+
+    Roles: `identity` finds a call; `dimension` has few values and is kept in the hourly rollup; `detail` has many
+    values and is asked of the raw calls; `tokens` and `money` are summed; `fact` is anything else.
+    """
+
+    name: str
+    type: pa.DataType
+    role: Role
+    meaning: str
+
+
+CALLS: Final = (
+    Column("tenant", pa.string(), "identity", "whose call this is, from the ingest key"),
+    Column("trace_id", pa.uuid(), "identity", "trace, 16 bytes"),
+    Column("span_id", pa.uint64(), "identity", "span, 8 bytes big-endian"),
+    Column("parent_span_id", pa.uint64(), "fact", "parent span; NULL for a root"),
+    Column("key_id", pa.string(), "fact", "ingest key that brought it"),
+    Column("received_at", INSTANT, "fact", "when the collector acknowledged it"),
+    Column("started_at", INSTANT, "identity", "when the call began, by the caller's clock"),
+    Column("duration_ms", pa.int64(), "fact", "from the first byte sent to the last received"),
+    Column("ttft_ms", pa.int64(), "fact", "time to first token; NULL when not streamed or not told"),
+    Column("operation", pa.string(), "dimension", "chat, text_completion, embeddings, generate_content"),
+    Column("provider", pa.string(), "dimension", "as OpenTelemetry names it: openai, anthropic, aws.bedrock"),
+    Column("request_model", pa.string(), "detail", "model asked for"),
+    Column("response_model", pa.string(), "detail", "model that answered"),
+    Column("model", pa.string(), "dimension", "the answering model, else the one asked for"),
+    Column("billing", pa.string(), "dimension", "api or self_hosted"),
+    Column("streaming", pa.bool_(), "dimension", "whether the answer was streamed"),
+    Column("service_tier", pa.string(), "dimension", "tier as the provider reported it"),
+    Column("status", pa.string(), "dimension", "ok, error or cancelled"),
+    Column("error_type", pa.string(), "detail", "what failed"),
+    Column("response_id", pa.uint64(), "fact", "hash of the provider's response id; look up by hashing"),
+    Column("endpoint_host", pa.string(), "detail", "host that served the call"),
+    Column("dialect", pa.string(), "dimension", "whose way of writing usage was read"),
+    Column("scope", pa.string(), "detail", "instrumentation that made the span"),
+    Column("scope_version", pa.string(), "fact", "its version"),
+    Column("deployment", pa.string(), "dimension", "engine serving a model on our accelerators"),
+    Column("engine", pa.string(), "dimension", "vllm, sglang, tensorrt-llm, ..."),
+    Column("precision", pa.string(), "dimension", "fp8, nvfp4, bf16, ..."),
+    Column("accelerator", pa.string(), "dimension", "catalog id: nvidia-h100-sxm, google-tpu-v7, ..."),
+    Column("accelerator_count", pa.int32(), "fact", "accelerators of the deployment"),
+    Column("region", pa.string(), "dimension", "where it ran"),
+    Column("environment", pa.string(), "dimension", "production, staging, ..."),
+    Column("service", pa.string(), "dimension", "service.name of the caller"),
+    Column("team", pa.string(), "dimension", "who pays"),
+    Column("project", pa.string(), "dimension", "for which project"),
+    Column("feature", pa.string(), "dimension", "for which feature"),
+    Column("customer", pa.string(), "dimension", "for which customer"),
+    Column("user_id", pa.string(), "detail", "end user"),
+    Column("session_id", pa.string(), "detail", "conversation"),
+    Column("labels", TEXT_MAP, "fact", "any other attribution"),
+    Column(
+        "identity_source",
+        pa.string(),
+        "fact",
+        "where the team came from: span, resource; NULL when unattributed",
+    ),
+    Column("input_tokens", pa.int64(), "tokens", "everything that went in"),
+    Column("output_tokens", pa.int64(), "tokens", "everything that came out"),
+    Column("cache_read_tokens", pa.int64(), "tokens", "input served from a cache"),
+    Column("cache_write_tokens", pa.int64(), "tokens", "input written to a cache"),
+    Column("cache_write_5m_tokens", pa.int64(), "tokens", "of those, kept 5 minutes"),
+    Column("cache_write_30m_tokens", pa.int64(), "tokens", "of those, kept 30 minutes"),
+    Column("cache_write_1h_tokens", pa.int64(), "tokens", "of those, kept 1 hour"),
+    Column("cache_write_12h_tokens", pa.int64(), "tokens", "of those, kept 12 hours"),
+    Column("reasoning_tokens", pa.int64(), "tokens", "output spent on reasoning"),
+    Column("input_audio_tokens", pa.int64(), "tokens", "input that was audio"),
+    Column("output_audio_tokens", pa.int64(), "tokens", "output that was audio"),
+    Column("input_image_tokens", pa.int64(), "tokens", "input that was images"),
+    Column("usage_source", pa.string(), "dimension", "reported, estimated or missing"),
+    Column("usage_rule", pa.string(), "fact", "the dialect rule that was applied, with its revision"),
+    Column("usage_raw", pa.string(), "fact", "the counters as they came, compact JSON"),
+    Column("usage_flags", pa.list_(pa.string()), "fact", "what to doubt: semantics assumed, parts clipped, ..."),
+    Column("counted", pa.bool_(), "fact", "whether it is in the sums"),
+    Column("not_counted_reason", pa.string(), "fact", "why not"),
+    Column("counted_as", pa.uint64(), "fact", "span of the row that does count"),
+    Column("list_cost_usd", USD, "money", "API list price of the tokens; NULL when unknown"),
+    Column("list_input_usd", USD, "money", "its part for uncached input"),
+    Column("list_cache_read_usd", USD, "money", "its part for cache reads"),
+    Column("list_cache_write_usd", USD, "money", "its part for cache writes"),
+    Column("list_output_usd", USD, "money", "its part for output"),
+    Column(
+        "billed_cost_usd",
+        USD,
+        "money",
+        "what the provider bills for the call; NULL when unknown, 0 for own hardware",
+    ),
+    Column(
+        "cache_saving_usd",
+        USD,
+        "money",
+        "list price without caching minus list price, write premium deducted",
+    ),
+    Column("price_status", pa.string(), "dimension", "priced, partial, unpriced or not_billed"),
+    Column("price_entry", pa.string(), "detail", "dated price entry that was applied"),
+    Column("price_version", pa.string(), "fact", "version of the price book"),
+)
+
+SCHEMA: Final = pa.schema([(column.name, column.type) for column in CALLS])
+DIMENSIONS: Final = tuple(c.name for c in CALLS if c.role == "dimension")
+DETAILS: Final = tuple(c.name for c in CALLS if c.role == "detail")
+TOKENS: Final = tuple(c.name for c in CALLS if c.role == "tokens")
+MONEY: Final = tuple(c.name for c in CALLS if c.role == "money")
+SUMMED: Final = TOKENS + MONEY
+
+IDLE: Final = "__idle__"
+"""Value of a caller's dimension (team, service, ...) on capacity that no call used."""

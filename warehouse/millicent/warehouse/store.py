@@ -1,0 +1,97 @@
+"""The warehouse as everybody above it sees it: one object, opened once, asked from any thread."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import func, select
+
+from millicent.pricing.book import PriceBook
+from millicent.warehouse import calls, explain, ledger, query
+from millicent.warehouse.control import Control
+from millicent.warehouse.embedded import Embedded
+from millicent.warehouse.engine import Engine
+from millicent.warehouse.query import Answer, Filter, Period, Query
+from millicent.warehouse.record import IDLE
+from millicent.warehouse.tables import usage_hourly
+
+MOST_VALUES: Final = 500
+
+
+class Warehouse:
+    """Facts, control plane and price book of one installation.
+
+    Attributes:
+        engine: the facts; written by the loader and the jobs alone.
+        control: keys, sessions, deployments.
+        book: API list prices.
+        complete_through: every call acknowledged before this instant (UTC) can be asked for; the loader moves it.
+    """
+
+    def __init__(self, engine: Engine, control: Control, book: PriceBook) -> None:
+        self.engine = engine
+        self.control = control
+        self.book = book
+        self.complete_through: datetime | None = None
+
+    @classmethod
+    def embedded(cls, directory: Path) -> Warehouse:
+        """Open, or make, the warehouse in `directory`.
+
+        Raises:
+            EngineError: another process owns it.
+        """
+        return cls(Embedded(directory), Control(directory), PriceBook.bundled())
+
+    @property
+    def price_version(self) -> str:
+        """Version of the price book that prices new calls."""
+        return self.book.version
+
+    def ask(self, tenant: str, question: Query) -> Answer:
+        """Answer a query; see `millicent.warehouse.query.run`."""
+        return query.run(self.engine, tenant, question)
+
+    def find(self, tenant: str, search: calls.Search) -> tuple[list[dict[str, Any]], str | None]:
+        """Single calls; see `millicent.warehouse.calls.find`."""
+        return calls.find(self.engine, tenant, search)
+
+    def explain(self, tenant: str, call: dict[str, Any]) -> list[explain.Line]:
+        """How the amounts of a call came about; see `millicent.warehouse.explain.lines`."""
+        return explain.lines(self.engine, self.book, tenant, call)
+
+    def values(self, tenant: str, dimension: str, period: Period, filters: tuple[Filter, ...] = ()) -> list[str | None]:
+        """Values of a dimension over a period, most spend first; None stands for calls where it is unknown."""
+        question = Query(
+            measures=("spend_usd",), dimensions=(dimension,), period=period, filters=filters, limit=MOST_VALUES
+        )
+        found = self.ask(tenant, question).frame[dimension].to_list()
+        return [value for value in found if value != IDLE]
+
+    def has_calls(self, tenant: str) -> bool:
+        """Whether any call of the tenant was ever stored."""
+        one = select(usage_hourly.c.calls).where(usage_hourly.c.tenant == tenant).limit(1)
+        return bool(self.engine.read(one).num_rows)
+
+    def freshness(self, tenant: str) -> datetime | None:
+        """Instant through which the tenant's calls are complete; None before its first call."""
+        return (self.complete_through or datetime.now(UTC)) if self.has_calls(tenant) else None
+
+    def balance(self) -> dict[str, int]:
+        """Spans by outcome; see `millicent.warehouse.ledger.balance`."""
+        return ledger.balance(self.engine)
+
+    def span_of_data(self, tenant: str) -> tuple[datetime, datetime] | None:
+        """First and last hour with calls."""
+        bounds = select(func.min(usage_hourly.c.hour), func.max(usage_hourly.c.hour)).where(
+            usage_hourly.c.tenant == tenant
+        )
+        first, last = self.engine.read(bounds).to_pylist()[0].values()
+        return (first, last) if first else None
+
+    def close(self) -> None:
+        """Close engine and control plane."""
+        self.engine.close()
+        self.control.close()

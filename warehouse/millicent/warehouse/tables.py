@@ -1,0 +1,94 @@
+"""The tables of the ledger as SQLAlchemy sees them; their columns are created by `migrations/`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pyarrow as pa
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Uuid,
+)  # fmt: skip
+from sqlalchemy.types import TypeEngine
+
+from millicent.warehouse import record
+
+EXACT: Final = Numeric(38, 24)
+SUM_USD: Final = Numeric(38, 12)
+metadata: Final = MetaData()
+
+
+def _type(of: pa.DataType) -> TypeEngine[Any]:
+    if pa.types.is_timestamp(of):
+        return DateTime()
+    if pa.types.is_decimal(of):
+        return Numeric(of.precision, of.scale)
+    if pa.types.is_boolean(of):
+        return Boolean()
+    if pa.types.is_integer(of):
+        return BigInteger()
+    return Uuid() if of == pa.uuid() else String()
+
+
+calls: Final = Table("calls", metadata, *(Column(c.name, _type(c.type)) for c in record.CALLS))
+
+usage_hourly: Final = Table(
+    "usage_hourly",
+    metadata,
+    Column("tenant", String),
+    Column("hour", DateTime),
+    *(Column(name, _type(record.SCHEMA.field(name).type)) for name in record.DIMENSIONS),
+    Column("calls", BigInteger),
+    *(Column(name, BigInteger) for name in record.TOKENS),
+    *(Column(name, SUM_USD) for name in record.MONEY),
+    *(Column(f"{name}_nulls", BigInteger) for name in record.SUMMED),
+)
+
+deployment_hours: Final = Table(
+    "deployment_hours",
+    metadata,
+    *(Column(name, String) for name in ("tenant", "deployment")),
+    Column("hour", DateTime),
+    *(Column(name, String) for name in ("model", "engine", "precision", "accelerator", "region", "environment")),
+    *(Column(name, BigInteger) for name in ("accelerator_count", "elapsed_ms", "busy_ms", "accelerator_ms")),
+    *(Column(name, EXACT) for name in ("fixed_usd", "energy_usd", "hosting_usd", "busy_usd", "idle_usd")),
+    Column("untracked_usd", EXACT),
+    *(Column(name, Numeric(38, 6)) for name in ("joules", "gco2e_g")),
+    *(Column(name, Integer) for name in ("w_input", "w_cached", "w_output")),
+    Column("weight", Numeric(38, 0)),
+    *(Column(name, EXACT) for name in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
+    *(Column(name, String) for name in ("method", "sources")),
+    Column("provisional", Boolean),
+    Column("computed_at", DateTime),
+)
+
+dirty_hours: Final = Table(
+    "dirty_hours", metadata,
+    Column("tenant", String), Column("deployment", String), Column("hour", DateTime), Column("change", BigInteger),
+)  # fmt: skip
+
+loaded: Final = Table(
+    "loaded", metadata,
+    Column("spool", String), Column("segment", BigInteger), Column("byte_offset", BigInteger),
+    Column("change", BigInteger),
+)  # fmt: skip
+
+outcomes: Final = Table(
+    "outcomes", metadata,
+    Column("tenant", String), Column("hour", DateTime), Column("outcome", String), Column("reason", String),
+    Column("spans", BigInteger),
+)  # fmt: skip
+
+quarantine: Final = Table(
+    "quarantine", metadata,
+    *(Column(name, String) for name in ("tenant", "reason", "detail", "trace_id", "span_id", "scope", "service")),
+    Column("received_at", DateTime), Column("usage_raw", String),
+)  # fmt: skip
