@@ -61,8 +61,7 @@ class FakeOpenAI:
 
     def __post_init__(self) -> None:
         self._numbers = count(1)
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), _handler(self))
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
@@ -135,6 +134,11 @@ class FakeOpenAI:
             "model": self.model or body["model"],
             "service_tier": self.service_tier,
         }
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 def _handler(fake: FakeOpenAI) -> type[BaseHTTPRequestHandler]:

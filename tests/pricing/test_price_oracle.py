@@ -1,6 +1,6 @@
 """The price book against the library that its data comes from, over everything that the data offers."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import numpy as np
@@ -244,7 +244,7 @@ def change_instants(model):
             case types.StartDateConstraint(start_date=day):
                 yield datetime.combine(day, time(), tzinfo=UTC)
             case types.TimeOfDateConstraint(start_time=start, end_time=end):
-                for day in (datetime(2025, 1, 20), datetime(2026, 10, 20)):
+                for day in (date(2025, 1, 20), date(2026, 10, 20)):
                     yield from (datetime.combine(day, clock).astimezone(UTC) for clock in (start, end))
 
 

@@ -60,14 +60,31 @@ class Loader:
         self._hopeless = False
         self._checkpointed = datetime.now(UTC)
         self.progress = Progress()
+        self.running = False
 
     @property
     def position(self) -> Position:
         """Everything before it is in the ledger."""
         return self._position
 
+    def balance(self) -> dict[str, int]:
+        """Spans received since the beginning, and where each is: the parts add up to `received` at every moment."""
+        outcomes, position = ledger.books(self._warehouse.engine, SPOOL)
+        while True:
+            received = self._spool.total_spans()
+            in_spool, _ = self._spool.pending(Position(*position))
+            if received == self._spool.total_spans():
+                return {"received": received, **outcomes, "in_spool": in_spool}
+
     def run(self, stop: threading.Event) -> None:
         """Load until told to stop; failures are logged, counted and tried again."""
+        self.running = True
+        try:
+            self._run(stop)
+        finally:
+            self.running = False
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 loaded = self.step()
@@ -97,7 +114,7 @@ class Loader:
             self._housekeep(asked_at)
             return 0
         self._attempts += 1
-        batch = _set_aside(records) if self._hopeless else self._prepare(records)
+        batch = self._set_aside(records) if self._hopeless else self._prepare(records)
         ledger.commit(self._warehouse.engine, batch, SPOOL, following)
         self._attempts, self._hopeless, self._position = 0, False, following
         self.progress.batches += 1
@@ -134,6 +151,21 @@ class Loader:
             log.error("spans do not balance", expected=expected, counted=counted, position=tuple(self._position))
         return ledger.Batch(done.spans, outcomes, done.quarantined)
 
+    def _set_aside(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
+        """Records that no attempt could store: counted as quarantined, their bytes kept apart from what gets retired."""
+        whole = [record for record in records if isinstance(record, Record)]
+        for record in whole:
+            file = (
+                self._spool.directory
+                / "aside"
+                / f"{record.position.segment}-{record.position.offset}.{record.encoding}"
+            )
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(record.body)
+            log.error("record set aside", spans=record.spans, file=str(file))
+        outcomes = _outcomes(None, [*_lost(whole, "unloadable"), *_lost_damaged(records)])
+        return ledger.Batch(pl.DataFrame(), outcomes, pl.DataFrame())
+
     def _recover(self, error: Exception) -> None:
         """Decide from what is stored. Rows that were refused go one record at a time, then aside."""
         if self._attempts >= ATTEMPTS and (isinstance(error, RowsRefusedError) or not isinstance(error, EngineError)):
@@ -153,13 +185,6 @@ class Loader:
         self._warehouse.engine.checkpoint()
         self._spool.retire(self._position, now - KEEP)
         self._checkpointed = now
-
-
-def _set_aside(records: Sequence[Record | Damaged]) -> ledger.Batch:
-    """A record that no attempt could store: its spans are counted as quarantined, its bytes stay in the spool."""
-    outcomes = _outcomes(None, [*_lost([r for r in records if isinstance(r, Record)], "unloadable"),
-                                *_lost_damaged(records)])  # fmt: skip
-    return ledger.Batch(pl.DataFrame(), outcomes, pl.DataFrame())
 
 
 def _lost(records: Sequence[Record], reason: str) -> list[dict[str, object]]:
@@ -186,7 +211,7 @@ _LEFT: Final = {
 
 
 def _outcomes(spans: pl.DataFrame | None, lost: list[dict[str, object]]) -> pl.DataFrame:
-    frames = [pl.DataFrame(lost, schema=_LEFT)] + ([spans.select(_LEFT)] if spans is not None else [])
+    frames = [pl.DataFrame(lost, schema=_LEFT)] + ([spans.select(*_LEFT)] if spans is not None else [])
     return (
         pl.concat(frames)
         .group_by("tenant", pl.col("received_at").dt.truncate("1h").alias("hour"), "outcome", "reason")

@@ -82,12 +82,14 @@ def run(incoming: Sequence[Incoming], context: Context) -> Batch:
     """
     decoded = decode([one.body for one in incoming], wanted())
     envelope = pl.DataFrame(
-        {
-            "record": pl.Series(range(len(incoming)), dtype=pl.UInt32),
-            "tenant": [one.tenant for one in incoming],
-            "key_id": [one.key_id for one in incoming],
-            "received_at": pl.Series([one.received_at for one in incoming], dtype=pl.Datetime("us", "UTC")),
-        }
+        [(at, one.tenant, one.key_id, one.received_at) for at, one in enumerate(incoming)],
+        schema={
+            "record": pl.UInt32,
+            "tenant": pl.String,
+            "key_id": pl.String,
+            "received_at": pl.Datetime("us", "UTC"),
+        },
+        orient="row",
     )
     batch = Batch(decoded.spans.join(envelope, on="record", how="left", maintain_order="left"), broken=decoded.broken)
     for step in STEPS:

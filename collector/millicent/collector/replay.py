@@ -127,7 +127,7 @@ class SpoolReader:
         folder.mkdir(mode=0o700, exist_ok=True)
         position = damaged.position
         segment = self._segment_from(position.segment, self.end())
-        copy = folder / f"{position.segment:010d}-{position.offset}"
+        copy = folder / f"{position.segment:016d}-{position.offset}"
         copy.write_bytes(self._bytes(segment, position.offset, position.offset + damaged.size))
         return copy
 

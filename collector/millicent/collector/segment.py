@@ -68,7 +68,7 @@ class Segment(NamedTuple):
     @property
     def name(self) -> str:
         """The file's name, which sorts by number."""
-        return f"{self.number:010d}-{self.mark.hex()}-{self.spans_before}-{self.bytes_before}-{self.created_ns}.segment"
+        return f"{self.number:016d}-{self.mark.hex()}-{self.spans_before}-{self.bytes_before}-{self.created_ns}.segment"
 
     @classmethod
     def from_name(cls, name: str) -> Self:

@@ -335,7 +335,7 @@ def _answer(answers: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[No
 def _next(number: int, spans_before: int, bytes_before: int) -> Segment:
     # Numbers follow the clock, so that positions stored elsewhere stay behind even if this directory is lost.
     now = time.time_ns()
-    return Segment(max(number + 1, now // 10**9), os.urandom(MARK_BYTES), spans_before, bytes_before, now)
+    return Segment(max(number + 1, now // 1000), os.urandom(MARK_BYTES), spans_before, bytes_before, now)
 
 
 def _lock(directory: Path, wait_s: float) -> int:

@@ -223,6 +223,3 @@ _PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Mi
 def _login_page(message: str = "", status: int = 200) -> HTMLResponse:
     told = f'<p role="alert">{escape(message)}</p>' if message else ""
     return HTMLResponse(_PAGE.format(message=told), status, headers={"cache-control": "no-store"})
-
-
-Guard = Callable[[ASGIApp], ASGIApp]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
 import polars as pl
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -37,20 +37,20 @@ _FORMATS: Final = {
     "arrow": "application/vnd.apache.arrow.stream",
 }
 
-Names = Annotated[list[str], Query(description="Names; repeat the parameter or separate with commas.")]
+_NAMES: Final = Query(description="Names; repeat the parameter or separate with commas.")
 
 
-def mount_api(server: FastAPI, warehouse: Warehouse, spool: Callable[[], dict[str, int]], metrics: Callable[[], str],
+def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str, int]], metrics: Callable[[], str],
               ready: Callable[[], bool]) -> None:  # fmt: skip
     """Add the API, health and telemetry routes to `server`.
 
     Args:
         warehouse: what is asked.
-        spool: spans `received` since the beginning and still `in_spool`.
+        books: spans received and where each is, of the whole installation.
         metrics: the process's own telemetry in Prometheus text.
         ready: whether calls are being loaded.
     """
-    server.include_router(_router(warehouse, spool), prefix=PREFIX)
+    _routes(server, warehouse, books)
     server.add_exception_handler(BadQuery, _bad_query)
     server.add_exception_handler(HTTPException, _http_problem)
     server.add_exception_handler(EngineError, _engine_problem)
@@ -68,13 +68,12 @@ def mount_api(server: FastAPI, warehouse: Warehouse, spool: Callable[[], dict[st
         return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _router(warehouse: Warehouse, spool: Callable[[], dict[str, int]]) -> APIRouter:
-    api = APIRouter()
+def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str, int]]) -> None:
 
-    @api.get("/query", summary="Measures by dimensions over a period")
+    @server.get(f"{PREFIX}/query", summary="Measures by dimensions over a period")
     def query(
-        measures: Names,
-        group_by: Names | None = None,
+        measures: Annotated[list[str], _NAMES],
+        group_by: Annotated[list[str] | None, _NAMES] = None,
         filter: Annotated[
             list[str] | None, Query(description="team:a,b keeps, -team:a drops, team:null is unknown.")
         ] = None,  # noqa: A002, E501 - the parameter's public name
@@ -84,7 +83,7 @@ def _router(warehouse: Warehouse, spool: Callable[[], dict[str, int]]) -> APIRou
         grain: str | None = None,
         basis: str = "effective",
         currency: str = "USD",
-        order: Names | None = None,
+        order: Annotated[list[str] | None, _NAMES] = None,
         limit: int | None = None,
         format: Literal["json", "csv", "parquet", "arrow"] = "json",  # noqa: A002 - likewise
     ) -> Response:
@@ -114,7 +113,7 @@ def _router(warehouse: Warehouse, spool: Callable[[], dict[str, int]]) -> APIRou
         rows = _texts(answer.frame).write_json()
         return Response(f'{{"rows":{rows},"meta":{_json(meta)}}}', media_type="application/json")
 
-    @api.get("/calls", summary="Single calls, newest first")
+    @server.get(f"{PREFIX}/calls", summary="Single calls, newest first")
     def calls(
         request: Request,
         trace_id: str | None = None,
@@ -140,37 +139,33 @@ def _router(warehouse: Warehouse, spool: Callable[[], dict[str, int]]) -> APIRou
         rows, following = warehouse.find(access.principal().tenant, search)
         return JSONResponse({"calls": [_plain(row) for row in rows], "next": following})
 
-    @api.get("/calls/{trace_id}/{span_id}", summary="One call")
+    @server.get(f"{PREFIX}/calls/{{trace_id}}/{{span_id}}", summary="One call")
     def call(trace_id: str, span_id: str) -> JSONResponse:
         return JSONResponse(_plain(_one(warehouse, trace_id, span_id)))
 
-    @api.get("/explain/{trace_id}/{span_id}", summary="Why a call costs what it does, line by line")
+    @server.get(f"{PREFIX}/explain/{{trace_id}}/{{span_id}}", summary="Why a call costs what it does, line by line")
     def explain(trace_id: str, span_id: str) -> JSONResponse:
         found = _one(warehouse, trace_id, span_id)
         derived = [asdict(line) for line in warehouse.explain(access.principal().tenant, found)]
         amounts = ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry")
         return JSONResponse({"call": _plain({name: found[name] for name in amounts}), "lines": derived})
 
-    @api.get("/balance", summary="Where every acknowledged span went")
+    @server.get(f"{PREFIX}/balance", summary="Where every acknowledged span went")
     def balance() -> JSONResponse:
-        # The ledger first: a span loaded in between is then seen once, as still in the spool or not at all.
-        books = warehouse.balance()
-        return JSONResponse({**spool(), **books})
+        return JSONResponse(books())
 
-    @api.get("/metrics-dictionary", summary="Every measure: formula, unit, denominator, words")
+    @server.get(f"{PREFIX}/metrics-dictionary", summary="Every measure: formula, unit, denominator, words")
     def dictionary() -> JSONResponse:
         return JSONResponse({"measures": [asdict(measure) for measure in DICTIONARY.values()], "dimensions": ASKABLE})
 
-    @api.get("/deployments", summary="Declared deployments and their periods")
+    @server.get(f"{PREFIX}/deployments", summary="Declared deployments and their periods")
     def deployments() -> JSONResponse:
         declared = warehouse.control.deployments(access.principal().tenant)
         return JSONResponse({"deployments": [_plain(asdict(one)) for _, one in declared]})
 
-    @api.get("/{path:path}", include_in_schema=False)
+    @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
     def unknown(path: str) -> None:
         raise HTTPException(404, f"there is no {PREFIX}/{path}: see {PREFIX}/openapi.json")
-
-    return api
 
 
 def _list(names: Iterable[str] | None) -> tuple[str, ...]:

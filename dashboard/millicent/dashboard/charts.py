@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zlib import crc32
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from millicent.dashboard.state import Scale, Window
 
-PALETTE: Final = ("#3b6fe0", "#22a094", "#dd9226", "#c94f7c", "#7a5fd6", "#3f97db", "#82a42e", "#a9694a")
+PALETTE: Final = ("#3b6fe0", "#22a094", "#dd9226", "#c94f7c", "#7a5fd6", "#3f97db", "#82a42e", "#b8693d")
 OTHER_COLOUR: Final = "#8b95a7"
 IDLE_COLOUR: Final = "#98a2b3"
+PRIOR_COLOUR: Final = "#6c788c"
 UNKNOWN_COLOUR: Final = "#b4bcc9"
 COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1]}
 COST_LABELS: Final = {"api": "API", "hardware": "Own hardware, busy", "idle": "Idle"}
@@ -154,13 +155,13 @@ def spend_figure(
 
 
 def nice_ticks(top: Decimal, most: int = 5) -> list[Decimal]:
-    """Zero and the fewest round steps (1, 2 or 5 times a power of ten) that reach `top`."""
+    """Zero and round steps (1, 2 or 5 times a power of ten) up to `top`."""
     if top <= 0:
         return [Decimal(0)]
     rough = top / most
     power = Decimal(1).scaleb(rough.adjusted())
     step = next(unit * power for unit in (1, 2, 5, 10) if unit * power >= rough)
-    return [step * n for n in range(int((top / step).to_integral_value(ROUND_CEILING)) + 1)]
+    return [step * n for n in range(int(top / step) + 1)]
 
 
 def smoothed(top: Sequence[Decimal | int | None], bottom: Sequence[int | None] | None = None, days: int = 7) -> list[Decimal | None]:
@@ -250,7 +251,7 @@ def _bar(layer: Series, heights: list[Decimal | None], window: Window, href: str
         "marker": marker,
         "customdata": [fmt.usd(value) for value in heights],
         "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(layer.label)}<extra></extra>",
-        "meta": href,
+        "meta": {"label": layer.label, "href": href},
     }
 
 
@@ -275,7 +276,7 @@ def _ticks(days: Sequence[datetime], prior: Sequence[Decimal | None]) -> dict[st
             xs += [f"{day - half:%Y-%m-%d %H:%M:%S}", f"{day + half:%Y-%m-%d %H:%M:%S}", None]
             ys += [float(value), float(value), None]
     return {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": "Prior", "hoverinfo": "skip",
-            "connectgaps": False, "line": {"color": "#5b6577", "width": 1.5}}  # fmt: skip
+            "connectgaps": False, "line": {"color": PRIOR_COLOUR, "width": 1.5}}  # fmt: skip
 
 
 def _total(days: Sequence[datetime], now: list[Decimal | None], prior: list[Decimal | None], window: Window) -> dict[str, Any]:
@@ -287,7 +288,7 @@ def _total(days: Sequence[datetime], now: list[Decimal | None], prior: list[Deci
         than = f"  · {fmt.day(day - shift)} {fmt.usd(before)}" if before is not None else ""
         texts.append(f"{fmt.usd(value)}</b>  total{so_far}{than}")
     return {"type": "scatter", "mode": "markers", "x": [_at(day) for day in days], "y": [_mark(v) for v in now],
-            "name": "Total", "marker": {"opacity": 0, "size": 1, "color": "#5b6577"}, "customdata": texts,
+            "name": "Total", "meta": {"label": "Total", "texts": [fmt.usd(value) for value in now]}, "marker": {"opacity": 0, "size": 1, "color": PRIOR_COLOUR}, "customdata": texts,
             "hovertemplate": "<b>%{customdata}<extra></extra>"}  # fmt: skip
 
 
@@ -328,7 +329,7 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
             "fixedrange": True,
         },
         "yaxis": {
-            "range": [0, float(max(ticks[-1], top) or 1)],
+            "range": [0, float(top * Decimal("1.04")) or 1],
             "tickvals": [float(tick) for tick in ticks],
             "ticktext": [_axis_text(tick) for tick in ticks],
             "zeroline": False,

@@ -57,7 +57,7 @@ def delta(change: fmt.Change | None, absent: str = "") -> Component:
     if change is None:
         return html.Span(absent, className="delta")
     return html.Span(
-        [html.Span(change.arrow, className="arrow", **{"aria-hidden": "true"}),
+        [html.Span(change.arrow, className="arrow", **{"aria-hidden": "true"}) if change.arrow else None,
          html.Span(change.text, **{"aria-hidden": "true"}), html.Span(change.words, className="unseen")],
         className=f"delta {change.tone} {change.direction}",
     )  # fmt: skip
@@ -195,4 +195,5 @@ def header(title: str, actions: Sequence[Any]) -> Component:
 
 def _svg(body: str) -> str:
     head = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 32' preserveAspectRatio='none'>"
-    return f'url("data:image/svg+xml,{quote(head + body + "</svg>", safe=" =:/'")}")'
+    svg = quote(f"{head}{body}</svg>", safe=" =:/'")
+    return f'url("data:image/svg+xml,{svg}")'

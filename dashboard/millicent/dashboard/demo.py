@@ -15,6 +15,7 @@ from typing import Final
 import httpx
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -30,6 +31,8 @@ SPANS_PER_REQUEST: Final = 200
 CATCH_UP_PER_S: Final = 4000
 
 TEAMS: Final = ("Search", "Assistants", "Code Copilot", "Support AI", "Ads Ranking", "Data Platform", "Research")
+CUSTOMERS: Final = ("acme", "globex", "initech", "umbrella")
+UNATTRIBUTED: Final = 0.021
 FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enrichment", "evals")
 
 
@@ -67,33 +70,34 @@ _PRESET: Final = {"kind": "preset", "name": "ix-2026-07", "tier": "neocloud"}
 _RENTED_H100: Final = {"kind": "rented", "usd_per_hour": "1.89"}
 
 RACKS: Final = (
-    Rack("oss-b200", "gpt-oss-120b", "nvidia-b200", 4, "vllm", "mxfp4", _PRESET),
-    Rack("oss-h100", "gpt-oss-120b", "nvidia-h100-sxm", 4, "vllm", "mxfp4", _RENTED_H100),
-    Rack("oss-mi355x", "gpt-oss-120b", "amd-mi355x", 2, "sglang", "mxfp4", _PRESET),
-    Rack("qwen-h100", "qwen3-235b", "nvidia-h100-sxm", 8, "sglang", "fp8", _RENTED_H100),
-    Rack("qwen-mi355x", "qwen3-235b", "amd-mi355x", 4, "sglang", "fp8", _PRESET),
-    Rack("deepseek-b200", "deepseek-v3.2", "nvidia-b200", 8, "tensorrt-llm", "nvfp4", _PRESET),
-    Rack("gemma-tpu", "gemma-3-27b", "google-tpu-v7", 4, "vllm", "fp8", {"kind": "rented", "usd_per_hour": "1.21"}),
+    Rack("oss-b200", "gpt-oss-120b", "nvidia-b200", 1, "vllm", "mxfp4", _PRESET),
+    Rack("oss-h100", "gpt-oss-120b", "nvidia-h100-sxm", 1, "vllm", "mxfp4", _RENTED_H100),
+    Rack("oss-mi355x", "gpt-oss-120b", "amd-mi355x", 1, "sglang", "mxfp4", _PRESET),
+    Rack("qwen-h100", "qwen3-235b", "nvidia-h100-sxm", 4, "sglang", "fp8", _RENTED_H100),
+    Rack("qwen-mi355x", "qwen3-235b", "amd-mi355x", 2, "sglang", "fp8", _PRESET),
+    Rack("deepseek-b200", "deepseek-v3.2", "nvidia-b200", 4, "tensorrt-llm", "nvfp4", _PRESET),
+    Rack("gemma-tpu", "gemma-3-27b", "google-tpu-v7", 1, "vllm", "fp8", {"kind": "rented", "usd_per_hour": "1.21"}),
     Rack("gemma-h100", "gemma-3-27b", "nvidia-h100-sxm", 1, "vllm", "fp8", _RENTED_H100),
-    Rack("edge-store", "qwen3-8b", "nvidia-jetson-agx-orin", 1, "llama.cpp", "int4",
+    Rack("edge-store", "qwen3-8b", "nvidia-jetson-agx-orin-64gb", 1, "llama.cpp", "int4",
          {"kind": "owned", "capex_usd": "1999", "life_years": "4", "hosting_usd_per_kw_month": "0"}, "us"),
 )  # fmt: skip
 
 SOURCES: Final = (
-    Source("gpt-oss-120b", "openai", 6200, 9000, 900, 0.55, (30, 25, 5, 20, 5, 10, 5), 95, "oss-b200"),
-    Source("gpt-oss-120b", "openai", 3100, 7000, 800, 0.45, (20, 30, 0, 40, 5, 0, 5), 70, "oss-h100"),
-    Source("gpt-oss-120b", "openai", 2600, 7500, 700, 0.50, (60, 10, 0, 10, 15, 5, 0), 75, "oss-mi355x"),
-    Source("qwen3-235b", "openai", 3600, 12000, 1100, 0.48, (15, 35, 10, 20, 0, 20, 0), 48, "qwen-h100"),
-    Source("qwen3-235b", "openai", 3000, 11000, 1000, 0.52, (40, 30, 0, 0, 30, 0, 0), 52, "qwen-mi355x"),
-    Source("deepseek-v3.2", "openai", 4200, 16000, 1500, 0.60, (10, 15, 45, 0, 0, 15, 15), 60, "deepseek-b200"),
-    Source("gemma-3-27b", "openai", 4800, 3500, 300, 0.30, (20, 5, 0, 15, 50, 10, 0), 55, "gemma-tpu"),
-    Source("gemma-3-27b", "openai", 900, 3000, 300, 0.20, (0, 0, 0, 0, 80, 20, 0), 40, "gemma-h100"),
-    Source("qwen3-8b", "openai", 700, 900, 150, 0.10, (0, 0, 0, 100, 0, 0, 0), 22, "edge-store"),
-    Source("gpt-5-mini", "openai", 2600, 8000, 700, 0.40, (25, 35, 5, 20, 5, 5, 5), 110),
-    Source("claude-sonnet-4-5", "anthropic", 1500, 21000, 1300, 0.62, (0, 20, 60, 5, 0, 0, 15), 75, None, True),
-    Source("gemini-2.5-flash", "gcp.gemini", 1900, 9000, 500, 0.25, (35, 10, 0, 10, 25, 20, 0), 160),
-    Source("text-embedding-3-small", "openai", 1500, 4000, 0, 0.0, (50, 0, 0, 0, 10, 40, 0), 1),
-    Source("acme-legal-ft-2", "openai", 90, 5200, 900, 0.0, (0, 0, 0, 60, 0, 0, 40), 80),
+    Source("gpt-oss-120b", "openai", 3100, 31700, 1350, 0.55, (30, 25, 5, 20, 5, 10, 5), 34, "oss-b200"),
+    Source("gpt-oss-120b", "openai", 1550, 24600, 1200, 0.45, (20, 30, 0, 40, 5, 0, 5), 25, "oss-h100"),
+    Source("gpt-oss-120b", "openai", 1300, 26400, 1050, 0.50, (60, 10, 0, 10, 15, 5, 0), 27, "oss-mi355x"),
+    Source("qwen3-235b", "openai", 1800, 42200, 1650, 0.48, (15, 35, 10, 20, 0, 20, 0), 17, "qwen-h100"),
+    Source("qwen3-235b", "openai", 1500, 38700, 1500, 0.52, (40, 30, 0, 0, 30, 0, 0), 18, "qwen-mi355x"),
+    Source("deepseek-v3.2", "openai", 2100, 56300, 2250, 0.60, (10, 15, 45, 0, 0, 15, 15), 21, "deepseek-b200"),
+    Source("gemma-3-27b", "openai", 2400, 12300, 450, 0.30, (20, 5, 0, 15, 50, 10, 0), 19, "gemma-tpu"),
+    Source("gemma-3-27b", "openai", 450, 10600, 450, 0.20, (0, 0, 0, 0, 80, 20, 0), 14, "gemma-h100"),
+    Source("qwen3-8b", "openai", 350, 3200, 225, 0.10, (0, 0, 0, 100, 0, 0, 0), 8, "edge-store"),
+    Source("gpt-5-mini", "openai", 1300, 16000, 900, 0.40, (25, 35, 5, 20, 5, 5, 5), 110),
+    Source("claude-sonnet-4-5", "anthropic", 1400, 38000, 1900, 0.62, (0, 20, 60, 5, 0, 0, 15), 75, None, True),
+    Source("gpt-5.1", "openai", 600, 18000, 1600, 0.35, (10, 40, 10, 10, 5, 5, 20), 80),
+    Source("gemini-2.5-flash", "gcp.gemini", 950, 9000, 500, 0.25, (35, 10, 0, 10, 25, 20, 0), 160),
+    Source("text-embedding-3-small", "openai", 750, 4000, 0, 0.0, (50, 0, 0, 0, 10, 40, 0), 1),
+    Source("acme-legal-ft-2", "openai", 40, 5200, 900, 0.0, (0, 0, 0, 60, 0, 0, 40), 80),
 )
 
 _HOURS: Final = np.array(
@@ -173,20 +177,20 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     kept = np.where(~hit, read * 0.6, (read - cached) * 0.3).astype(np.int64) if source.cache_writes else 0
     duration_s = 0.25 + read / 22_000 + written / source.tokens_per_s * rng.uniform(0.8, 1.3, count)
     failed = rng.random(count) < 0.006
-    team = np.array([*TEAMS, None], dtype=object)[rng.choice(7, count, p=shares / shares.sum())]
-    feature = np.array([FEATURES[TEAMS.index(name)] for name in team], dtype=object)
-    nobody = rng.random(count) < 0.021
+    team = rng.choice(len(TEAMS), count, p=shares / shares.sum())
+    tagged = pl.Series(rng.random(count) >= UNATTRIBUTED)
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
     started = pl.Series(started_us.astype(np.int64)).cast(pl.Duration("us")) + pl.lit(day)
     return pl.select(
-        trace_id=pl.Series([rng.bytes(16) for _ in range(count)], dtype=pl.Binary),
+        trace_id=pl.Series(ids.cast(pa.binary())),
         span_id=pl.Series(rng.integers(1, 2**63, count, dtype=np.uint64)),
         source=pl.lit(at),
         started_at=started,
         ended_at=started + pl.Series((duration_s * 1e6).astype(np.int64)).cast(pl.Duration("us")),
-        team=pl.Series(np.where(nobody, None, team), dtype=pl.String),
-        feature=pl.Series(np.where(nobody, None, feature), dtype=pl.String),
-        customer=pl.Series(np.array(["acme", "globex", "initech", "umbrella"])[rng.integers(0, 4, count)]),
-        status=pl.Series(np.where(failed, "error", "ok")),
+        team=pl.when(tagged).then(pl.Series(TEAMS).gather(team)),
+        feature=pl.when(tagged).then(pl.Series(FEATURES).gather(team)),
+        customer=pl.Series(CUSTOMERS).gather(rng.integers(0, len(CUSTOMERS), count)),
+        status=pl.when(pl.Series(failed)).then(pl.lit("error")).otherwise(pl.lit("ok")),
         input_tokens=pl.Series(np.where(failed, 0, read)),
         output_tokens=pl.Series(np.where(failed, 0, written)),
         cache_read_tokens=pl.Series(np.where(failed, 0, cached)),
@@ -295,5 +299,3 @@ def _text(key: str, value: str) -> KeyValue:
 
 def _ns(instant: datetime) -> int:
     return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
-
-

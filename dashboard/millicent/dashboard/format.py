@@ -103,7 +103,7 @@ class Change:
 
     @property
     def arrow(self) -> str:
-        return {"up": "▲", "down": "▼", "flat": "■"}[self.direction]
+        return {"up": "▲", "down": "▼", "flat": ""}[self.direction]
 
     @property
     def words(self) -> str:

@@ -24,6 +24,7 @@ from millicent.warehouse.control import DEFAULT_TENANT, Control
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from millicent.collector.loader import Loader
     from millicent.collector.spool import SpoolReader
@@ -86,8 +87,29 @@ def receiver(settings: Settings) -> Iterator[None]:
 
 def serve(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT, then load what is in the spool's reach and close."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     with receiver(settings):
         _platform(settings)
+
+
+def application(warehouse: Warehouse, spool: SpoolReader, loader: Loader, *, insecure_local: bool) -> ASGIApp:
+    """Pages, API, health and telemetry as one ASGI application behind `Access`.
+
+    Raises:
+        UndeclaredRouteError: a route has no policy.
+    """
+    from millicent.dashboard import access  # noqa: PLC0415 - after the receiver has started
+    from millicent.dashboard.api import mount_api  # noqa: PLC0415 - likewise
+    from millicent.dashboard.app import create_app  # noqa: PLC0415 - likewise
+    from millicent.dashboard.telemetry import Telemetry  # noqa: PLC0415 - likewise
+
+    def mount(server: FastAPI) -> None:
+        telemetry = Telemetry(warehouse, spool, loader)
+        mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running)
+
+    server = create_app(warehouse, mount=mount)
+    access.check_routes(getattr(route, "path", repr(route)) for route in server.routes)
+    return access.Access(server, warehouse.control, insecure_local=insecure_local)
 
 
 def _platform(settings: Settings) -> None:
@@ -118,3 +140,8 @@ def _platform(settings: Settings) -> None:
         for worker in workers:
             worker.join()
         warehouse.close()
+
+
+def small_bundle() -> bool:
+    """Whether the small chart bundle was fetched; without it the one that ships with Dash is served."""
+    return (Path(__file__).parent / "assets" / "vendor" / "plotly-cartesian.min.js").exists()

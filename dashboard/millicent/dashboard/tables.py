@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label, smoothed
+from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label
 from millicent.dashboard.components import delta, dot, link, spark
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.record import IDLE
@@ -71,7 +71,7 @@ def teams(
     Args:
         now: `team` and the measures of `TEAM_MEASURES`, over the period; `prior` over the one before.
         total: the same measures without the dimension; `before` over the period before.
-        trends: daily spend by team.
+        trends: smoothed daily spend by team.
         colour_of: colours by team.
         view: what is filtered now; a row narrows it.
         days: how many days the trend covers.
@@ -213,7 +213,7 @@ def _team(
         scope="row",
     )
     classes = " ".join(kind for kind, on in (("idle", idle), ("unattributed", name is None), ("selected", selected)) if on)
-    trend = html.Td(spark(smoothed(trends.get(name, ())), colour), className="trend")
+    trend = html.Td(spark(trends.get(name, ()), colour), className="trend")
     return html.Tr([first, *_numbers(row, before, total, compared=compared, colour=colour), trend], className=classes)
 
 
@@ -256,11 +256,11 @@ def _tone(amount: Decimal) -> str:
 
 def _move(move: Move, widest: Decimal) -> Component:
     reach = f"{abs(move.moved) / widest:.1%}" if widest else "0%"
-    name = html.Span([dot(move.colour), html.Span(move.name, className="name")])
+    name = [dot(move.colour, hatched=move.colour == IDLE_COLOUR), html.Span(move.name, className="name")]
     change = _change("spend_usd", move.now, move.before, 0) if move.before is not None else None
     return html.Li(
         [
-            link(name, move.href, title=f"Show only {move.name}") if move.href else name,
+            link(name, move.href, title=f"Show only {move.name}") if move.href else html.Span(name),
             html.I(className=f"swing {'up' if move.moved > 0 else 'down'}", style={"--reach": reach}, **{"aria-hidden": "true"}),
             html.B(fmt.usd_change(move.moved)),
             delta(change, "new"),

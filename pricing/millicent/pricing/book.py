@@ -131,7 +131,8 @@ class PriceBook:
             usages: One row per call. Columns, all but `started_at` optional and nullable: `provider`,
                 `model`, `endpoint_host`, `service_tier` (text), `started_at` (UTC instant) and the token
                 counts named in `rates.KINDS` (integers, inclusive: parts are inside the totals). Other
-                columns are ignored.
+                columns are ignored: cache writes kept for other times than 5 minutes or an hour have no
+                price of their own and count as `cache_write_tokens`.
 
         Returns:
             A frame of the same height and order: `list_cost_usd` and its parts `list_input_usd` (fees per

@@ -6,7 +6,7 @@ the prices.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -58,8 +58,8 @@ PROVIDERS: Mapping[str, str] = {
 # These name a client or a gateway, not who serves the model: the model's own name decides.
 NAMELESS = frozenset({"", "langchain", "litellm", "openai_compatible", "strands-agents"})
 
-# This names a wire format that many speak: a known endpoint decides before it does.
-WIRE_FORMATS = frozenset({"openai"})
+# These name a wire format that many speak: a known endpoint decides before they do.
+WIRE_FORMATS = frozenset({"openai", "openai.chat", "openai.completion", "openai.embedding", "openai.responses"})
 
 # Service tiers as providers report them, in the context keys of the price data. A tier that is not here, and
 # one that a model has no variant for, is billed at standard prices.
@@ -194,9 +194,8 @@ def _owners() -> dict[int, str]:
 def _entry(provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> Entry:
     conditions = list(model.prices) if isinstance(model.prices, list) else []
     variants = [variant for variant in model.price_variants or () if _applies(variant, context)]
-    standard_dates = _start_dates(each.constraint for each in conditions)
-    dates = sorted({*standard_dates, *_start_dates(each.constraint for each in variants)})
     constraints = [*(each.constraint for each in conditions), *(each.constraint for each in variants)]
+    dates = sorted({c.start_date for c in constraints if isinstance(c, StartDateConstraint)})
     clocks = sorted({us for c in constraints if isinstance(c, TimeOfDateConstraint) for us in _clocks(c)} - {0})
 
     days = [dates[0] - _DAY, *dates] if dates else [_EPOCH.date()]
@@ -206,7 +205,7 @@ def _entry(provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> 
     cells = []
     for instant, prices in zip(instants, grid, strict=True):
         varied = prices != model.get_prices(instant)
-        since = max((day for day in (dates if varied else standard_dates) if day <= instant.date()), default=None)
+        since = max((day for day in dates if day <= instant.date()), default=None)
         for size in [None, *sizes]:
             words = (f"{provider.id}/{model.id}", *_narrowing(since, instant, clocks, size))
             label = " ".join((*words, *(_variant(context) if varied else ())))
@@ -228,10 +227,6 @@ def _entry(provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> 
 def _applies(variant: PriceVariant, context: Mapping[str, str]) -> bool:
     same = all(context.get(key) == value for key, value in variant.when.items())
     return same and any(price is not None for price in vars(variant.prices).values())
-
-
-def _start_dates(constraints: Iterable[object]) -> set[date]:
-    return {each.start_date for each in constraints if isinstance(each, StartDateConstraint)}
 
 
 def _variant(context: Mapping[str, str]) -> tuple[str, ...]:

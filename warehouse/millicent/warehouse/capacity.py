@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import Table, column, exists, func, select, table
 
 from millicent.pricing.hardware import DEFAULT_WEIGHTS, HourCost, allocate, hourly_cost
 from millicent.warehouse.control import Control, Deployment
@@ -54,7 +54,8 @@ def refresh(engine: Engine, control: Control, now: datetime) -> int:
     for slots in days.values():
         with engine.write() as transaction:
             _compute(transaction, slots, declared, now)
-            _settle(transaction, {slot: dirty[slot] for slot in slots if slot in dirty})
+            changes = {slot: dirty[slot] for slot in slots if slot in dirty}
+            _forget(transaction, dirty_hours, list(changes), list(changes.values()))
     return sum(map(len, days.values()))
 
 
@@ -90,8 +91,7 @@ def _compute(
     serving = {slot: one for slot in slots if (one := _serving(slot, declared)) is not None}
     busy_ms, tokens = _busy_ms(transaction, slots), _tokens(transaction, slots)
     rows = [_row(slot, one, busy_ms.get(slot, 0), tokens.get(slot, (0, 0, 0)), now) for slot, one in serving.items()]
-    here = tuple_(deployment_hours.c.tenant, deployment_hours.c.deployment, deployment_hours.c.hour)
-    transaction.execute(deployment_hours.delete().where(here.in_([_naive(slot) for slot in slots])))
+    _forget(transaction, deployment_hours, slots)
     if rows:
         transaction.insert("deployment_hours", pa.Table.from_pylist(rows, schema=_SCHEMA))
 
@@ -153,8 +153,12 @@ def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int]
 
 
 def _sources(cost: HourCost) -> str:
-    told = [f"{i.name} {i.value:f} {i.unit} ({i.origin}: {i.source})" for i in cost.inputs]
-    return json.dumps([*told, f"energy {cost.energy_source}"], ensure_ascii=False)
+    told = [
+        {"name": i.name, "value": f"{i.value:f}", "unit": i.unit, "source": f"{i.origin}: {i.source}"}
+        for i in cost.inputs
+    ]
+    energy = {"name": "energy", "value": cost.energy_source, "unit": "", "source": ""}
+    return json.dumps([*told, energy], ensure_ascii=False)
 
 
 def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
@@ -211,16 +215,17 @@ def _tokens(transaction: Transaction, slots: list[Slot]) -> dict[Slot, tuple[int
     }
 
 
-def _settle(transaction: Transaction, computed: dict[Slot, int]) -> None:
-    """Forget the changes that were computed; later ones of the same hour stay."""
-    here = tuple_(dirty_hours.c.tenant, dirty_hours.c.deployment, dirty_hours.c.hour)
-    done = [(here == tuple_(*_naive(slot))) & (dirty_hours.c.change <= change) for slot, change in computed.items()]
-    if done:
-        transaction.execute(dirty_hours.delete().where(or_(*done)))
-
-
-def _naive(slot: Slot) -> tuple[str, str, datetime]:
-    return slot.tenant, slot.deployment, _bare(slot.hour)
+def _forget(transaction: Transaction, rows: Table, slots: list[Slot], up_to: list[int] | None = None) -> None:
+    """Delete the rows of `slots`; where `up_to` is given, those with a later change stay."""
+    if not slots:
+        return
+    keys = table("keys", *(column(name) for name in (*Slot._fields, "change")))
+    same = [rows.c[name] == keys.c[name] for name in Slot._fields]
+    if up_to is not None:
+        same.append(rows.c.change <= keys.c.change)
+    columns = {name: [getattr(slot, name) for slot in slots] for name in Slot._fields}
+    frame = pa.table({**columns, "change": up_to or [0] * len(slots)})
+    transaction.execute(rows.delete().where(exists(select(keys.c.change).where(*same))), keys=frame)
 
 
 def _bare(instant: datetime) -> datetime:

@@ -36,6 +36,7 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
+from millicent.pricing import catalog
 from millicent.pricing.profiles import CostProfile, Owned, Power, Preset, Rented
 
 Scope = Literal["ingest", "read", "setup"]
@@ -114,6 +115,9 @@ class Deployment:
                 raise ValueError(
                     f"{instant.isoformat()} is not on a whole hour: deployments change on the hour, as their rates do"
                 )
+        known = catalog.accelerator(self.accelerator)
+        if known.id != self.accelerator:
+            raise ValueError(f"accelerator {self.accelerator!r} is not a catalog id: write {known.id!r}")
         self.cost_profile()
         self.electricity()
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 FILE: Final = "millicent.duckdb"
 LOCK: Final = "warehouse.lock"
-LOCKED_DOWN: Final = {
+SETTINGS: Final = {
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "enable_external_access": "false",
+    "checkpoint_threshold": "256MB",
     "python_enable_replacements": "false",
 }
 DIALECT: Final = Dialect(paramstyle="numeric_dollar")
@@ -58,7 +59,7 @@ class Embedded:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / FILE
         self._config: dict[str, str | bool | int | float | list[str]] = {
-            **LOCKED_DOWN,
+            **SETTINGS,
             "memory_limit": memory_limit,
             "threads": str(threads),
         }
@@ -133,20 +134,23 @@ class EmbeddedTransaction:
         self._cursor = cursor
 
     def insert(self, table: str, rows: pa.Table) -> None:
-        self._cursor.register("incoming", _naive(rows))
-        try:
+        with self._visible({"incoming": rows}):
             self._cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 - table is ours
-        finally:
-            self._cursor.unregister("incoming")
 
-    def execute(self, statement: Executable) -> None:
-        self._cursor.execute(*compiled(statement))
+    def execute(self, statement: Executable, **frames: pa.Table) -> None:
+        with self._visible(frames):
+            self._cursor.execute(*compiled(statement))
 
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
+        with self._visible(frames):
+            return _read(self._cursor, statement)
+
+    @contextmanager
+    def _visible(self, frames: dict[str, pa.Table]) -> Iterator[None]:
         for name, frame in frames.items():
             self._cursor.register(name, _naive(frame))
         try:
-            return _read(self._cursor, statement)
+            yield
         finally:
             for name in frames:
                 self._cursor.unregister(name)

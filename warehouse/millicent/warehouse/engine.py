@@ -23,8 +23,8 @@ class Transaction(Protocol):
     def insert(self, table: str, rows: pa.Table) -> None:
         """Append `rows`, matched to the columns of `table` by name; a missing column becomes NULL."""
 
-    def execute(self, statement: Executable) -> None:
-        """Run one statement that returns nothing."""
+    def execute(self, statement: Executable, **frames: pa.Table) -> None:
+        """Run one statement that returns nothing; `frames` are tables by name."""
 
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
         """Run one statement that returns rows, seeing this transaction's own changes; `frames` are tables by name."""

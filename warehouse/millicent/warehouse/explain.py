@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from sqlalchemy import select
 
 from millicent.pricing.book import PriceBook
+from millicent.pricing.profiles import MATH
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.tables import deployment_hours
 
@@ -87,15 +89,15 @@ def _own_hardware(engine: Engine, tenant: str, call: dict[str, Any]) -> Iterator
         yield Line("own hardware", why, "unknown", "USD", "")
         return
     row = found[0]
-    total = row["fixed_usd"] + row["energy_usd"] + row["hosting_usd"]
-    where = (
-        f"{call['deployment']}, {row['accelerator_count']} × {row['accelerator']}, hour of {hour:%Y-%m-%d %H:%M} UTC"
-    )
+    with localcontext(MATH):
+        total = row["fixed_usd"] + row["energy_usd"] + row["hosting_usd"]
+    where = f"{call['deployment']}, {row['accelerator_count']} × {row['accelerator']}, {hour:%Y-%m-%d %H:%M} UTC"
+    for told in json.loads(row["sources"]):
+        yield Line("inputs of the hour", told["name"], told["value"], told["unit"], told["source"])
     for part in ("fixed", "energy", "hosting"):
-        yield Line("deployment-hour", part, _text(row[f"{part}_usd"]), "USD", row["sources"])
-    yield Line(
-        "deployment-hour", f"cost of the hour{', so far' if row['provisional'] else ''}", _text(total), "USD", where
-    )
+        yield Line("deployment-hour", part, _text(row[f"{part}_usd"]), "USD", where)
+    so_far = ", so far" if row["provisional"] else ""
+    yield Line("deployment-hour", f"cost of the hour{so_far}", _text(total), "USD", "fixed + energy + hosting")
     busy = f"busy {row['busy_ms']:,} of {row['elapsed_ms']:,} ms"
     yield Line("deployment-hour", f"busy cost: {busy}", _text(row["busy_usd"]), "USD", row["method"])
     yield Line("deployment-hour", "idle cost, a line of its own", _text(row["idle_usd"]), "USD", row["method"])

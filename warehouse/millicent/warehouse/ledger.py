@@ -88,11 +88,22 @@ def store(transaction: Transaction, batch: Batch, change: int) -> None:
     transaction.insert("outcomes", batch.outcomes.to_arrow())
 
 
-def balance(engine: Engine) -> dict[str, int]:
-    """Spans by outcome since the beginning, all tenants together; every name of `OUTCOMES` is present."""
-    counted = select(outcomes.c.outcome, func.sum(outcomes.c.spans).label("spans")).group_by(outcomes.c.outcome)
-    found = {row["outcome"]: int(row["spans"]) for row in engine.read(counted).to_pylist()}
-    return {name: found.get(name, 0) for name in OUTCOMES}
+def books(engine: Engine, spool: str) -> tuple[dict[str, int], tuple[int, int]]:
+    """Spans by outcome since the beginning (all tenants; every name of `OUTCOMES`), and how far `spool` is loaded.
+
+    Both are of one instant.
+    """
+    here = loaded.c.spool == spool
+    asked = select(
+        outcomes.c.outcome,
+        func.sum(outcomes.c.spans).label("spans"),
+        select(loaded.c.segment).where(here).scalar_subquery().label("segment"),
+        select(loaded.c.byte_offset).where(here).scalar_subquery().label("byte_offset"),
+    ).group_by(outcomes.c.outcome)
+    rows = engine.read(asked).to_pylist()
+    found = {row["outcome"]: int(row["spans"]) for row in rows}
+    position = (rows[0]["segment"] or 0, rows[0]["byte_offset"] or 0) if rows else (0, 0)
+    return {name: found.get(name, 0) for name in OUTCOMES}, position
 
 
 def reasons(engine: Engine) -> list[tuple[str, str, int]]:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from millicent.pricing.book import PriceBook
-from millicent.warehouse import calls, explain, ledger, query
+from millicent.warehouse import calls, explain, query
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
@@ -78,18 +78,6 @@ class Warehouse:
     def freshness(self, tenant: str) -> datetime | None:
         """Instant through which the tenant's calls are complete; None before its first call."""
         return (self.complete_through or datetime.now(UTC)) if self.has_calls(tenant) else None
-
-    def balance(self) -> dict[str, int]:
-        """Spans by outcome; see `millicent.warehouse.ledger.balance`."""
-        return ledger.balance(self.engine)
-
-    def span_of_data(self, tenant: str) -> tuple[datetime, datetime] | None:
-        """First and last hour with calls."""
-        bounds = select(func.min(usage_hourly.c.hour), func.max(usage_hourly.c.hour)).where(
-            usage_hourly.c.tenant == tenant
-        )
-        first, last = self.engine.read(bounds).to_pylist()[0].values()
-        return (first, last) if first else None
 
     def close(self) -> None:
         """Close engine and control plane."""

@@ -1,0 +1,101 @@
+// The address is the state of a page. Controls write it, links are addresses, and the server reads it.
+(() => {
+  const VERSION = "1";
+  const LOOK = ["by", "in"]; // how the chart is cut; everything else is the scope of all numbers
+  const dash = window.dash_clientside = window.dash_clientside || {};
+
+  const read = (params, controls) => controls.map(([key, usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
+
+  const write = (values, controls) => {
+    const pairs = controls.flatMap(([key, usual], at) => {
+      const value = values[at];
+      if (usual === null) return (value ?? []).map((one) => [key, one]);
+      return value === usual || value == null ? [] : [[key, value]];
+    });
+    return pairs.length ? "?" + [["v", VERSION], ...pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "";
+  };
+
+  const only = (values, controls, wanted) => write(values.map((value, at) => (wanted(controls[at][0]) ? value : controls[at][1])), controls);
+
+  // A dropdown forgets values that it does not offer, so what is chosen is always among the choices.
+  const offered = (choices, chosen) => {
+    const known = new Set(choices.map((choice) => choice.value));
+    return [...choices, ...chosen.filter((value) => !known.has(value)).map((value) => ({ value, label: value || "Unknown" }))];
+  };
+
+  // One callback owns the address, the controls and what the server is asked, so that they cannot disagree.
+  const address = (_search, click, ...rest) => {
+    const [controls, figure] = rest.slice(-2);
+    const values = rest.slice(1, -2);
+    const choices = rest[0] ?? {};
+    const many = controls.filter(([, usual]) => usual === null).map(([key]) => key);
+    const causes = dash.callback_context.triggered.map((cause) => cause.prop_id);
+    let params = new URLSearchParams(location.search);
+    if (causes.includes("chart.clickData")) {
+      const hit = click?.points?.map((point) => figure.data[point.curveNumber]?.meta?.href).find(Boolean);
+      if (!hit) return Array(3 + values.length + many.length).fill(dash.no_update);
+      params = new URLSearchParams(hit);
+    } else if (address.last && !causes.includes("url.search") && causes.some((cause) => cause.endsWith(".value"))) {
+      params = new URLSearchParams(write(values, controls));
+    }
+    if ((params.get("v") ?? VERSION) !== VERSION) params = new URLSearchParams();
+    const now = read(params, controls);
+    const keep = (fresh, at) => (JSON.stringify(fresh) === JSON.stringify(values[at]) ? dash.no_update : fresh);
+    const next = write(now, controls);
+    const scope = only(now, controls, (key) => !LOOK.includes(key));
+    const look = only(now, controls, (key) => LOOK.includes(key));
+    const remembered = address.last ?? {};
+    address.last = { scope, look };
+    return [
+      next === location.search ? dash.no_update : next,
+      scope === remembered.scope ? dash.no_update : scope,
+      look === remembered.look ? dash.no_update : look,
+      ...now.map(keep),
+      ...many.map((key) => offered(choices[key] ?? [], params.getAll(key))),
+    ];
+  };
+
+  const element = (type, children, props = {}) => ({ namespace: "dash_html_components", type, props: { children, ...props } });
+
+  // The chart's own numbers as a table, built only when somebody asks for it.
+  const table = (clicks, figure) => {
+    if (!clicks || clicks % 2 === 0) return null;
+    const layers = figure.data.filter((trace) => trace.meta?.label);
+    if (!layers.length) return null;
+    const head = element("Thead", element("Tr", [element("Th", "Day (UTC)", { scope: "col" }), ...layers.map((layer) => element("Th", layer.meta.label, { scope: "col" }))]));
+    const rows = layers[0].x.map((day, at) => element("Tr", [element("Th", day, { scope: "row" }), ...layers.map((layer) => element("Td", layer.meta.texts?.[at] ?? layer.customdata[at]))]));
+    return element("Table", [head, element("Tbody", rows)], { className: "figures" });
+  };
+
+  dash.millicent = { address, table };
+
+  const say = (words) => { const place = document.getElementById("said"); if (place) place.textContent = words; };
+
+  const share = async (button) => {
+    const label = button.querySelector("span");
+    try {
+      await navigator.clipboard.writeText(location.href);
+      label.textContent = "Copied";
+      say("The address of this view was copied");
+    } catch {
+      label.textContent = "Copy the address bar";
+    }
+    setTimeout(() => { label.textContent = "Share"; }, 2000);
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-action=share]");
+    if (button) share(button);
+    for (const open of document.querySelectorAll("details.pop[open]")) if (!open.contains(event.target)) open.open = false;
+    const link = event.target.closest("a[data-nav]");
+    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.getAttribute("href") === "?" ? location.pathname : link.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const open of document.querySelectorAll("details.pop[open]")) { open.open = false; open.querySelector("summary").focus(); }
+  });
+})();

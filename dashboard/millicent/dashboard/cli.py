@@ -1,0 +1,386 @@
+"""The `millicent` command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from millicent.dashboard import serve
+from millicent.dashboard.settings import BadSettingsError, Settings, load, told
+from millicent.warehouse.control import Control, Deployment, Scope
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="What does a token cost us, on which model, on which accelerator, for which team, and why?",
+)  # fmt: skip
+keys = typer.Typer(no_args_is_help=True, help="Ingest and read keys.")
+deployments = typer.Typer(
+    no_args_is_help=True, help="Our own accelerators: what serves what, since when, at what cost."
+)
+prices = typer.Typer(no_args_is_help=True, help="API list prices.")
+app.add_typer(keys, name="keys")
+app.add_typer(deployments, name="deployments")
+app.add_typer(prices, name="prices")
+
+out, err = Console(), Console(stderr=True)
+URL: Final = "http://127.0.0.1:8050"
+
+Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API. [default: 8050]")]
+OtlpPort = Annotated[int | None, typer.Option(help="Port that takes OTLP over HTTP. [default: 4318]")]
+Url = Annotated[str, typer.Option(envvar="MILLICENT_URL", help="A running instance.")]
+Token = Annotated[str | None, typer.Option(envvar="MILLICENT_TOKEN", help="A read key of it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Failed(typer.Exit):
+    """Ends the command with a message on standard error."""
+
+    def __init__(self, message: str) -> None:
+        err.print(f"[red]error:[/red] {message}", highlight=False)
+        super().__init__(1)
+
+
+@app.command()
+def up(
+    data: Data = None,
+    host: Host = None,
+    port: Port = None,
+    otlp_port: OtlpPort = None,
+    insecure_local: Annotated[
+        bool | None, typer.Option("--insecure-local", help="No keys, no login; loopback only.")
+    ] = None,
+    behind_proxy: Annotated[bool | None, typer.Option("--behind-proxy", help="A trusted proxy terminates TLS.")] = None,
+) -> None:
+    """Run collector, jobs, API and dashboard in one process tree."""
+    settings = _settings(data=data, host=host, port=port, otlp_port=otlp_port, insecure_local=insecure_local,
+                         behind_proxy=behind_proxy)  # fmt: skip
+    _free(settings)
+    made = serve.first_keys(settings)
+    if made is not None:
+        told_once = (
+            f"Ingest key    {made.ingest}\nSet-up token  {made.setup}\n\n"
+            "The key goes to your services (OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20<key>),\n"
+            "the token opens the dashboard once. Neither is shown again."
+        )
+        out.print(Panel(told_once, title="First run", expand=False), highlight=False, soft_wrap=True)
+    _announce(settings)
+    serve.serve(settings)
+
+
+@app.command()
+def demo(port: Port = None, otlp_port: OtlpPort = None) -> None:
+    """Run the product on a scratch directory with an example company's two months, and its calls arriving live."""
+    with tempfile.TemporaryDirectory(prefix="millicent-demo-") as scratch:
+        settings = _settings(data=Path(scratch), port=port, otlp_port=otlp_port, insecure_local=True)
+        _free(settings)
+        _fill(settings)
+        _announce(settings)
+        stop = threading.Event()
+        from millicent.dashboard.demo import live  # noqa: PLC0415 - a command's own import
+
+        traffic = threading.Thread(target=live, args=(f"http://127.0.0.1:{settings.otlp_port}", stop), name="traffic")
+        traffic.start()
+        try:
+            serve.serve(settings)
+        finally:
+            stop.set()
+            traffic.join()
+
+
+def _fill(settings: Settings) -> None:
+    from millicent.dashboard.demo import DAYS, declare, history  # noqa: PLC0415 - a command's own import
+    from millicent.warehouse import capacity  # noqa: PLC0415 - likewise
+    from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
+
+    warehouse, now = Warehouse.embedded(settings.data), datetime.now(UTC)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err) as progress:
+        declare(warehouse, now)
+        task, stored = progress.add_task("days of example calls", total=DAYS), 0
+        for calls in history(warehouse, now):
+            stored += calls
+            progress.advance(task)
+        task = progress.add_task("deployment-hours", total=None)
+        hours = capacity.refresh(warehouse.engine, warehouse.control, now)
+        progress.update(task, total=hours, completed=hours)
+    err.print(f"{stored:,} calls stored", highlight=False)
+    warehouse.close()
+
+
+@app.command()
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
+    """Print every setting with the source of its value, and check that the product can run here."""
+    try:
+        rows = told(data=data)
+    except (BadSettingsError, ValidationError) as error:
+        raise Failed(str(error)) from error
+    settings = load(data=data)
+    checks = {
+        "data directory": _writable(settings.data),
+        f"port {settings.port}": _port_state(settings.host, settings.port),
+        f"port {settings.otlp_port}": _port_state(settings.host, settings.otlp_port),
+        "chart bundle": "small" if serve.small_bundle() else "full (make assets fetches the small one)",
+    }
+    if as_json:
+        print(json.dumps({"settings": {r.name: [r.value, r.source] for r in rows}, "checks": checks}))  # noqa: T201
+        return
+    table = Table("setting", "value", "from", box=None)
+    for row in rows:
+        table.add_row(row.name, row.value, row.source)
+    for name, state in checks.items():
+        table.add_row(name, state, "checked now")
+    out.print(table)
+
+
+@app.command()
+def query(
+    measures: Annotated[list[str], typer.Argument(help="Measures, such as spend_usd total_tokens.")],
+    by: Annotated[list[str] | None, typer.Option(help="Dimension to group by; repeat for more.")] = None,
+    filter: Annotated[list[str] | None, typer.Option(help="team:search,ads keeps, -team:search drops.")] = None,  # noqa: A002
+    period: Annotated[str, typer.Option(help="24h, 7d, 4w or mtd.")] = "28d",
+    grain: Annotated[str | None, typer.Option(help="hour, day, week or month.")] = None,
+    basis: Annotated[str, typer.Option(help="list, billed, effective, usage or marginal.")] = "effective",
+    url: Url = URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measures by dimensions over a period."""
+    asked = {"measures": measures, "group_by": by, "filter": filter, "period": period, "grain": grain, "basis": basis}
+    answer = _get(url, token, "query", {name: value for name, value in asked.items() if value})
+    _show(answer["rows"], answer, as_json=as_json)
+
+
+@app.command()
+def calls(
+    filter: Annotated[list[str] | None, typer.Option(help="team:search keeps, -team:search drops.")] = None,  # noqa: A002
+    period: Annotated[str, typer.Option(help="24h, 7d, 4w or mtd.")] = "24h",
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    url: Url = URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Single calls, newest first."""
+    answer = _get(url, token, "calls", {"filter": filter or [], "period": period, "limit": limit})
+    shown = ("started_at", "team", "model", "accelerator", "input_tokens", "output_tokens", "effective_cost_usd",
+             "trace_id", "span_id")  # fmt: skip
+    _show([{name: row[name] for name in shown} for row in answer["calls"]], answer, as_json=as_json)
+
+
+@app.command()
+def explain(trace_id: str, span_id: str, url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
+    """Why a call costs what it does, line by line."""
+    answer = _get(url, token, f"explain/{trace_id}/{span_id}", {})
+    _show(answer["lines"], answer, as_json=as_json)
+
+
+@app.command()
+def balance(url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
+    """Where every acknowledged span went."""
+    answer = _get(url, token, "balance", {})
+    _show([{"what": name, "spans": count} for name, count in answer.items()], answer, as_json=as_json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(installed("millicent"), highlight=False)
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    scope: Annotated[
+        Scope, typer.Option(help="ingest writes calls, read asks, setup opens one dashboard session.")
+    ] = "ingest",
+    data: Data = None,
+) -> None:
+    """Make a key and print it, once."""
+    with _control(data) as control:
+        out.print(control.create_key(scope, name), highlight=False, soft_wrap=True)
+
+
+@keys.command("list")
+def list_keys(data: Data = None, as_json: AsJson = False) -> None:
+    """Every key, without its secret."""
+    with _control(data) as control:
+        rows = [
+            {"id": k.id, "scope": k.scope, "name": k.name, "expires_at": k.expires_at.isoformat(),
+             "revoked_at": k.revoked_at.isoformat() if k.revoked_at else None}
+            for k in control.keys()
+        ]  # fmt: skip
+    _show(rows, rows, as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str, data: Data = None) -> None:
+    """End a key; it stops working within five seconds."""
+    with _control(data) as control:
+        if not control.revoke(key_id):
+            raise Failed(f"there is no key {key_id!r}: see `millicent keys list`")
+    out.print(f"key {key_id} is revoked", highlight=False)
+
+
+@deployments.command("list")
+def list_deployments(data: Data = None, as_json: AsJson = False) -> None:
+    """Declared deployments and their periods."""
+    with _control(data) as control:
+        rows = [
+            {"name": d.name, "model": d.model, "accelerator": f"{d.accelerator_count} × {d.accelerator}",
+             "engine": d.engine, "profile": json.dumps(d.profile), "from": d.effective_from.isoformat(),
+             "to": d.effective_to.isoformat() if d.effective_to else None}
+            for _, d in control.deployments()
+        ]  # fmt: skip
+    _show(rows, rows, as_json=as_json)
+
+
+@deployments.command("declare")
+def declare_deployment(
+    name: Annotated[str, typer.Argument(help="As calls name it (millicent.deployment).")],
+    model: Annotated[str, typer.Option(help="Model that it serves.")],
+    accelerator: Annotated[str, typer.Option(help="Name in the catalog, such as H100 or nvidia-b200.")],
+    profile: Annotated[list[str], typer.Option(help="How it is paid: kind=rented usd_per_hour=1.89 (repeat).")],
+    count: Annotated[int, typer.Option(min=1, help="How many accelerators.")] = 1,
+    engine: str | None = None,
+    precision: str | None = None,
+    region: Annotated[str | None, typer.Option(help="Catalog region, for tariff and carbon.")] = None,
+    environment: str | None = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="host or host:port whose calls belong to it (repeat).")
+    ] = None,
+    power: Annotated[list[str] | None, typer.Option(help="tariff_usd_per_kwh=0.08 (repeat).")] = None,
+    since: Annotated[datetime | None, typer.Option(help="UTC, on the hour. [default: this hour]")] = None,
+    data: Data = None,
+) -> None:
+    """Declare a deployment, or change one from an hour on."""
+    from millicent.pricing import catalog  # noqa: PLC0415 - a command's own import
+
+    this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    try:
+        declared = Deployment(
+            name=name, model=model, accelerator=catalog.accelerator(accelerator).id, accelerator_count=count,
+            engine=engine, precision=precision, region=region, environment=environment,
+            endpoints=tuple(endpoint or ()), profile=_pairs(profile), power=_pairs(power or []),
+            effective_from=since.replace(tzinfo=UTC) if since else this_hour,
+        )  # fmt: skip
+        with _control(data) as control:
+            control.declare(declared)
+    except (ValueError, LookupError) as error:
+        raise Failed(str(error.args[0])) from error
+    out.print(
+        f"{name}: {count} × {declared.accelerator} from {declared.effective_from:%Y-%m-%d %H:%M} UTC", highlight=False
+    )
+
+
+@prices.command("search")
+def search_prices(text: str, as_json: AsJson = False) -> None:
+    """Price entries whose provider or model contains a text."""
+    import polars as pl  # noqa: PLC0415 - a command's own import
+
+    from millicent.pricing.book import PriceBook  # noqa: PLC0415 - likewise
+
+    wanted = pl.concat_str("provider", pl.lit("/"), "model").str.contains(text.lower(), literal=True)
+    shown = ("provider", "model", "variant", "effective_from", "input_usd_per_mtok", "output_usd_per_mtok", "source")
+    rows = PriceBook.bundled().models().filter(wanted).select(pl.col(shown).cast(pl.String)).to_dicts()
+    _show(rows, rows, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings(**flags: Any) -> Settings:
+    try:
+        return load(**flags)
+    except (BadSettingsError, ValidationError) as error:
+        raise Failed(str(error)) from error
+
+
+class _control:  # noqa: N801 - reads as a verb at its uses
+    def __init__(self, data: Path | None) -> None:
+        self._data = _settings(data=data).data
+
+    def __enter__(self) -> Control:
+        self._control = Control(self._data)
+        return self._control
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+
+
+def _announce(settings: Settings) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    out.print(
+        f"Dashboard  http://{host}:{settings.port}\nOTLP       http://{host}:{settings.otlp_port}", highlight=False
+    )
+
+
+def _free(settings: Settings) -> None:
+    for flag, port in (("--port", settings.port), ("--otlp-port", settings.otlp_port)):
+        if (state := _port_state(settings.host, port)) != "free":
+            raise Failed(f"port {port} is {state}: stop what uses it, or choose another with {flag}")
+
+
+def _port_state(host: str, port: int) -> str:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or "not available"
+    return "free"
+
+
+def _writable(directory: Path) -> str:
+    existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    return f"{free_gb:.0f} GB free in {existing}"
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"{text!r} is not name=value")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _get(url: str, token: str | None, path: str, params: dict[str, Any]) -> Any:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/api/v1/{path}", params=params, headers=headers, timeout=60)
+    except httpx.TransportError as error:
+        raise Failed(f"nothing answers at {url} ({error}): start `millicent up`, or name another with --url") from error
+    if answer.is_error:
+        raise Failed(answer.json()["detail"] if "problem" in answer.headers.get("content-type", "") else answer.text)
+    return answer.json()
+
+
+def _show(rows: Sequence[dict[str, Any]], whole: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(whole, ensure_ascii=False))  # noqa: T201 - JSON is for pipes, not for the console's width
+        return
+    if not rows:
+        out.print("nothing found")
+        return
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*("—" if value is None else str(value) for value in row.values()))
+    out.print(table)

@@ -1,0 +1,55 @@
+"""This process's own telemetry in Prometheus text: what is in the books, how far behind, how well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from millicent.collector.loader import Loader
+from millicent.collector.spool import SpoolReader
+from millicent.warehouse import ledger
+from millicent.warehouse.store import Warehouse
+
+MOST_REASONS: Final = 100
+
+
+class Telemetry(Collector):
+    """Reads everything at the moment it is asked, so that no figure here can differ from the books."""
+
+    def __init__(self, warehouse: Warehouse, spool: SpoolReader, loader: Loader) -> None:
+        self._warehouse = warehouse
+        self._spool = spool
+        self._loader = loader
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def text(self) -> str:
+        """All metrics in the text exposition format."""
+        return generate_latest(self._registry).decode()
+
+    def collect(self) -> Iterator[Metric]:
+        pending_spans, pending_bytes = self._spool.pending(self._loader.position)
+        spans = CounterMetricFamily("millicent_spans", "Spans by what became of them", labels=("outcome", "reason"))
+        for outcome, reason, count in ledger.reasons(self._warehouse.engine)[:MOST_REASONS]:
+            spans.add_metric((outcome, reason), count)
+        yield spans
+        yield CounterMetricFamily("millicent_spans_received", "Spans acknowledged", self._spool.total_spans())
+        yield GaugeMetricFamily("millicent_spool_pending_spans", "Spans acknowledged, not loaded yet", pending_spans)
+        yield GaugeMetricFamily("millicent_spool_pending_bytes", "Bytes acknowledged, not loaded yet", pending_bytes)
+        progress = self._loader.progress
+        yield CounterMetricFamily("millicent_loader_batches", "Batches committed since the start", progress.batches)
+        yield CounterMetricFamily("millicent_loader_calls", "Calls stored since the start", progress.calls)
+        yield CounterMetricFamily("millicent_loader_failures", "Loads that failed and were repeated", progress.failures)
+        yield GaugeMetricFamily(
+            "millicent_loader_batch_seconds", "Time of the last batch", progress.last_batch_ms / 1000
+        )
+        through = self._warehouse.complete_through
+        behind = (datetime.now(UTC) - through).total_seconds() if through else 0.0
+        yield GaugeMetricFamily("millicent_behind_seconds", "Age of the newest instant that is complete", behind)
+        size = self._warehouse.engine.facts()["bytes"]
+        yield GaugeMetricFamily("millicent_store_bytes", "Size of the database file", size)
