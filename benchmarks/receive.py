@@ -22,9 +22,10 @@ import uvicorn
 import uvloop
 
 from millicent.collector import otlp_pb2 as otlp
-from millicent.collector.receiver import Principal
+from millicent.collector.receiver import Principal, Receiver
 from millicent.collector.serve import serve
-from millicent.collector.spool import SpoolReader
+from millicent.collector.spool import Spool, SpoolReader
+from millicent.collector.telemetry import Telemetry
 
 CASES = ((512, 1), (512, 8), (5, 1), (5, 32), (5, 128))  # spans in a request, connections
 
@@ -132,7 +133,10 @@ def run_server(directory: str) -> None:
         uvicorn.Server(config).run([listener])
         return
     benchmark = Principal("benchmark", "benchmark")
-    serve(Path(directory), lambda _: benchmark, port=0, parent=0, ready=lambda _, port: print(port, flush=True))
+    telemetry = Telemetry()
+    with Spool(Path(directory), on_commit=telemetry.synced) as spool:
+        app = Receiver(spool, lambda _: benchmark, telemetry)
+        serve(app, port=0, parent=0, ready=lambda _, port: print(port, flush=True))
 
 
 def measure(server: str, spans: int, connections: int, seconds: float) -> tuple[float, float, list[float]]:

@@ -6,8 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
+
+# A busy machine is no reason to fail: nothing is timed in tests.
+settings.register_profile("millicent", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("millicent")
 
 
 def pytest_configure() -> None:

@@ -220,7 +220,7 @@ def test_the_apps_own_spans_are_stamped_while_it_lasts(collector, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_app_provider")
-def test_a_second_call_replaces_the_first_and_loses_nothing(collector):
+def test_a_second_call_replaces_the_first_and_loses_nothing(collector, monkeypatch):
     @track_tokens
     def stream(model):
         yield model
@@ -228,17 +228,20 @@ def test_a_second_call_replaces_the_first_and_loses_nothing(collector):
     first = instrument("http://127.0.0.1:1", team="first")
     body = stream(model="under way")
     next(body)
-    second = instrument(collector.url, team="second")
+    with monkeypatch.context() as patch:
+        patch.setattr("millicent.sdk.sender.DELAY_S", 60)
+        ask("queued")
+        second = instrument(collector.url, team="second")
     ask("new")
     assert list(body) == []
-    assert collector.names(2) == ["chat new", "chat under way"]
+    assert collector.names(3) == ["chat new", "chat queued", "chat under way"]
     first.shutdown()
     ask("still there")
-    assert collector.names(3) == ["chat new", "chat still there", "chat under way"]
+    assert collector.names(4) == ["chat new", "chat queued", "chat still there", "chat under way"]
     second.shutdown()
     ask("nobody listens")
     assert second.flush(0)
-    assert len(collector.spans) == 3
+    assert len(collector.spans) == 4
 
 
 @pytest.mark.usefixtures("no_app_provider")

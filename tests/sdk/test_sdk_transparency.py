@@ -260,3 +260,16 @@ def test_a_returned_asynchronous_generator_cannot_tell(script, consumer):
 
     asyncio.run(main())
     assert same(seen, expected)
+
+
+def test_a_hostile_object_may_be_sent_last():
+    @track_tokens
+    def generator():
+        received = yield
+        return received
+
+    body, hostile = generator(), HostileClass()
+    next(body)
+    with pytest.raises(StopIteration) as stop:
+        body.send(hostile)
+    assert stop.value.value is hostile

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from millicent.collector.receiver import Authenticate, Principal
+from millicent.collector.receiver import Authenticate, Principal, Receiver
 from millicent.collector.serve import serve
-from millicent.collector.spool import SpoolError
+from millicent.collector.spool import Spool, SpoolError
+from millicent.collector.telemetry import Telemetry
 from millicent.warehouse.control import DEFAULT_TENANT, Control
 
+LOCK_WAIT_S: Final = 5.0  # for a writer that is just ending
 REMEMBER_S: Final = 2.0
 REMEMBER_MOST: Final = 1024
 EVERYBODY: Final = Principal(DEFAULT_TENANT, "insecure-local", frozenset({"ingest", "read"}))
@@ -53,7 +55,10 @@ def main() -> None:
     if told.insecure_local:
         authenticate = lambda _: EVERYBODY  # noqa: E731 - the simplest of the two
     try:
-        serve(told.data / "spool", authenticate, host=told.host, port=told.port, parent=0 if told.with_parent else None)
+        telemetry = Telemetry()
+        with Spool(told.data / "spool", lock_wait_s=LOCK_WAIT_S, on_commit=telemetry.synced) as spool:
+            app = Receiver(spool, authenticate, telemetry)
+            serve(app, host=told.host, port=told.port, parent=0 if told.with_parent else None)
     except (SpoolError, OSError) as error:
         sys.exit(f"millicent receiver: {error}")
 

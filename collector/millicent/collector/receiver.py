@@ -96,7 +96,7 @@ class Receiver:
         body_seconds: float = 30.0,
         append_seconds: float = 5.0,
     ) -> None:
-        self._spool = spool
+        self.spool = spool
         self._authenticate = authenticate
         self._telemetry = telemetry
         self._limits = limits
@@ -187,9 +187,9 @@ class Receiver:
 
     async def readyz(self, _: Request) -> Answer:
         """Requests are taken."""
-        if self._spool.failure is not None:
+        if self.spool.failure is not None:
             raise UnavailableError("a write to the spool failed: this process is about to end", "disk_failed")
-        if not self._spool.has_room():
+        if not self.spool.has_room():
             raise UnavailableError("the disk is down to its reserve: free some space", "disk_full")
         return Answer(200, b"ready\n", "text/plain")
 
@@ -247,7 +247,7 @@ class Receiver:
             raise UnauthenticatedError("nobody's spans")
         try:
             async with asyncio.timeout(self._append_seconds):
-                await self._spool.append(
+                await self.spool.append(
                     body,
                     tenant=request.principal.tenant,
                     key_id=request.principal.key_id,

@@ -5,16 +5,12 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from millicent.collector.limits import Limits
-from millicent.collector.receiver import Authenticate, Receiver
+from millicent.collector.receiver import Receiver
 from millicent.collector.spool import Spool, SpoolFailedError
-from millicent.collector.telemetry import Telemetry
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 1024
@@ -23,41 +19,29 @@ STOP_SECONDS = 3  # stock exporters give up after ten
 
 
 def serve(
-    directory: Path,
-    authenticate: Authenticate,
+    app: Receiver,
     *,
     host: str = "127.0.0.1",
     port: int = 4318,
-    limits: Limits = Limits(),  # noqa: B008  # frozen
-    telemetry: Telemetry | None = None,
     ready: Callable[[str, int], None] | None = None,
     parent: int | None = None,
-    **receiver_options: Any,
 ) -> None:
-    """Receive on `host` and `port` into the spool in `directory` until SIGTERM or SIGINT, then return.
+    """Receive on `host` and `port` until SIGTERM, SIGINT or the end of the parent; then finish, and return.
 
     Args:
-        directory: The spool's; another writer that is just ending gets five seconds to let go of it.
-        authenticate: See `receiver.Authenticate`.
+        app: Its spool is the caller's to close.
         host: Address to bind.
         port: 0 takes any free one.
-        limits: Of one request.
-        telemetry: None makes one.
         ready: Called with the address and the port once requests are accepted.
         parent: A file descriptor that becomes readable when the parent process is gone, however it went: 0 in a
             child started with `stdin=PIPE`, `multiprocessing.parent_process().sentinel` in one started that way.
-        receiver_options: See `Receiver`.
 
     Raises:
-        OSError: The address is taken, or the directory cannot be written.
-        SpoolLockedError: The spool has another writer.
+        OSError: The address is taken.
         SpoolFailedError: A write or sync failed: start again, in a new process.
     """
-    telemetry = telemetry or Telemetry()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    with listener, Spool(directory, lock_wait_s=5.0, on_commit=telemetry.synced) as spool:
-        app = Receiver(spool, authenticate, telemetry, limits=limits, **receiver_options)
+    with socket.create_server((host, port), family=family, backlog=2048) as listener:
         config = uvicorn.Config(
             app,
             http=_Protocol,
@@ -71,9 +55,9 @@ def serve(
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(_Server(config), listener, spool, ready, parent))
-        if spool.failure is not None:
-            raise SpoolFailedError(f"the spool in {directory} failed: start again") from spool.failure
+            runner.run(_run(_Server(config), listener, app.spool, ready, parent))
+    if app.spool.failure is not None:
+        raise SpoolFailedError(f"the spool in {app.spool.directory} failed: start again") from app.spool.failure
 
 
 async def _run(

@@ -29,6 +29,7 @@ OTHER_COLOUR: Final = "#8b95a7"
 IDLE_COLOUR: Final = "#98a2b3"
 PRIOR_COLOUR: Final = "#6c788c"
 UNKNOWN_COLOUR: Final = "#b4bcc9"
+API_COLOUR: Final = "#5d7196"
 COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1]}
 COST_LABELS: Final = {"api": "API", "hardware": "Own hardware, busy", "idle": "Idle"}
 MOST: Final = 8
@@ -325,7 +326,8 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
             "ticktext": [fmt.day(day) for day in marked],
             "showgrid": False,
             "zeroline": False,
-            "hoverformat": "%a %-d %b %Y",
+            "unifiedhovertitle": {"text": "%{x|%a %-d %b %Y}"},
+            "showspikes": False,
             "fixedrange": True,
         },
         "yaxis": {

@@ -384,3 +384,7 @@ def _show(rows: Sequence[dict[str, Any]], whole: Any, *, as_json: bool) -> None:
     for row in rows:
         table.add_row(*("—" if value is None else str(value) for value in row.values()))
     out.print(table)
+
+
+if __name__ == "__main__":
+    main()

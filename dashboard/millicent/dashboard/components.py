@@ -123,7 +123,7 @@ def kpi(
         [
             html.Div([html.H2(label or measure.label), how(measure, *facts)], className="kpi-head"),
             html.Div([html.Strong(value, title=exact, id=f"kpi-{name}"), trend], className="kpi-value"),
-            html.Div([delta(change), html.Span(beside)], className="kpi-foot"),
+            html.Div([delta(change) if change else None, html.Span(beside)], className="kpi-foot"),
             under,
         ],
         className="card kpi",

@@ -136,16 +136,21 @@ def drivers(total: Row, before: Row | None) -> list[tuple[str, Decimal]]:
     return [("Volume", at_old_cost - before["spend_usd"]), ("Unit cost and mix", total["spend_usd"] - at_old_cost)]
 
 
-def changes(groups: Sequence[tuple[str, Sequence[Move]]], why: Sequence[tuple[str, Decimal]]) -> Component:
-    """What changed: the drivers, then the largest moves of each group, as bars around a middle line."""
+def changes(
+    groups: Sequence[tuple[str, Sequence[Move]]], why: Sequence[tuple[str, Decimal]], whole: Decimal | None = None
+) -> Component:
+    """What changed: the drivers, then the largest moves of each group, as bars to either side of a line.
+
+    With `whole` there is nothing to compare with: the bars are shares of it.
+    """
     widest = max((abs(move.moved) for _, moves in groups for move in moves), default=Decimal(0))
     lines: list[Component] = []
     if why:
         lines.append(html.Dl([html.Div([html.Dt(name), html.Dd(fmt.usd_change(amount), className=_tone(amount))])
                               for name, amount in why], className="drivers"))  # fmt: skip
-    for title, moves_ in groups:
+    for title, found in groups:
         lines.append(html.H3(title))
-        lines.append(html.Ul([_move(move, widest) for move in moves_], className="moves"))
+        lines.append(html.Ul([_move(move, widest, whole) for move in found], className="moves"))
     return html.Div(lines)
 
 
@@ -254,16 +259,18 @@ def _tone(amount: Decimal) -> str:
     return "bad" if amount > 0 else "good" if amount < 0 else "neutral"
 
 
-def _move(move: Move, widest: Decimal) -> Component:
+def _move(move: Move, widest: Decimal, whole: Decimal | None) -> Component:
     reach = f"{abs(move.moved) / widest:.1%}" if widest else "0%"
     name = [dot(move.colour, hatched=move.colour == IDLE_COLOUR), html.Span(move.name, className="name")]
-    change = _change("spend_usd", move.now, move.before, 0) if move.before is not None else None
+    first = link(name, move.href, title=f"Show only {move.name}") if move.href else html.Span(name)
+    if whole is not None:
+        share = fmt.percent(move.now / whole, 0) if whole else fmt.UNKNOWN
+        parts = ["swing share", fmt.usd(move.now), html.Span(share, className="delta")]
+    else:
+        change = _change("spend_usd", move.now, move.before, 0) if move.before is not None else None
+        parts = [f"swing {'up' if move.moved > 0 else 'down'}", fmt.usd_change(move.moved), delta(change, "new")]
+    look, amount, last = parts
     return html.Li(
-        [
-            link(name, move.href, title=f"Show only {move.name}") if move.href else html.Span(name),
-            html.I(className=f"swing {'up' if move.moved > 0 else 'down'}", style={"--reach": reach}, **{"aria-hidden": "true"}),
-            html.B(fmt.usd_change(move.moved)),
-            delta(change, "new"),
-        ],
-        title=f"{fmt.usd_exact(move.now)} against {fmt.usd_exact(move.before)}",
+        [first, html.I(className=look, style={"--reach": reach}, **{"aria-hidden": "true"}), html.B(amount), last],
+        title=f"{fmt.usd_exact(move.now)}, before {fmt.usd_exact(move.before)}",
     )

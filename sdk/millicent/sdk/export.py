@@ -105,8 +105,6 @@ def instrument(
     Returns:
         A handle to flush and to shut down. At exit it flushes by itself, for at most 1.5 s.
     """
-    if detect_hardware and accelerator is None and (found := detect()) is not None:
-        accelerator, accelerator_count = found.name, accelerator_count or found.count
     named: dict[str, object] = {
         attributes.TEAM: team,
         attributes.PROJECT: project,
@@ -120,7 +118,10 @@ def instrument(
         attributes.ACCELERATOR_COUNT: accelerator_count,
         attributes.PRECISION: precision,
     }
-    tags = clean_tags({key: _setting(key, value) for key, value in named.items()}, labels)
+    tags = clean_tags({name: _setting(name, value) for name, value in named.items()}, labels)
+    if detect_hardware and attributes.ACCELERATOR not in tags and (found := detect()) is not None:
+        detected = {attributes.ACCELERATOR: found.name, attributes.ACCELERATOR_COUNT: found.count}
+        tags = {**clean_tags(detected), **tags}
     url, token = _traces_url(endpoint), key or os.environ.get("MILLICENT_KEY")
     sender = Sender(lambda: _exporter(url, token))
     resource = _resource(tags, service or os.environ.get("MILLICENT_SERVICE"))
@@ -139,9 +140,9 @@ def instrument(
     return handle
 
 
-def _setting(key: str, argument: object) -> object:
+def _setting(name: str, argument: object) -> object:
     """Return a tag's value: the argument, else `MILLICENT_TEAM` and so on."""
-    return os.environ.get(key.upper().replace(".", "_")) if argument is None else argument
+    return os.environ.get(name.upper().replace(".", "_")) if argument is None else argument
 
 
 def _traces_url(endpoint: str | None) -> str:

@@ -330,7 +330,7 @@ def _counts(usage: Any, fields: Fields) -> Counts:
 def _count(value: Any) -> int | None:
     """Return a token count, or None for what cannot be one: negative, absurd, a bool, not an integer."""
     if type(value) is not int:
-        if not hasattr(type(value), "__index__"):
+        if isinstance(value, bool) or not hasattr(type(value), "__index__"):
             return None
         value = operator.index(value)
     return value if 0 <= value <= MAX_TOKENS else None

@@ -314,7 +314,7 @@ def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
     mine: dict[str, ColumnElement[Any]] = {
         "idle_cost_usd": idle,
         "capacity_cost_usd": idle,
-        "energy_cost_usd": _within(c.energy_usd - cast(c.weight * c.energy_rate_usd_per_weight, EXACT), query.period),
+        "energy_cost_usd": _within(c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period),
         "accelerator_hours": _within(cast(c.accelerator_ms * _PER_MS, EXACT), query.period),
         "energy_wh": _within(cast(c.joules * _PER_JOULE, EXACT), query.period),
         "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),

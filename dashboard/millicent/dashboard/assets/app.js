@@ -4,10 +4,10 @@
   const LOOK = ["by", "in"]; // how the chart is cut; everything else is the scope of all numbers
   const dash = window.dash_clientside = window.dash_clientside || {};
 
-  const read = (params, controls) => controls.map(([key, usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
+  const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
 
   const write = (values, controls) => {
-    const pairs = controls.flatMap(([key, usual], at) => {
+    const pairs = controls.flatMap(([key, , usual], at) => {
       const value = values[at];
       if (usual === null) return (value ?? []).map((one) => [key, one]);
       return value === usual || value == null ? [] : [[key, value]];
@@ -15,43 +15,53 @@
     return pairs.length ? "?" + [["v", VERSION], ...pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "";
   };
 
-  const only = (values, controls, wanted) => write(values.map((value, at) => (wanted(controls[at][0]) ? value : controls[at][1])), controls);
+  const only = (values, controls, wanted) => write(values.map((value, at) => (wanted(controls[at][0]) ? value : controls[at][2])), controls);
 
-  // A dropdown forgets values that it does not offer, so what is chosen is always among the choices.
-  const offered = (choices, chosen) => {
-    const known = new Set(choices.map((choice) => choice.value));
-    return [...choices, ...chosen.filter((value) => !known.has(value)).map((value) => ({ value, label: value || "Unknown" }))];
+  const many = (controls) => controls.filter(([, , usual]) => usual === null);
+
+  // A dropdown forgets values that it does not offer, so both are set at once, and what is chosen is always offered.
+  // `set_props` is outside the graph of callbacks, where choices that follow from the address would be a cycle.
+  let choices = {};
+  const fill = (controls) => {
+    const params = new URLSearchParams(location.search);
+    for (const [key, id] of many(controls)) {
+      const value = params.getAll(key);
+      const found = choices[key] ?? [];
+      const known = new Set(found.map((choice) => choice.value));
+      const absent = value.filter((one) => !known.has(one)).map((one) => ({ value: one, label: one || "Unknown" }));
+      dash.set_props(id, { options: [...found, ...absent], value });
+    }
   };
 
-  // One callback owns the address, the controls and what the server is asked, so that they cannot disagree.
+  const offer = (fresh, controls) => {
+    choices = fresh ?? {};
+    fill(controls);
+  };
+
+  // One callback owns the address, the controls and what the server is asked, so that they cannot disagree. What a
+  // person did last wins (a control, a bar of the chart); all else is as the address says.
+  let last = null;
   const address = (_search, click, ...rest) => {
     const [controls, figure] = rest.slice(-2);
-    const values = rest.slice(1, -2);
-    const choices = rest[0] ?? {};
-    const many = controls.filter(([, usual]) => usual === null).map(([key]) => key);
     const causes = dash.callback_context.triggered.map((cause) => cause.prop_id);
     let params = new URLSearchParams(location.search);
     if (causes.includes("chart.clickData")) {
       const hit = click?.points?.map((point) => figure.data[point.curveNumber]?.meta?.href).find(Boolean);
-      if (!hit) return Array(3 + values.length + many.length).fill(dash.no_update);
-      params = new URLSearchParams(hit);
-    } else if (address.last && !causes.includes("url.search") && causes.some((cause) => cause.endsWith(".value"))) {
-      params = new URLSearchParams(write(values, controls));
+      if (hit) params = new URLSearchParams(hit);
     }
     if ((params.get("v") ?? VERSION) !== VERSION) params = new URLSearchParams();
     const now = read(params, controls);
-    const keep = (fresh, at) => (JSON.stringify(fresh) === JSON.stringify(values[at]) ? dash.no_update : fresh);
-    const next = write(now, controls);
-    const scope = only(now, controls, (key) => !LOOK.includes(key));
-    const look = only(now, controls, (key) => LOOK.includes(key));
-    const remembered = address.last ?? {};
-    address.last = { scope, look };
+    if (last) controls.forEach(([, id], at) => { if (causes.includes(`${id}.value`)) now[at] = rest[at]; });
+    const next = { address: write(now, controls), scope: only(now, controls, (key) => !LOOK.includes(key)), look: only(now, controls, (key) => LOOK.includes(key)) };
+    const before = last ?? {};
+    last = next;
+    const renew = (part) => (next[part] === before[part] ? dash.no_update : next[part]);
+    if (next.address !== before.address) setTimeout(() => fill(controls));
     return [
-      next === location.search ? dash.no_update : next,
-      scope === remembered.scope ? dash.no_update : scope,
-      look === remembered.look ? dash.no_update : look,
-      ...now.map(keep),
-      ...many.map((key) => offered(choices[key] ?? [], params.getAll(key))),
+      next.address === location.search ? dash.no_update : next.address,
+      renew("scope"),
+      renew("look"),
+      ...controls.flatMap(([, , usual], at) => (usual === null ? [] : [now[at] === rest[at] ? dash.no_update : now[at]])),
     ];
   };
 
@@ -67,7 +77,7 @@
     return element("Table", [head, element("Tbody", rows)], { className: "figures" });
   };
 
-  dash.millicent = { address, table };
+  dash.millicent = { address, offer, table };
 
   const say = (words) => { const place = document.getElementById("said"); if (place) place.textContent = words; };
 

@@ -111,7 +111,7 @@ def layout(price_version: str) -> Component:
             dcc.Store(id="scope"),
             dcc.Store(id="look"),
             dcc.Store(id="choices"),
-            dcc.Store(id="controls", data=[[key, default] for key, _, default in CONTROLS]),
+            dcc.Store(id="controls", data=CONTROLS),
             html.A("Skip to the numbers", href="#main", className="skip"),
             sidebar(here, ["USD · UTC days", f"Price book {price_version}"]),
             page,
@@ -127,10 +127,13 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     app.clientside_callback(
         ClientsideFunction("millicent", "address"),
         Output("url", "search"), Output("scope", "data"), Output("look", "data"),
-        *(Output(control, "value") for _, control, _ in CONTROLS), *(Output(name, "options") for name in FILTERS),
-        Input("url", "search"), Input("chart", "clickData"), Input("choices", "data"), *controls,
+        *(Output(control, "value") for _, control, default in CONTROLS if default is not None),
+        Input("url", "search"), Input("chart", "clickData"), *controls,
         State("controls", "data"), State("chart", "figure"),
     )  # fmt: skip
+    app.clientside_callback(
+        ClientsideFunction("millicent", "offer"), Input("choices", "data"), State("controls", "data")
+    )
     app.clientside_callback(
         ClientsideFunction("millicent", "table"),
         Output("chart-table", "children"), Input("chart-as-table", "n_clicks"), Input("chart", "figure"),
@@ -152,7 +155,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         return await asyncio.to_thread(_chart, warehouse, View.parse(f"{scope or ''}&{look or ''}"))
 
     @app.callback(
-        Output("changes-body", "children"), Output("changes-words", "children"), Output("heat-body", "children"),
+        Output("changes-title", "children"), Output("changes-body", "children"), Output("changes-words", "children"), Output("heat-body", "children"),
         Output("heat-words", "children"), Output("teams-body", "children"), Output("teams-words", "children"),
         Input("scope", "data"),
     )  # fmt: skip
@@ -306,6 +309,8 @@ def _chart(warehouse: Warehouse, view: View) -> list[Any]:
     frame = desk.ask(("spend_usd", "idle_cost_usd", "total_tokens"), dimension, daily=True)
     totals = desk.ask(("spend_usd", "total_tokens"), daily=True, period=reach)
     colour_of = {} if view.cut == "cost" else desk.colours(dimension)
+    if view.cut == "accelerator":
+        colour_of[None] = charts.API_COLOUR
     layers = charts.series(frame, dimension, window.days, colour_of, idle=view.basis == "effective")
     if not layers:
         return blank
@@ -340,25 +345,28 @@ def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
     except PermissionError:
         desk = None
     if desk is None:
-        return [None, "", None, "", None, ""]
+        return ["What changed", None, "", None, "", None, ""]
     window = desk.window
     now, before = desk.ask(tables.TEAM_MEASURES, "team"), desk.prior(tables.TEAM_MEASURES, "team")
     total, prior_total = _row(desk.ask(tables.TEAM_MEASURES)), _row(desk.prior(tables.TEAM_MEASURES))
     if total is None or (not total["calls"] and total["spend_usd"] is None):
-        return [None, "", None, "", None, ""]
+        return ["What changed", None, "", None, "", None, ""]
     models, models_before = desk.ask(("spend_usd",), "model"), desk.prior(("spend_usd",), "model")
     team_colours, model_colours = desk.colours("team"), desk.colours("model")
     groups = [
         ("By team", tables.moves(now, before, "team", team_colours, lambda name: view.toggled(team=name).href())),
         ("By model", tables.moves(models, models_before, "model", model_colours, lambda name: view.toggled(model=name).href())),
     ]
-    body = tables.changes([(title, found[:MOVES]) for title, found in groups], tables.drivers(total, prior_total))
+    compared = prior_total is not None and prior_total["spend_usd"] is not None and total["spend_usd"] is not None
+    body = tables.changes([(title, found[:MOVES]) for title, found in groups], tables.drivers(total, prior_total),
+                          whole=None if compared else total["spend_usd"] or Decimal(0))  # fmt: skip
     heat = tables.heat(desk.ask(HEAT, "model", "accelerator", "billing"), view)
     basis = "effective, incl. idle share" if view.basis == "effective" else "direct cost, without idle"
     teams = tables.teams(now, before, total, prior_total, _trends(desk), team_colours, view, len(window.days))
     unpriced = total["unpriced_calls"] or 0
     note = f" · {fmt.count(unpriced)} unpriced calls not in spend" if unpriced else ""
     return [
+        "What changed" if compared else "Where it went",
         body,
         _moved_words(total, prior_total, window),
         heat,

@@ -164,8 +164,8 @@ CREATE TABLE deployment_hours (
     w_cached INTEGER NOT NULL,
     w_output INTEGER NOT NULL,
     weight DECIMAL(38, 0) NOT NULL,
-    rate_usd_per_weight DECIMAL(38, 24) NOT NULL,
-    energy_rate_usd_per_weight DECIMAL(38, 24) NOT NULL,
+    rate_usd_per_weight DECIMAL(38, 24), -- unknown while nothing was served
+    energy_rate_usd_per_weight DECIMAL(38, 24),
     method VARCHAR NOT NULL,
     sources VARCHAR NOT NULL,
     provisional BOOLEAN NOT NULL,
