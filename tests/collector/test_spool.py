@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -295,7 +296,11 @@ def test_a_waiting_writer_takes_over(tmp_path):
 
 @pytest.mark.parametrize("call", ["_fdatasync", "write"])
 def test_after_a_failed_write_or_sync_nothing_is_acknowledged_again(tmp_path, monkeypatch, call):
+    failing, queued = threading.Event(), threading.Event()
+
     def fail(*_):
+        failing.set()
+        queued.wait(10)
         raise OSError(errno.EIO, "Input/output error")
 
     async def main():
@@ -304,10 +309,14 @@ def test_after_a_failed_write_or_sync_nothing_is_acknowledged_again(tmp_path, mo
             watching = asyncio.create_task(spool.failed())
             with monkeypatch.context() as patch:
                 patch.setattr(spool_module if call == "_fdatasync" else os, call, fail)
-                waiting = (spool.append(b"lost", tenant="t", key_id="k", spans=1) for _ in range(3))
-                answers = await asyncio.gather(*waiting, return_exceptions=True)
-                assert [type(answer) for answer in answers] == [SpoolFailedError] * 3
-                await watching
+                calls = [asyncio.create_task(spool.append(b"lost", tenant="t", key_id="k", spans=1))]
+                await asyncio.to_thread(failing.wait, 10)
+                calls += [asyncio.create_task(spool.append(b"behind", tenant="t", key_id="k", spans=1))]
+                await asyncio.sleep(0)
+                queued.set()
+                await asyncio.wait([*calls, watching], timeout=10)
+                assert [type(call.exception()) for call in calls] == [SpoolFailedError] * 2
+                assert watching.done()
             with pytest.raises(SpoolFailedError, match="Input/output error"):
                 await spool.append(b"after", tenant="t", key_id="k", spans=1)
             await spool.failed()

@@ -112,6 +112,10 @@ CONSUMER = st.lists(
 DECORATORS = st.sampled_from([track_tokens, track_tokens(team="search", model="m"), attribution(team="search")])
 
 
+# A body that yields while it is closed cannot be finished by anybody, decorated or not; Python says so when it goes.
+unfinished = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def generator(script, log):
     for act, value in script:
         log.append(act)
@@ -238,6 +242,7 @@ def test_a_returned_generator_cannot_tell(script, consumer):
     assert same(seen, expected)
 
 
+@unfinished
 @given(BODY, CONSUMER, DECORATORS)
 def test_an_asynchronous_generator_cannot_tell(script, consumer, decorate):
     expected, seen = [], []
@@ -250,6 +255,7 @@ def test_an_asynchronous_generator_cannot_tell(script, consumer, decorate):
     assert same(seen, expected)
 
 
+@unfinished
 @given(BODY, CONSUMER)
 def test_a_returned_asynchronous_generator_cannot_tell(script, consumer):
     expected, seen = [], []

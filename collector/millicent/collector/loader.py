@@ -53,7 +53,7 @@ class Loader:
 
     def __init__(self, warehouse: Warehouse, spool: SpoolReader) -> None:
         self._warehouse = warehouse
-        self._spool = spool
+        self.spool = spool
         self._position = Position(*ledger.position(warehouse.engine, SPOOL))
         self._attempts = 0
         self._careful_until = START
@@ -71,9 +71,9 @@ class Loader:
         """Spans received since the beginning, and where each is: the parts add up to `received` at every moment."""
         outcomes, position = ledger.books(self._warehouse.engine, SPOOL)
         while True:
-            received = self._spool.total_spans()
-            in_spool, _ = self._spool.pending(Position(*position))
-            if received == self._spool.total_spans():
+            received = self.spool.total_spans()
+            in_spool, _ = self.spool.pending(Position(*position))
+            if received == self.spool.total_spans():
                 return {"received": received, **outcomes, "in_spool": in_spool}
 
     def run(self, stop: threading.Event) -> None:
@@ -108,7 +108,7 @@ class Loader:
         """
         began, asked_at = time.monotonic(), datetime.now(UTC)
         careful = self._position < self._careful_until
-        records, following = self._spool.read(self._position, 1 if careful else BATCH_BYTES)
+        records, following = self.spool.read(self._position, 1 if careful else BATCH_BYTES)
         if not records and following == self._position:
             self._warehouse.complete_through = asked_at
             self._housekeep(asked_at)
@@ -141,7 +141,7 @@ class Loader:
         )
         done = pipeline.run(incoming, context)
         for damaged in (record for record in records if isinstance(record, Damaged)):
-            kept = self._spool.set_aside(damaged)
+            kept = self.spool.set_aside(damaged)
             log.error("damaged spool record set aside", spans=damaged.spans, file=str(kept))
         stored = done.spans.select("tenant", "received_at", outcome=pl.lit("stored"), reason=pl.lit("call"))
         lost = [*_lost([whole[at] for at in done.broken], "undecodable"), *_lost_damaged(records)]
@@ -156,7 +156,7 @@ class Loader:
         whole = [record for record in records if isinstance(record, Record)]
         for record in whole:
             file = (
-                self._spool.directory
+                self.spool.directory
                 / "aside"
                 / f"{record.position.segment}-{record.position.offset}.{record.encoding}"
             )
@@ -170,7 +170,7 @@ class Loader:
         """Decide from what is stored. Rows that were refused go one record at a time, then aside."""
         if self._attempts >= ATTEMPTS and (isinstance(error, RowsRefusedError) or not isinstance(error, EngineError)):
             self._hopeless = self._position < self._careful_until
-            self._careful_until = max(self._careful_until, self._spool.read(self._position, BATCH_BYTES)[1])
+            self._careful_until = max(self._careful_until, self.spool.read(self._position, BATCH_BYTES)[1])
             self._attempts = 0
         try:
             self._warehouse.engine.reopen()
@@ -183,7 +183,7 @@ class Loader:
         if now - self._checkpointed < CHECKPOINT_EVERY:
             return
         self._warehouse.engine.checkpoint()
-        self._spool.retire(self._position, now - KEEP)
+        self.spool.retire(self._position, now - KEEP)
         self._checkpointed = now
 
 

@@ -134,7 +134,10 @@ class Access:
         declared = policy(path) or "read"
         if declared == "public":
             return None
-        scope["principal"], by_cookie = self._find(headers)
+        try:
+            scope["principal"], by_cookie = self._find(headers)
+        except PermissionError as error:
+            return _problem(403, "Not for this key", str(error))
         if scope["principal"] is None:
             return _unauthenticated(scope, headers)
         if by_cookie and scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers):
@@ -148,7 +151,9 @@ class Access:
             return Principal(DEFAULT_TENANT, "insecure-local"), True
         scheme, _, credential = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            key = self._control.check(credential.strip(), "read")
+            key = self._control.check(credential.strip(), "read", "ingest")
+            if key is not None and key.scope != "read":
+                raise PermissionError(f"key {key.id} may write calls, not read them: use a read key")
             return (Principal(key.tenant, f"key {key.id}") if key else None), False
         session = _cookie(headers)
         tenant = self._control.session_tenant(session) if session else None

@@ -11,7 +11,7 @@ import hashlib
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from dash import Dash
 from fastapi import FastAPI, HTTPException, Request
@@ -82,7 +82,7 @@ def create_app(
     if BUNDLE.is_file():
         _serve_bundle(server)
     dash = Dash(
-        __name__, server=server, enable_mcp=False, use_pages=False, pages_folder="", title=title, update_title="",
+        __name__, server=cast("Any", server), enable_mcp=False, use_pages=False, pages_folder="", title=title, update_title="",
         index_string=_PAGE.replace("<!--head-->", _head()), assets_folder=str(ASSETS), assets_ignore=r"theme\.js|login\.css|\.svg",
         assets_path_ignore=["vendor"], add_log_handler=False,
     )  # fmt: skip

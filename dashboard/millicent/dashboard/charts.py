@@ -104,7 +104,9 @@ def series(
     )
     real = busy.filter(~pl.col(dimension).is_in([IDLE, "idle"]) | pl.col(dimension).is_null())
     ranked = (
-        real.group_by(dimension).agg(_sum("spend_usd")).sort("spend_usd", dimension, descending=[True, False], nulls_last=True)
+        real.group_by(dimension)
+        .agg(_sum("spend_usd"))
+        .sort("spend_usd", dimension, descending=[True, False], nulls_last=True)
     )[dimension].to_list()
     room = MOST if len(ranked) <= MOST else MOST - 1
     layers = [
@@ -165,7 +167,9 @@ def nice_ticks(top: Decimal, most: int = 5) -> list[Decimal]:
     return [step * n for n in range(int(top / step) + 1)]
 
 
-def smoothed(top: Sequence[Decimal | int | None], bottom: Sequence[int | None] | None = None, days: int = 7) -> list[Decimal | None]:
+def smoothed(
+    top: Sequence[Decimal | int | None], bottom: Sequence[int | None] | None = None, days: int = 7
+) -> list[Decimal | None]:
     """Mean over the trailing `days` of a daily sum, or with `bottom` the ratio of the sums over them.
 
     The weekly saw-tooth goes and the trend stays. Unknown where nothing is known in those days.
@@ -192,7 +196,9 @@ def _sum(name: str) -> pl.Expr:
     return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name)
 
 
-def _layer(rows: pl.DataFrame, days: Sequence[datetime], value: str | None, text: str, colour: str, kind: Kind) -> Series:
+def _layer(
+    rows: pl.DataFrame, days: Sequence[datetime], value: str | None, text: str, colour: str, kind: Kind
+) -> Series:
     daily = rows.group_by("time").agg(_sum("spend_usd"), _sum("total_tokens"))
     return Series(value, text, colour, kind, by_day(daily, "spend_usd", days), by_day(daily, "total_tokens", days))
 
@@ -214,7 +220,10 @@ def _heights(
     if scale == "usd":
         return layer.spend_usd
     if parts:
-        return [_per_mtok(usd, daily.get(day, {}).get("total_tokens")) for day, usd in zip(days, layer.spend_usd, strict=True)]
+        return [
+            _per_mtok(usd, daily.get(day, {}).get("total_tokens"))
+            for day, usd in zip(days, layer.spend_usd, strict=True)
+        ]
     return [_per_mtok(usd, count) for usd, count in zip(layer.spend_usd, layer.tokens, strict=True)]
 
 
@@ -280,7 +289,9 @@ def _ticks(days: Sequence[datetime], prior: Sequence[Decimal | None]) -> dict[st
             "connectgaps": False, "line": {"color": PRIOR_COLOUR, "width": 1.5}}  # fmt: skip
 
 
-def _total(days: Sequence[datetime], now: list[Decimal | None], prior: list[Decimal | None], window: Window) -> dict[str, Any]:
+def _total(
+    days: Sequence[datetime], now: list[Decimal | None], prior: list[Decimal | None], window: Window
+) -> dict[str, Any]:
     """Unseen marks that tell the total, and the prior one, in the hover box."""
     shift = window.period.start - window.prior.start if window.prior else timedelta()
     texts = []
@@ -302,7 +313,9 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
     days = window.days
     ticks = nice_ticks(top)
     step = 1 if len(days) <= 10 else 7 if len(days) <= 45 else 14
-    marked = [day for day in days if step == 1 or (day.weekday() == 6 and (days[-1] - day).days // 7 % (step // 7) == 0)]
+    marked = [
+        day for day in days if step == 1 or (day.weekday() == 6 and (days[-1] - day).days // 7 % (step // 7) == 0)
+    ]
     if not marked:
         marked = [days[0]]
     margin = timedelta(hours=14)
@@ -345,5 +358,3 @@ def _axis_text(tick: Decimal) -> str:
     text = fmt.usd(tick)
     head, suffix = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")
     return (head.rstrip("0").rstrip(".") if "." in head else head) + suffix
-
-

@@ -5,6 +5,8 @@ Pure functions of values. Text from outside goes into elements as text, never as
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
@@ -15,23 +17,26 @@ from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from decimal import Decimal
+    from datetime import datetime
 
     from dash.development.base_component import Component
 
     from millicent.warehouse.metrics import Measure
 
+LATE: Final = timedelta(minutes=10)
+STALE: Final = timedelta(minutes=30)
+COVERED: Final = Decimal("0.95")
+
 Emptiness = Literal["unconnected", "no_rows", "ingesting", "forbidden"]
 
 CONNECT: Final = """pip install millicent-sdk
 export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
-export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer <your ingest key>\""""
+export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer%20<your ingest key>\""""
 
 _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
     "unconnected": (
         "No source connected yet",
-        "Point any OpenTelemetry exporter here; the first call shows up two seconds after it ends. "
-        "The key was printed when Millicent first started.",
+        "Point any OpenTelemetry exporter here; a call shows up seconds after it ends. The key was printed at first run.",
     ),
     "no_rows": ("No calls match", "Nothing was recorded in this period with these filters."),
     "ingesting": ("Still loading", "Calls have been received and are being priced. This page follows in a moment."),
@@ -39,17 +44,29 @@ _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
 }
 
 
+def aria(**names: str) -> dict[str, Any]:
+    """`aria-*` attributes."""
+    return {f"aria-{name}": value for name, value in names.items()}
+
+
+def data(**names: str) -> dict[str, Any]:
+    """`data-*` attributes."""
+    return {f"data-{name}": value for name, value in names.items()}
+
+
 def link(children: Any, href: str, **props: Any) -> Component:
     """A link within the page: it changes the address and what is shown, without loading the page again."""
-    return html.A(children, href=href, **{"data-nav": ""}, **props)
+    return html.A(children, href=href, **data(nav=""), **props)
 
 
 def icon(name: str) -> Component:
-    return html.I(className=f"icon icon-{name}", **{"aria-hidden": "true"})
+    """A mask of `style.css`, in the colour of the text around it."""
+    return html.I(className=f"icon icon-{name}", **aria(hidden="true"))
 
 
 def dot(colour: str, *, hatched: bool = False) -> Component:
-    return html.I(className="dot hatched" if hatched else "dot", style={"--colour": colour}, **{"aria-hidden": "true"})
+    """The colour of an entity; hatched for idle."""
+    return html.I(className="dot hatched" if hatched else "dot", style={"--colour": colour}, **aria(hidden="true"))
 
 
 def delta(change: fmt.Change | None, absent: str = "") -> Component:
@@ -57,8 +74,8 @@ def delta(change: fmt.Change | None, absent: str = "") -> Component:
     if change is None:
         return html.Span(absent, className="delta")
     return html.Span(
-        [html.Span(change.arrow, className="arrow", **{"aria-hidden": "true"}) if change.arrow else None,
-         html.Span(change.text, **{"aria-hidden": "true"}), html.Span(change.words, className="unseen")],
+        [html.Span(change.arrow, className="arrow", **aria(hidden="true")) if change.arrow else None,
+         html.Span(change.text, **aria(hidden="true")), html.Span(change.words, className="unseen")],
         className=f"delta {change.tone} {change.direction}",
     )  # fmt: skip
 
@@ -67,10 +84,12 @@ def spark(values: Sequence[Decimal | None], colour: str = "var(--accent)") -> Co
     """A sparkline as a CSS mask, so that it takes the colours of the theme. Decoration: the numbers are beside it."""
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     if len(known) < 2:
-        return html.I(className="spark", **{"aria-hidden": "true"})
+        return html.I(className="spark", **aria(hidden="true"))
     low, high = min(value for _, value in known), max(value for _, value in known)
     across, up = len(values) - 1, high - low
-    points = [(f"{100 * at / across:.4g}", f"{29 - float((value - low) / up) * 26 if up else 16:.3g}") for at, value in known]
+    points = [
+        (f"{100 * at / across:.4g}", f"{29 - float((value - low) / up) * 26 if up else 16:.3g}") for at, value in known
+    ]
     path = "L".join(f"{x} {y}" for x, y in points)
     return html.I(
         html.I(),
@@ -83,7 +102,7 @@ def spark(values: Sequence[Decimal | None], colour: str = "var(--accent)") -> Co
             "--x": f"{points[-1][0]}%",
             "--y": f"{float(points[-1][1]) / 0.32:.3g}%",
         },
-        **{"aria-hidden": "true"},
+        **aria(hidden="true"),
     )  # fmt: skip
 
 
@@ -98,7 +117,8 @@ def how(measure: Measure, *facts: str) -> Component:
 
 
 def popover(face: Any, body: Any, *, label: str | None = None, className: str = "") -> Component:  # noqa: N803 - as Dash spells it
-    summary = html.Summary(face, **({"aria-label": label, "title": label} if label else {}))
+    """`face`, and `body` in a box that opens under it; by keyboard too, and Escape closes it."""
+    summary = html.Summary(face, title=label, **(aria(label=label) if label else {}))
     return html.Details([summary, html.Div(body, className="popover")], className=f"pop {className}")
 
 
@@ -134,7 +154,7 @@ def panel(title: str, subtitle: Any, body: Any, *, aside: Any = None, id: str, c
     """A titled card; `id` is an anchor and the base of its parts' ids."""
     head = html.Div([html.Div([html.H2(title, id=f"{id}-title"), html.P(subtitle, id=f"{id}-words")]), aside],
                     className="panel-head")  # fmt: skip
-    return html.Section([head, body], id=id, className=f"card panel {className}", **{"aria-labelledby": f"{id}-title"})
+    return html.Section([head, body], id=id, className=f"card panel {className}", **aria(labelledby=f"{id}-title"))
 
 
 def meter(parts: Sequence[tuple[str, Decimal, str]]) -> Component:
@@ -143,12 +163,35 @@ def meter(parts: Sequence[tuple[str, Decimal, str]]) -> Component:
         [html.I(className=name, style={"width": f"{max(share, 0):.2%}"}, title=words) for name, share, words in parts],
         className="meter",
         role="img",
-        **{"aria-label": ", ".join(words for _, _, words in parts)},
+        **aria(label=", ".join(words for _, _, words in parts)),
     )
 
 
 def pill(children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain") -> Component:
+    """A small fact in the header."""
     return html.Span(children, className=f"pill {tone}")
+
+
+def freshness(fresh: datetime, now: datetime) -> Component:
+    """Through when the numbers are complete; amber and red when that is long ago."""
+    late = now - fresh
+    tone: Literal["good", "warn", "bad"] = "bad" if late > STALE else "warn" if late > LATE else "good"
+    return pill([html.I(className="lamp"), html.Span("Complete through", className="wide"), html.B(fmt.moment(fresh))],
+                tone)  # fmt: skip
+
+
+def coverage(total: dict[str, Any]) -> Component:
+    """Shares of calls priced and attributed, amber under 95%, with the counts behind them on a click."""
+    priced, attributed = total["priced_ratio"], total["attributed_ratio"]
+    low = any(ratio is not None and ratio < COVERED for ratio in (priced, attributed))
+    wide = html.Span([" · attributed ", html.B(fmt.percent(attributed))], className="wide")
+    face = pill([html.Span(["Priced ", html.B(fmt.percent(priced)), wide])], "warn" if low else "plain")
+    unpriced, nobody = fmt.count(total["unpriced_calls"] or 0), fmt.count(total["unattributed_calls"] or 0)
+    body = [
+        html.P(f"{unpriced} of {fmt.count(total['calls'] or 0)} calls are unpriced: their cost is unknown and in no sum here."),
+        html.P(f"{nobody} calls carry no team; they are the row Unattributed."),
+    ]  # fmt: skip
+    return popover(face, body, className="cover")
 
 
 def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
@@ -165,26 +208,26 @@ def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
 def sidebar(sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot: Sequence[str]) -> Component:
     """Navigation. `sections`: heading ('' for none) and entries (icon, words, address); the first entry is here."""
     here = sections[0][1][0]
-    groups = []
+    groups: list[Component] = []
     for heading, entries in sections:
         items = [
-            html.Li(html.A([icon(name), words], href=href, **({"aria-current": "page"} if entry is here else {})))
+            html.Li(html.A([icon(name), words], href=href, **(aria(current="page") if entry is here else {})))
             for entry in entries
             for name, words, href in (entry,)
         ]
         groups += [html.H3(heading)] if heading else []
         groups.append(html.Ul(items))
     return html.Nav(
-        [html.A([html.I(className="mark", **{"aria-hidden": "true"}), "Millicent"], href="/", className="brand"),
+        [html.A([html.I(className="mark", **aria(hidden="true")), "Millicent"], href="/", className="brand"),
          *groups, html.Div([html.P(line) for line in foot], className="nav-foot")],
-        className="sidebar", **{"aria-label": "Main"},
+        className="sidebar", **aria(label="Main"),
     )  # fmt: skip
 
 
 def header(title: str, actions: Sequence[Any]) -> Component:
     """Title, period in words (`#words`), pills (`#pills`) and actions."""
     theme = html.Button(icon("theme"), className="button square", type="button",
-                        **{"data-action": "theme", "aria-label": "Switch between light and dark"})  # fmt: skip
+                        **data(action="theme"), **aria(label="Switch between light and dark"))  # fmt: skip
     return html.Header(
         [
             html.Div([html.H1(title), html.P(id="words")]),

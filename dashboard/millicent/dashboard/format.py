@@ -152,8 +152,19 @@ def span(start: datetime, end: datetime, *, year: bool = True) -> str:
     return days if end.time() == datetime.min.time() else f"{days}, to {end:%H:%M}"
 
 
-_MAKERS: Final = ("nvidia-", "amd-", "google-", "aws-", "intel-", "huawei-", "microsoft-", "meta-", "apple-")
-_WORDS: Final = {"pcie": "PCIe", "rtx": "RTX", "ada": "Ada", "pro": "PRO", "max": "Max", "jetson": "Jetson", "orin": "Orin",
+_MAKERS: Final = (
+    "nvidia-jetson-",
+    "nvidia-",
+    "amd-",
+    "google-",
+    "aws-",
+    "intel-",
+    "huawei-",
+    "microsoft-",
+    "meta-",
+    "apple-",
+)
+_WORDS: Final = {"pcie": "PCIe", "rtx": "RTX", "ada": "Ada", "pro": "PRO", "max": "Max", "agx": "AGX", "orin": "Orin",
                  "thor": "Thor", "gaudi2": "Gaudi 2", "gaudi3": "Gaudi 3", "trainium1": "Trainium1",
                  "trainium2": "Trainium2", "trainium3": "Trainium3", "inferentia2": "Inferentia2",
                  "rubin": "Rubin", "ultra": "Ultra", "coral": "Coral", "edgetpu": "Edge TPU"}  # fmt: skip
@@ -202,7 +213,7 @@ def _usd_size(size: Decimal) -> str:
         return _scaled(size)
     if size >= Decimal("9999.5"):
         return _fixed(_WIDE.scaleb(size, -3), 1) + "k"
-    if size >= Decimal("999.995"):
+    if size >= Decimal("99.995"):
         return _fixed(size, 0)
     if size >= Decimal("0.9995"):
         return _fixed(size, 2)

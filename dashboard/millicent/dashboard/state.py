@@ -66,7 +66,7 @@ class View:
     def search(self) -> str:
         """The query string, with its `?`; empty for the default view."""
         default = View()
-        pairs = [
+        pairs: list[tuple[str, str]] = [
             (key, value)
             for key, value, usual in (
                 ("p", self.range, default.range),

@@ -10,8 +10,8 @@ from dash import html
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label
-from millicent.dashboard.components import delta, dot, link, spark
-from millicent.warehouse.metrics import DICTIONARY
+from millicent.dashboard.components import aria, delta, dot, link, spark
+from millicent.warehouse.metrics import DICTIONARY, MTOK
 from millicent.warehouse.record import IDLE
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Row = dict[str, Any]
 LOW_SAMPLE_TOKENS: Final = 1_000_000
 MOST_ROWS: Final = 12
 MOST_COLUMNS: Final = 7
+MOST_TEAMS: Final = 60
 API: Final = "api"
 
 
@@ -39,12 +40,12 @@ def heat(frame: pl.DataFrame, view: View) -> Component:
         view: what is filtered now; a cell narrows it.
     """
     cells = {(row["model"], _home(row)): row for row in frame.iter_rows(named=True)}
-    homes = _ranked(frame, "home", cells)[:MOST_COLUMNS]
-    models = _ranked(frame, "model", cells)
+    homes = sorted(_ranked(cells, 1)[:MOST_COLUMNS], key=lambda home: home == API)
+    models = _ranked(cells, 0)
     shown = models[:MOST_ROWS]
     prices = [row["cost_per_mtok_usd"] for (model, home), row in cells.items()
               if row["cost_per_mtok_usd"] and model in shown and home in homes]  # fmt: skip
-    bounds = (min(prices), max(prices)) if prices else None
+    bounds = _bounds(prices)
     head = html.Tr([html.Th(html.Span("Model", className="unseen")),
                     *(html.Th(_home_label(home), scope="col", title=home) for home in homes)])  # fmt: skip
     body = []
@@ -69,8 +70,10 @@ def teams(
     """Spend by team with its change, share, unit cost and trend; unattributed, idle and total are rows of their own.
 
     Args:
-        now: `team` and the measures of `TEAM_MEASURES`, over the period; `prior` over the one before.
-        total: the same measures without the dimension; `before` over the period before.
+        now: `team` and the measures of `TEAM_MEASURES`, over the period.
+        prior: the same over the period before; None without comparison.
+        total: the same measures over all teams.
+        before: the same over the period before.
         trends: smoothed daily spend by team.
         colour_of: colours by team.
         view: what is filtered now; a row narrows it.
@@ -78,10 +81,16 @@ def teams(
     """
     earlier = {row["team"]: row for row in prior.iter_rows(named=True)} if prior is not None else {}
     rows = sorted(now.iter_rows(named=True), key=_place)
+    rest = [row for row in rows if row["team"] not in {None, IDLE}][MOST_TEAMS:]
     lines = [_team(row, earlier.get(row["team"]), total, trends, colour_of, view, compared=prior is not None)
-             for row in rows[:100]]  # fmt: skip
+             for row in rows if row not in rest]  # fmt: skip
+    if rest:
+        name = html.Th(f"{len(rest)} more teams", scope="row")
+        lines.append(html.Tr([name, *_numbers(_summed(rest), None, total, compared=False), html.Td()]))
     heads = ("Team", "Spend", "Δ", "Share", "Tokens", "$/1M", "Cache hit", f"{days}-day trend")
-    foot = html.Tr([html.Th("Total", scope="row"), *_numbers(total, before, total, compared=prior is not None), html.Td()])
+    foot = html.Tr(
+        [html.Th("Total", scope="row"), *_numbers(total, before, total, compared=prior is not None), html.Td()]
+    )
     return html.Div(
         html.Table(
             [html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(lines), html.Tfoot(foot)],
@@ -163,46 +172,62 @@ def _home_label(home: str | None) -> str:
     return "API" if home == API else "Unknown" if home is None else fmt.accelerator(home)
 
 
-def _ranked(frame: pl.DataFrame, what: str, cells: Mapping[tuple[Any, Any], Row]) -> list[Any]:
-    """Models or homes by spend, API last among homes."""
-    at = 0 if what == "model" else 1
+def _ranked(cells: Mapping[tuple[Any, Any], Row], at: int) -> list[Any]:
+    """Models (`at` 0) or homes (1) by spend."""
     spend: dict[Any, Decimal] = {}
     for key, row in cells.items():
         spend[key[at]] = spend.get(key[at], Decimal(0)) + (row["spend_usd"] or 0)
-    return sorted(spend, key=lambda name: (at == 1 and name == API, -spend[name], str(name)))
+    return sorted(spend, key=lambda name: (-spend[name], str(name)))
 
 
 def _cell(row: Row | None, bounds: tuple[Decimal, Decimal] | None, best: Decimal | None, view: View) -> Component:
-    if row is None or not row["calls"] and row["spend_usd"] is None:
-        return html.Td(html.Span("·", **{"aria-label": "no calls"}), className="none")
+    if row is None or (not row["calls"] and row["spend_usd"] is None):
+        return html.Td(html.Span("·", **aria(label="no calls")), className="none")
     price, home = row["cost_per_mtok_usd"], _home(row)
     names = ["cell"]
     if price is not None and price == best:
         names.append("cheapest")
     if (row["total_tokens"] or 0) < LOW_SAMPLE_TOKENS:
         names.append("low")
-    words = (f"{label('model', row['model'])} on {_home_label(home)}: {fmt.usd(price)} per 1M tokens, input plus output; "
-             f"{fmt.usd_exact(row['spend_usd'])}, {fmt.tokens(row['total_tokens'])} tokens, {fmt.count(row['calls'])} calls")  # fmt: skip
+    words = (
+        f"{label('model', row['model'])} on {_home_label(home)}: {fmt.usd(price)} per 1M tokens, input plus output; "
+        f"{fmt.usd_exact(row['spend_usd'])}, {fmt.tokens(row['total_tokens'])} tokens, {fmt.count(row['calls'])} calls"
+    )
     if "low" in names:
         words += "; few tokens, read with care"
-    face = fmt.usd(price) if price is not None else "unpriced" if row["unpriced_calls"] else fmt.UNKNOWN
+    face = fmt.usd(price) if price is not None else "unpriced" if row["unpriced_calls"] else "idle"
     style = {} if price is None or bounds is None else {"--heat": f"{_heat(price, *bounds):.0%}"}
     if price is None:
         names.append("unpriced")
     href = view.toggled(model=row["model"], accelerator=None if home == API else home).href()
     return html.Td(link([html.B(face), html.Small(fmt.usd(row["spend_usd"]))], href, className=" ".join(names),
-                        style=style, title=words, **{"aria-label": words}))  # fmt: skip
+                        style=style, title=words, **aria(label=words)))  # fmt: skip
+
+
+def _bounds(prices: Sequence[Decimal]) -> tuple[Decimal, Decimal] | None:
+    """The tenth and the ninetieth percentile, so that one odd price does not wash out the others."""
+    ordered = sorted(prices)
+    return (ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]) if ordered else None
 
 
 def _heat(price: Decimal, low: Decimal, high: Decimal) -> Decimal:
-    """Place of a price between the lowest (0) and the highest (1), on a log scale."""
-    return (price / low).ln() / (high / low).ln() if high > low else Decimal("0.3")
+    """Place of a price between `low` (0) and `high` (1), on a log scale."""
+    if high <= low:
+        return Decimal("0.3")
+    return min(max((price / low).ln() / (high / low).ln(), Decimal(0)), Decimal(1))
 
 
 def _place(row: Row) -> tuple[int, Decimal, str]:
     """Teams by spend, then unattributed, then idle."""
     last = 2 if row["team"] == IDLE else 1 if row["team"] is None else 0
     return (last, -(row["spend_usd"] or Decimal(0)), row["team"] or "")
+
+
+def _summed(rows: Sequence[Row]) -> Row:
+    """Several teams as one row; a price is their spend over their tokens."""
+    sums = {name: sum(row[name] or 0 for row in rows) for name in ("spend_usd", "total_tokens", "unpriced_calls")}
+    price = sums["spend_usd"] * MTOK / sums["total_tokens"] if sums["total_tokens"] else None
+    return {**sums, "cost_per_mtok_usd": price, "cache_hit_ratio": None}
 
 
 def _team(
@@ -214,17 +239,19 @@ def _team(
     words = [dot(colour, hatched=idle), html.Span(label("team", name), className="name")]
     selected = name in view.chosen("team")
     first = html.Th(
-        html.Span(words) if idle else link(words, view.toggled(team=name).href(), title=f"Show only {label('team', name)}"),
+        html.Span(words)
+        if idle
+        else link(words, view.toggled(team=name).href(), title=f"Show only {label('team', name)}"),
         scope="row",
     )
-    classes = " ".join(kind for kind, on in (("idle", idle), ("unattributed", name is None), ("selected", selected)) if on)
+    classes = " ".join(
+        kind for kind, on in (("idle", idle), ("unattributed", name is None), ("selected", selected)) if on
+    )
     trend = html.Td(spark(trends.get(name, ()), colour), className="trend")
     return html.Tr([first, *_numbers(row, before, total, compared=compared, colour=colour), trend], className=classes)
 
 
-def _numbers(
-    row: Row, before: Row | None, total: Row, *, compared: bool, colour: str | None = None
-) -> list[Component]:
+def _numbers(row: Row, before: Row | None, total: Row, *, compared: bool, colour: str | None = None) -> list[Component]:
     spend = row["spend_usd"]
     whole = total["spend_usd"]
     share = spend / whole if spend is not None and whole else None
@@ -264,13 +291,12 @@ def _move(move: Move, widest: Decimal, whole: Decimal | None) -> Component:
     name = [dot(move.colour, hatched=move.colour == IDLE_COLOUR), html.Span(move.name, className="name")]
     first = link(name, move.href, title=f"Show only {move.name}") if move.href else html.Span(name)
     if whole is not None:
-        share = fmt.percent(move.now / whole, 0) if whole else fmt.UNKNOWN
-        parts = ["swing share", fmt.usd(move.now), html.Span(share, className="delta")]
+        look, amount = "swing share", fmt.usd(move.now)
+        last = html.Span(fmt.percent(move.now / whole, 0) if whole else fmt.UNKNOWN, className="delta")
     else:
-        change = _change("spend_usd", move.now, move.before, 0) if move.before is not None else None
-        parts = [f"swing {'up' if move.moved > 0 else 'down'}", fmt.usd_change(move.moved), delta(change, "new")]
-    look, amount, last = parts
+        look, amount = f"swing {'up' if move.moved > 0 else 'down'}", fmt.usd_change(move.moved)
+        last = delta(_change("spend_usd", move.now, move.before, 0), "new")
     return html.Li(
-        [first, html.I(className=look, style={"--reach": reach}, **{"aria-hidden": "true"}), html.B(amount), last],
+        [first, html.I(className=look, style={"--reach": reach}, **aria(hidden="true")), html.B(amount), last],
         title=f"{fmt.usd_exact(move.now)}, before {fmt.usd_exact(move.before)}",
     )

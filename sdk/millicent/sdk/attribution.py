@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry import baggage
 from opentelemetry.context import Context, attach, create_key, get_current, get_value, set_value
+from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
 from millicent.sdk import attributes, faults
 from millicent.sdk.scope import Scope, wrap
@@ -16,8 +17,9 @@ Tags = Mapping[str, str]
 """Attribute key → value."""
 
 _OUTER: Final = create_key("millicent-outer-context")
-# OpenTelemetry sets baggage entry by entry, each time a copy of all; with its key we set them at once.
+# OpenTelemetry's own keys: with them, baggage and span are set in one copy of the context instead of one per entry.
 _BAGGAGE: Final = next(iter(baggage.set_baggage("-", "-", Context())))
+_SPAN: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 
 
 def attribution(
@@ -98,9 +100,14 @@ def clean_tags(named: Mapping[str, object], labels: Mapping[str, object] | None 
     return tags
 
 
-def carry(tags: Tags, context: Context) -> Context:
-    """Return `context` with `tags` in its baggage."""
-    return Context({**context, _BAGGAGE: {**_baggage(context), **tags}}) if tags else context
+def carry(tags: Tags, context: Context, span: Span | None = None) -> Context:
+    """Return `context` with `tags` in its baggage and, if given, `span` as the current one."""
+    inside = dict(context)
+    if tags:
+        inside[_BAGGAGE] = {**_baggage(context), **tags}
+    if span is not None:
+        inside[_SPAN] = span
+    return Context(inside)
 
 
 def carried(context: Context | None) -> dict[str, str | int]:

@@ -75,7 +75,7 @@ class Call(Scope):
         self._process = _process
         self._started = time.perf_counter()
         shown = _shown(self._span, outside) if _is_own_provider else self._span
-        self.context = carry(plan.tags, trace.set_span_in_context(shown, outside))
+        self.context = carry(plan.tags, outside, shown)
 
     @faults.harmless
     def observe(self, item: object) -> None:
@@ -111,7 +111,8 @@ class Call(Scope):
         self, result: object, *, streamed: bool = False, error_type: str | None = None, cancelled: bool = False
     ) -> None:
         span, self._span = self._span, None
-        if span is None or self._process != _process:  # over already, or the parent process ends it after a fork
+        # Over already; or not recorded at all; or forked off, and the parent process ends it.
+        if span is None or not span.is_recording() or self._process != _process:
             return
         try:
             if result is not None:

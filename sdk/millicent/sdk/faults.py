@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,17 @@ _counts: Counter[str] = Counter()
 _places: set[str] = set()
 
 _STATS = ("internal_errors", "spans_ended", "spans_exported", "spans_failed", "spans_dropped")
+
+
+def _after_fork() -> None:
+    """Count for the child alone, and never wait for a lock that a thread of the parent held."""
+    global _lock  # noqa: PLW0603  # the old one may never be released
+    _lock = threading.RLock()
+    _counts.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def sdk_stats() -> dict[str, int]:

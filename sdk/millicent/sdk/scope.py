@@ -177,7 +177,7 @@ def _async_generator(func: Callable[..., Any], opener: Opener) -> Callable[..., 
 
 
 def _conclude(scope: Scope, given: object, value: object) -> None:
-    if isinstance(given, GeneratorExit):  # the body took its consumer's leaving calmly
+    if issubclass(type(given), GeneratorExit):  # the body took its consumer's leaving calmly
         scope.cancel()
     else:
         scope.end(value)

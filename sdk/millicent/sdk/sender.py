@@ -78,7 +78,7 @@ class Sender(SpanProcessor):
             Whether the queue was emptied in time. `sdk_stats()` tells what became of the spans.
         """
         with self._changed:
-            self._is_urgent = True
+            self._is_urgent = bool(self._queue)
             self._changed.notify_all()
             return self._changed.wait_for(lambda: not (self._queue or self._in_flight), max(timeout_millis, 0) / 1000)
 

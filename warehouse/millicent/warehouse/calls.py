@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,15 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, case, cast, func, literal_column, select, tuple_
 
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.query import BadQuery, Filter, Period, kept, weighted_tokens
+from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept, weighted_tokens
 from millicent.warehouse.record import CALLS
 from millicent.warehouse.tables import EXACT, calls, deployment_hours
 
 MOST: Final = 1000
 COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd")
 _IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id")
+_NEWEST_FIRST: Final = (calls.c.started_at, calls.c.span_id, calls.c.trace_id)
+_CURSOR: Final = struct.Struct(">qQ16s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +69,8 @@ def _statement(tenant: str, search: Search) -> Select[Any]:
     if not search.include_uncounted:
         where.append(calls.c.counted)
     if search.cursor is not None:
-        after = tuple_(calls.c.started_at, calls.c.span_id)
-        where.append(after < tuple_(*_after(search.cursor)))
-    where += [kept(wanted, calls.c[wanted.dimension]) for wanted in search.filters]
+        where.append(tuple_(*_NEWEST_FIRST) < tuple_(*_after(search.cursor)))
+    where += [kept(wanted, askable(calls)[wanted.dimension]) for wanted in search.filters]
     hours = deployment_hours.c
     same_hour = and_(
         hours.tenant == calls.c.tenant,
@@ -84,7 +85,7 @@ def _statement(tenant: str, search: Search) -> Select[Any]:
         select(*calls.c, effective.label("effective_cost_usd"))
         .select_from(calls.outerjoin(deployment_hours, same_hour))
         .where(*where)
-        .order_by(calls.c.started_at.desc(), calls.c.span_id.desc())
+        .order_by(*(column.desc() for column in _NEWEST_FIRST))
         .limit(search.limit + 1)
     )
 
@@ -100,14 +101,15 @@ def _presentable(row: dict[str, Any]) -> dict[str, Any]:
 
 def _cursor(row: dict[str, Any]) -> str:
     micros = round(row["started_at"].timestamp() * 1_000_000)
-    return base64.urlsafe_b64encode(f"{micros}.{row['span_id']}".encode()).decode()
+    return base64.urlsafe_b64encode(_CURSOR.pack(micros, row["span_id"], UUID(str(row["trace_id"])).bytes)).decode()
 
 
-def _after(cursor: str) -> tuple[datetime, int]:
+def _after(cursor: str) -> tuple[datetime, int, UUID]:
     try:
-        micros, span = base64.urlsafe_b64decode(cursor).decode().split(".")
-        return datetime.fromtimestamp(0, UTC).replace(tzinfo=None) + timedelta(microseconds=int(micros)), int(span)
-    except (ValueError, binascii.Error) as error:
+        micros, span, trace = _CURSOR.unpack(base64.urlsafe_b64decode(cursor))
+        started_at = datetime.fromtimestamp(0, UTC).replace(tzinfo=None) + timedelta(microseconds=micros)
+        return started_at, span, UUID(bytes=trace)
+    except (ValueError, OverflowError, struct.error) as error:
         raise BadQuery(f"cursor {cursor!r} was not made here: pass the `next` of the page before, unchanged") from error
 
 

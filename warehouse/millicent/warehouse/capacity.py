@@ -20,11 +20,11 @@ from sqlalchemy import Table, column, exists, func, select, table
 from millicent.pricing.hardware import DEFAULT_WEIGHTS, HourCost, allocate, hourly_cost
 from millicent.warehouse.control import Control, Deployment
 from millicent.warehouse.engine import Engine, Transaction
+from millicent.warehouse.ledger import LONGEST_CALL, MILLISECOND
 from millicent.warehouse.tables import calls, deployment_hours, dirty_hours, usage_hourly
 
 HOUR: Final = timedelta(hours=1)
 REPEAT: Final = timedelta(minutes=1)
-LONGEST_CALL: Final = timedelta(hours=6)
 METHOD: Final = "busy = union of call intervals; weights 1000 uncached input, 100 cached input, 4000 output"
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -38,7 +38,9 @@ class Slot(NamedTuple):
 
 
 def refresh(engine: Engine, control: Control, now: datetime) -> int:
-    """Bring `deployment_hours` up to `now`, a day at a time, each day in one transaction.
+    """Bring `deployment_hours` up to `now`, a day at a time and oldest first, each day in one transaction.
+
+    Calls that claim to be in an hour yet to come wait for it.
 
     Returns:
         How many deployment-hours were computed.
@@ -50,8 +52,9 @@ def refresh(engine: Engine, control: Control, now: datetime) -> int:
     days: dict[datetime, list[Slot]] = defaultdict(list)
     dirty = _dirty(engine)
     for slot in sorted({*_due(engine, declared, now), *dirty}):
-        days[slot.hour.replace(hour=0)].append(slot)
-    for slots in days.values():
+        if slot.hour < now:
+            days[slot.hour.replace(hour=0)].append(slot)
+    for _, slots in sorted(days.items()):
         with engine.write() as transaction:
             _compute(transaction, slots, declared, now)
             changes = {slot: dirty[slot] for slot in slots if slot in dirty}
@@ -67,22 +70,34 @@ def _dirty(engine: Engine) -> dict[Slot, int]:
 
 
 def _due(engine: Engine, declared: Iterable[tuple[str, Deployment]], now: datetime) -> Iterable[Slot]:
-    """Hours of declared deployments that were never computed, or only while they ran."""
-    by = (deployment_hours.c.tenant, deployment_hours.c.deployment)
-    done = select(*by, func.max(deployment_hours.c.hour).label("hour"))
-    done = done.where(~deployment_hours.c.provisional).group_by(*by)
-    through = {(row["tenant"], row["deployment"]): row["hour"] for row in engine.read(done).to_pylist()}
-    running = select(*by, deployment_hours.c.hour).where(
-        deployment_hours.c.provisional, deployment_hours.c.computed_at > _bare(now - REPEAT)
-    )
+    """Hours of declared deployments that were never computed, only while they ran, or under another declaration."""
+    c = deployment_hours.c
+    by, final = (c.tenant, c.deployment, c.declared_from), ~c.provisional
+    done = select(
+        *by,
+        func.count().filter(final).label("finals"),
+        func.max(c.hour).filter(final).label("through"),
+        func.max(c.hour).label("last"),
+    ).group_by(*by)
+    stored = {tuple(row.values())[:3]: row for row in engine.read(done).to_pylist()}
+    running = select(c.tenant, c.deployment, c.hour).where(c.provisional, c.computed_at > _bare(now - REPEAT))
     recent = {Slot(**row) for row in engine.read(running).to_pylist()}
     for tenant, one in declared:
-        hour = max(one.effective_from, through.get((tenant, one.name), one.effective_from - HOUR) + HOUR)
-        until = min(now, one.effective_to or now)
-        while hour < until:
+        have = stored.get((tenant, one.name, one.effective_from))
+        hour = one.effective_from
+        if have and have["finals"] and have["finals"] * HOUR == have["through"] + HOUR - hour:
+            hour = have["through"] + HOUR
+        for hour in _hours(hour, min(now, one.effective_to or now)):
             if hour + HOUR <= now or Slot(tenant, one.name, hour) not in recent:
                 yield Slot(tenant, one.name, hour)
-            hour += HOUR
+        if have and one.effective_to:  # hours computed before it was known to end
+            yield from (Slot(tenant, one.name, hour) for hour in _hours(one.effective_to, have["last"] + HOUR))
+
+
+def _hours(start: datetime, end: datetime) -> Iterable[datetime]:
+    while start < end:
+        yield start
+        start += HOUR
 
 
 def _compute(
@@ -105,7 +120,7 @@ def _serving(slot: Slot, declared: list[tuple[str, Deployment]]) -> Deployment |
 
 
 def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int], now: datetime) -> dict[str, Any]:
-    elapsed_ms = min(HOUR, now - slot.hour) // timedelta(milliseconds=1)
+    elapsed_ms = min(HOUR, now - slot.hour) // MILLISECOND
     busy_ms = min(busy_ms, elapsed_ms)
     busy_s, elapsed_s = Decimal(busy_ms) / 1000, Decimal(elapsed_ms) / 1000
     cost = hourly_cost(
@@ -147,7 +162,8 @@ def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int]
         "energy_rate_usd_per_weight": energy.rate_usd_per_weight if weight else None,
         "method": METHOD,
         "sources": _sources(cost),
-        "provisional": elapsed_ms < HOUR // timedelta(milliseconds=1),
+        "declared_from": one.effective_from,
+        "provisional": elapsed_ms < HOUR // MILLISECOND,
         "computed_at": now,
     }
 
@@ -164,10 +180,11 @@ def _sources(cost: HourCost) -> str:
 def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
     """Milliseconds of each hour in which at least one call ran."""
     first, last = min(slot.hour for slot in slots), max(slot.hour for slot in slots) + HOUR
+    lasted = func.least(func.coalesce(calls.c.duration_ms, 0), LONGEST_CALL // MILLISECOND)
     asked = select(
         calls.c.tenant, calls.c.deployment,
         func.epoch_ms(calls.c.started_at).label("start"),
-        (func.epoch_ms(calls.c.started_at) + func.coalesce(calls.c.duration_ms, 0)).label("end"),
+        (func.epoch_ms(calls.c.started_at) + lasted).label("end"),
     ).where(
         calls.c.counted,
         calls.c.deployment.in_({slot.deployment for slot in slots}),
@@ -175,7 +192,7 @@ def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
     )  # fmt: skip
     intervals = pl.LazyFrame(pl.from_arrow(transaction.read(asked)))
     by = ["tenant", "deployment", "hour"]
-    hour_ms = HOUR // timedelta(milliseconds=1)
+    hour_ms = HOUR // MILLISECOND
     pieces = (
         intervals.with_columns(hour=pl.int_ranges(pl.col("start") // hour_ms, pl.col("end") // hour_ms + 1))
         .explode("hour")
@@ -251,6 +268,7 @@ _SCHEMA: Final = pa.schema(
         *((name, _EXACT) for name in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
         *((name, pa.string()) for name in ("method", "sources")),
         ("provisional", pa.bool_()),
+        ("declared_from", pa.timestamp("us", "UTC")),
         ("computed_at", pa.timestamp("us", "UTC")),
     ]
 )

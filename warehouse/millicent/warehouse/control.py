@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -29,14 +30,17 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    func,
     insert,
     inspect,
+    or_,
     select,
     text,
     update,
 )  # fmt: skip
 
 from millicent.pricing import catalog
+from millicent.pricing.hardware import hourly_cost
 from millicent.pricing.profiles import CostProfile, Owned, Power, Preset, Rented
 
 Scope = Literal["ingest", "read", "setup"]
@@ -111,9 +115,10 @@ class Deployment:
 
     def __post_init__(self) -> None:
         for instant in (self.effective_from, self.effective_to):
-            if instant is not None and instant != instant.replace(minute=0, second=0, microsecond=0):
+            if instant is not None and _stored(instant) != _stored(instant).replace(minute=0, second=0, microsecond=0):
                 raise ValueError(
-                    f"{instant.isoformat()} is not on a whole hour: deployments change on the hour, as their rates do"
+                    f"{instant.isoformat()} is not on a whole hour of UTC: deployments change on the hour, "
+                    "as their rates do"
                 )
         known = catalog.accelerator(self.accelerator)
         if known.id != self.accelerator:
@@ -165,9 +170,12 @@ def _typed(name: str, told: str, of: Any) -> Any:
     choices = get_args(of)
     if Decimal in (of, *choices):
         try:
-            return Decimal(told)
-        except InvalidOperation as error:
-            raise ValueError(f"{name} {told!r} is not a number: write digits, such as 0.08") from error
+            number = Decimal(told)
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite() or number < 0:
+            raise ValueError(f"{name} {told!r} is not a number of 0 or more: write digits, such as 0.08")
+        return number
     if of is bool:
         choices = ("true", "false")
     if told not in choices:
@@ -183,9 +191,10 @@ class Control:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pepper = _pepper(directory / "pepper")
         path = directory / "control.db"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # its journals take its mode
         self._engine = create_engine(f"sqlite:///{path}")
         event.listen(self._engine, "connect", _pragmas)
         _migrate(self._engine)
@@ -236,7 +245,8 @@ class Control:
         """End a key now; False when there is none of that id."""
         mine = (keys.c.id == key_id) & (keys.c.tenant == tenant)
         with self._engine.begin() as connection:
-            found = connection.execute(update(keys).where(mine).values(revoked_at=_now())).rowcount == 1
+            first = func.coalesce(keys.c.revoked_at, _now())
+            found = connection.execute(update(keys).where(mine).values(revoked_at=first)).rowcount == 1
             if found:
                 _record(connection, tenant, actor, "key.revoke", {"id": key_id})
         return found
@@ -267,25 +277,33 @@ class Control:
         """Add a deployment, or a new period of one: an open period of the same name ends where this one starts.
 
         Raises:
-            ValueError: the period is empty, or starts before the open period it would end.
+            ValueError: the period is empty, overlaps another of the same name or starts before the open one that it
+                would end; or its hours cannot be costed, because a number is neither declared nor in the catalog.
+            LookupError: the catalog has no such region.
         """
         start = _stored(deployment.effective_from)
         end = _stored(deployment.effective_to) if deployment.effective_to else None
         if end is not None and end <= start:
             raise ValueError(f"deployment {deployment.name!r} ends at {end} which is not after {start}")
+        hourly_cost(
+            deployment.cost_profile(), deployment.accelerator, deployment.accelerator_count,
+            region=deployment.region, power=deployment.electricity(),
+        )  # fmt: skip
         settings = _settings(deployment)
         mine = (deployments.c.tenant == tenant) & (deployments.c.name == deployment.name)
         with self._engine.begin() as connection:
-            last = connection.execute(
-                select(deployments.c.effective_from).where(mine, deployments.c.effective_to.is_(None))
-            )
-            opened = last.scalar_one_or_none()
-            if opened is not None and opened >= start:
+            since, until = deployments.c.effective_from, deployments.c.effective_to
+            clash = or_(until > start, until.is_(None) & (since >= start))
+            if end is not None:
+                clash &= since < end
+            other = connection.execute(select(since, until).where(mine, clash).order_by(since)).first()
+            if other is not None:
                 raise ValueError(
-                    f"deployment {deployment.name!r} has an open period from {opened}: start the new one after it"
+                    f"deployment {deployment.name!r} from {start} to {end or 'now on'} overlaps its period "
+                    f"from {other[0]} to {other[1] or 'now on'}: start after that one, or end before it"
                 )
             connection.execute(
-                update(deployments).where(mine, deployments.c.effective_to.is_(None)).values(effective_to=start)
+                update(deployments).where(mine, until.is_(None), since < start).values(effective_to=start)
             )
             row = {"tenant": tenant, "name": deployment.name, "effective_from": start, "effective_to": end,
                    "settings": settings}  # fmt: skip
@@ -351,14 +369,16 @@ def _record(connection: Any, tenant: str, actor: str, action: str, detail: dict[
 
 
 def _pepper(path: Path) -> bytes:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        file.write(secrets.token_bytes(32))
-        file.flush()
-        os.fsync(file.fileno())
+    """The pepper in `path`; made, whole or not at all, by whichever process comes first."""
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     return path.read_bytes()
 
 

@@ -56,7 +56,7 @@ class Embedded:
     """
 
     def __init__(self, directory: Path, *, memory_limit: str = "1GB", threads: int = os.cpu_count() or 2) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = directory / FILE
         self._config: dict[str, str | bool | int | float | list[str]] = {
             **SETTINGS,
@@ -67,8 +67,12 @@ class Embedded:
         self._write_lock = threading.RLock()
         self._local = threading.local()
         self._generation = 0
-        self._open()
-        _migrate(self._connection)
+        try:
+            self._open()
+            _migrate(self._connection)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
 
     def _open(self) -> None:
         try:

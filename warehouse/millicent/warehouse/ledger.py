@@ -7,6 +7,7 @@ balanced: received = stored + duplicate + not_a_call + rejected + quarantined + 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import polars as pl
@@ -18,6 +19,9 @@ from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.tables import calls, loaded, outcomes
 
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
+LONGEST_CALL: Final = timedelta(hours=6)
+"""A call keeps its deployment busy for no longer than this, whatever its span says."""
+MILLISECOND: Final = timedelta(milliseconds=1)
 OUTCOMES: Final = ("stored", "duplicate", "not_a_call", "rejected", "quarantined")
 
 
@@ -41,7 +45,7 @@ def position(engine: Engine, spool: str) -> tuple[int, int]:
 
 
 def seen(engine: Engine, keys: pl.DataFrame) -> pl.Series:
-    """Whether each of `keys` (the columns of `KEY`, `trace_id` as 16 bytes) is stored already; same height and order."""
+    """Whether each of `keys` (columns of `KEY`, `trace_id` as 16 bytes) is stored already; same height and order."""
     if keys.is_empty():
         return pl.Series([], dtype=pl.Boolean)
     instants = keys["started_at"].dt.replace_time_zone(None)
@@ -74,15 +78,7 @@ def store(transaction: Transaction, batch: Batch, change: int) -> None:
     if not batch.calls.is_empty():
         transaction.insert("calls", _arrow(batch.calls))
         transaction.insert("usage_hourly", rollups.deltas(batch.calls).to_arrow())
-        dirty = (
-            batch.calls.lazy()
-            .filter(pl.col("counted") & pl.col("deployment").is_not_null())
-            .select("tenant", "deployment", pl.col("started_at").dt.truncate("1h").alias("hour"))
-            .unique()
-            .with_columns(change=pl.lit(change, pl.Int64))
-            .collect()
-        )
-        transaction.insert("dirty_hours", dirty.to_arrow())
+        transaction.insert("dirty_hours", _touched(batch.calls, change).to_arrow())
     if not batch.quarantine.is_empty():
         transaction.insert("quarantine", batch.quarantine.to_arrow())
     transaction.insert("outcomes", batch.outcomes.to_arrow())
@@ -112,6 +108,22 @@ def reasons(engine: Engine) -> list[tuple[str, str, int]]:
     asked = select(outcomes.c.outcome, outcomes.c.reason, spans).group_by(outcomes.c.outcome, outcomes.c.reason)
     rows = engine.read(asked.order_by(spans.desc())).to_pylist()
     return [(row["outcome"], row["reason"], int(row["spans"])) for row in rows]
+
+
+def _touched(calls: pl.DataFrame, change: int) -> pl.DataFrame:
+    """Every hour of a deployment in which some of `calls` ran."""
+    started = pl.col("started_at")
+    lasted = pl.duration(milliseconds=pl.col("duration_ms").fill_null(0).clip(0, LONGEST_CALL // MILLISECOND))
+    hours = pl.datetime_ranges(started.dt.truncate("1h"), started + lasted, "1h")
+    return (
+        calls.lazy()
+        .filter(pl.col("counted") & pl.col("deployment").is_not_null())
+        .select("tenant", "deployment", hour=hours)
+        .explode("hour")
+        .unique()
+        .with_columns(change=pl.lit(change, pl.Int64))
+        .collect()
+    )
 
 
 def _advance(transaction: Transaction, spool: str, position: tuple[int, int]) -> int:

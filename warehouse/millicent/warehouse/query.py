@@ -41,10 +41,13 @@ Grain = Literal["hour", "day", "week", "month"]
 
 COST_TYPE: Final = "cost_type"
 ASKABLE: Final = (*DIMENSIONS, *DETAILS, COST_TYPE)
+YES_OR_NO: Final = tuple(name for name in ASKABLE if name in calls.c and isinstance(calls.c[name].type, Boolean))
 MAX_ROWS: Final = 100_000
 HOUR: Final = timedelta(hours=1)
-_PER_MS: Final[ColumnElement[Any]] = literal_column("0.000000277777777777777778")  # hours
-_PER_JOULE: Final[ColumnElement[Any]] = literal_column("0.000277777777777777778")  # watt-hours
+MS_PER_HOUR: Final = 3_600_000
+JOULES_PER_WH: Final = 3600
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 OF_DEPLOYMENTS: Final = ("deployment", "model", "engine", "precision", "accelerator", "region", "environment")
 
 
@@ -68,6 +71,10 @@ class Period:
         for name, instant in (("start", self.start), ("end", self.end)):
             if instant.tzinfo is None:
                 raise BadQuery(f"{name} {instant.isoformat()!r} has no time zone: add Z for UTC or an offset")
+            if not EARLIEST <= instant <= LATEST:
+                raise BadQuery(
+                    f"{name} {instant.isoformat()!r} is outside {EARLIEST:%Y} to {LATEST:%Y}: check the year"
+                )
         if self.start >= self.end:
             raise BadQuery(f"start {self.start.isoformat()} is not before end {self.end.isoformat()}: swap them")
 
@@ -79,11 +86,29 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Keep rows whose `dimension` is one of `values` (None stands for unknown); `negated` keeps the others."""
+    """Keep rows whose `dimension` is one of `values` (None stands for unknown); `negated` keeps the others.
+
+    Values are text, "true" and "false" where the dimension is a yes or no.
+
+    Raises:
+        BadQuery: the dimension is unknown, or a value cannot be one of its values.
+    """
 
     dimension: str
     values: tuple[str | None, ...]
     negated: bool = False
+
+    def __post_init__(self) -> None:
+        _known("filter", (self.dimension,), ASKABLE)
+        if not self.values:
+            raise BadQuery(f"filter {self.dimension!r} has no values: name at least one, null for unknown")
+        for value in self.values:
+            if self.dimension in YES_OR_NO and value not in {"true", "false", None}:
+                raise BadQuery(f"filter {self.dimension!r} cannot be {value!r}: write true, false or null")
+            if not (value or "").isascii() and any("\ud800" <= letter <= "\udfff" for letter in value or ""):
+                raise BadQuery(
+                    f"filter {self.dimension!r} has {value!r}, which is not text: remove its lone surrogates"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +134,9 @@ class Query:
             raise BadQuery("no measures: name at least one, such as spend_usd")
         _known("measure", self.measures, tuple(DICTIONARY))
         _known("dimension", self.dimensions, ASKABLE)
-        _known("filter", tuple(f.dimension for f in self.filters), ASKABLE)
+        for name in self.dimensions:
+            if self.dimensions.count(name) > 1:
+                raise BadQuery(f"dimension {name!r} is named twice: name it once")
         _known("basis", (self.basis,), get_args(Basis))
         if self.grain is not None:
             _known("grain", (self.grain,), get_args(Grain))
@@ -128,7 +155,7 @@ class Query:
                     f"use only {', '.join(OF_DEPLOYMENTS)}"
                 )
         if self.limit is not None and not 1 <= self.limit <= MAX_ROWS:
-            raise BadQuery(f"limit {self.limit} is outside 1 to {MAX_ROWS}")
+            raise BadQuery(f"limit {self.limit} is outside 1 to {MAX_ROWS}: ask for fewer rows, or leave it out")
 
     def asked(self) -> tuple[str, ...]:
         """Every dimension that is grouped by or filtered on."""
@@ -151,7 +178,7 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
     """Answer `query` for one tenant.
 
     Raises:
-        BadQuery: the answer has more than 100,000 rows; ask for fewer dimensions, a coarser grain or a limit.
+        BadQuery: the answer has more than 100,000 rows, or it is the first of so many in the order of a ratio.
         EngineError: the database failed.
     """
     began = time.monotonic()
@@ -160,7 +187,9 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
         source = "calls"
     table = engine.read(_statement(tenant, query, source))
     if table.num_rows > MAX_ROWS:
-        raise BadQuery(f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain or a limit")
+        raise BadQuery(
+            f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
+        )
     frame = pl.DataFrame(pl.from_arrow(table))
     frame = frame.with_columns(_ratio(name) for name in query.measures if DICTIONARY[name].numerator)
     frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
@@ -174,18 +203,27 @@ def _known(what: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
 
 
 def _ordered(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
-    order = query.order or (("time",) if query.grain else (f"-{query.measures[0]}",))
-    names = [name.removeprefix("-") for name in order]
-    frame = frame.sort(names, descending=[name.startswith("-") for name in order], nulls_last=True)
+    by = _order(query)
+    frame = frame.sort(list(by), descending=list(by.values()), nulls_last=True)
     return frame.head(query.limit) if query.limit else frame
+
+
+def _order(query: Query) -> dict[str, bool]:
+    """Names to order by, each with whether it descends; every key takes part, so that equal rows keep one order."""
+    keys = (*(["time"] if query.grain else []), *query.dimensions)
+    asked = query.order or (("time",) if query.grain else (f"-{query.measures[0]}",))
+    by: dict[str, bool] = {}
+    for name in (*asked, *keys):
+        by.setdefault(name.removeprefix("-"), name.startswith("-"))
+    return by
 
 
 def _ratio(name: str) -> pl.Expr:
     """Sum over sum at 12 decimals; unknown when the denominator is 0 or either side is unknown."""
     measure = DICTIONARY[name]
-    top = pl.col(str(measure.numerator)).cast(pl.Decimal(38, 12)) * measure.scale
-    bottom = pl.col(str(measure.denominator)).cast(pl.Decimal(38, 12))
-    return pl.when(bottom != 0).then(top / bottom).alias(name)
+    top = pl.col(str(measure.numerator)).cast(pl.Decimal(38, 18)) * measure.scale
+    bottom = pl.col(str(measure.denominator)).cast(pl.Decimal(38, 18))
+    return pl.when(bottom != 0).then(top / bottom).cast(pl.Decimal(38, 12)).alias(name)
 
 
 def _sums(query: Query) -> list[str]:
@@ -210,7 +248,11 @@ def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) ->
     statement = select(*keys, *(_summed(facts.c[name]) for name in sums))
     if keys:
         statement = statement.group_by(*(literal_column(str(n + 1)) for n in range(len(keys))))
-    return statement.limit(MAX_ROWS + 1)
+    order = _order(query)
+    if query.limit is None or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
+        return statement.limit(MAX_ROWS + 1)
+    columns = ((statement.selected_columns[name], down) for name, down in order.items())
+    return statement.order_by(*((c.desc() if down else c.asc()).nulls_last() for c, down in columns)).limit(query.limit)
 
 
 def _summed(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -227,11 +269,7 @@ def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) ->
         hours.c.deployment == source.c.deployment,
         hours.c.hour == (func.date_trunc(literal_column("'hour'"), instant) if raw else instant),
     )
-    cost_type = case((source.c.billing == "self_hosted", "hardware"), else_="api")
-    columns = {
-        **{name: source.c[name] for name in (*DIMENSIONS, *(DETAILS if raw else ()))},
-        COST_TYPE: cost_type,
-    }
+    columns = askable(source)
     where = [source.c.tenant == tenant, instant >= _utc(query.period.start), instant < _utc(query.period.end)]
     if raw:
         where.append(source.c.counted)
@@ -244,6 +282,12 @@ def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) ->
         .select_from(source.outerjoin(hours, and_(*same_hour)))
         .where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
     )
+
+
+def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
+    """Every dimension that can be asked of `calls` or `usage_hourly`, by name."""
+    cost_type = case((source.c.billing == "self_hosted", "hardware"), else_="api")
+    return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
 
 
 def weighted_tokens(source: FromClause) -> ColumnElement[Any]:
@@ -314,9 +358,11 @@ def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
     mine: dict[str, ColumnElement[Any]] = {
         "idle_cost_usd": idle,
         "capacity_cost_usd": idle,
-        "energy_cost_usd": _within(c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period),
-        "accelerator_hours": _within(cast(c.accelerator_ms * _PER_MS, EXACT), query.period),
-        "energy_wh": _within(cast(c.joules * _PER_JOULE, EXACT), query.period),
+        "energy_cost_usd": _within(
+            c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period
+        ),
+        "accelerator_hours": _within(_share(c.accelerator_ms, 1, MS_PER_HOUR), query.period),
+        "energy_wh": _within(_share(c.joules, 1, JOULES_PER_WH), query.period),
         "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),
     }
     if query.basis == "effective":
@@ -338,14 +384,20 @@ def _within(amount: ColumnElement[Any], period: Period) -> ColumnElement[Any]:
     hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
     start, end = (literal(round(i.timestamp() * 1000), BigInteger()) for i in (period.start, period.end))
     covered = func.greatest(0, func.least(end, hour + elapsed) - func.greatest(start, hour))
-    pico = func.trunc(cast(amount, Numeric(38, 12)) * literal_column("1000000000000"))
-    part = cast(cast(pico, _Huge()) * covered, _Huge()).op("//")(elapsed)
-    return case((covered >= elapsed, amount), else_=cast(part, Numeric(26, 0)) * literal_column("0.000000000001"))
+    return case((covered >= elapsed, amount), else_=_share(amount, covered, elapsed))
+
+
+def _share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: ColumnElement[Any] | int) -> Any:
+    """`amount` × `part` ÷ `whole`, cut at 12 decimals; in integers, because the database divides in floating point."""
+    pico = cast(func.trunc(cast(amount, Numeric(38, 12)) * literal_column("1000000000000")), _Huge())
+    return cast((pico * part).op("//")(whole), Numeric(26, 0)) * literal_column("0.000000000001")
 
 
 def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
     """The condition that a filter puts on a column."""
-    values = [value for value in wanted.values if value is not None]
+    values: list[Any] = [value for value in wanted.values if value is not None]
+    if wanted.dimension in YES_OR_NO:
+        values = [value == "true" for value in values]
     choices = [column.in_(values)] if values else []
     if None in wanted.values:
         choices.append(column.is_(None))

@@ -66,6 +66,7 @@ deployment_hours: Final = Table(
     Column("weight", Numeric(38, 0)),
     *(Column(name, EXACT) for name in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
     *(Column(name, String) for name in ("method", "sources")),
+    Column("declared_from", DateTime),
     Column("provisional", Boolean),
     Column("computed_at", DateTime),
 )

@@ -65,6 +65,9 @@
     ];
   };
 
+  // New calls show up by themselves, unless nobody looks or somebody is in the middle of something.
+  const tick = (count) => (document.hidden || document.querySelector("details.pop[open], [data-state=open], .hoverlayer > *") ? dash.no_update : count);
+
   const element = (type, children, props = {}) => ({ namespace: "dash_html_components", type, props: { children, ...props } });
 
   // The chart's own numbers as a table, built only when somebody asks for it.
@@ -77,7 +80,7 @@
     return element("Table", [head, element("Tbody", rows)], { className: "figures" });
   };
 
-  dash.millicent = { address, offer, table };
+  dash.millicent = { address, offer, tick, table };
 
   const say = (words) => { const place = document.getElementById("said"); if (place) place.textContent = words; };
 

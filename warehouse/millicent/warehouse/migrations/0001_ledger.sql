@@ -168,6 +168,7 @@ CREATE TABLE deployment_hours (
     energy_rate_usd_per_weight DECIMAL(38, 24),
     method VARCHAR NOT NULL,
     sources VARCHAR NOT NULL,
+    declared_from TIMESTAMP NOT NULL, -- start of the declared period that it was computed under
     provisional BOOLEAN NOT NULL,
     computed_at TIMESTAMP NOT NULL
 );

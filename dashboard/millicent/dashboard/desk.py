@@ -1,0 +1,92 @@
+"""Who asks about which view, at one moment: what every page's callbacks start from.
+
+The tenant comes from the request alone, never from what a callback was sent; each callback is an open API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from millicent.dashboard import access, charts
+from millicent.dashboard.state import View, Window, question
+from millicent.warehouse.query import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from millicent.warehouse.store import Warehouse
+
+Row = dict[str, Any]
+Names = tuple[str, ...]
+
+SMOOTHING: Final = timedelta(days=6)
+"""How far before the period a trend has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`fresh`: instant through which calls are complete; `now`: the clock. Both UTC."""
+
+    warehouse: Warehouse
+    tenant: str
+    view: View
+    window: Window
+    fresh: datetime
+    now: datetime
+
+    @staticmethod
+    def of(warehouse: Warehouse, view: View) -> Desk | None:
+        """The desk of the request being served; None before the tenant's first call.
+
+        Raises:
+            PermissionError: nobody is asking, or somebody who may not.
+        """
+        try:
+            tenant = access.principal().tenant
+        except LookupError as error:
+            raise PermissionError("this view is asked for outside an authenticated request") from error
+        fresh, now = warehouse.freshness(tenant), datetime.now(UTC)
+        return fresh and Desk(warehouse, tenant, view, Window.of(view, min(fresh, now)), fresh, now)
+
+    def over(self, measures: Names, *by: str) -> pl.DataFrame:
+        """Measures over the period, by dimensions."""
+        return self._ask(measures, by, self.window.period)
+
+    def before(self, measures: Names, *by: str) -> pl.DataFrame | None:
+        """The same over the period compared with; None without comparison."""
+        return self._ask(measures, by, self.window.prior) if self.window.prior else None
+
+    def daily(self, measures: Names, *by: str, since: datetime | None = None) -> pl.DataFrame:
+        """Measures per UTC day, from `since` or the start of the period to its end."""
+        period = self.window.period
+        return self._ask(measures, by, Period(min(since or period.start, period.start), period.end), daily=True)
+
+    def colours(self, dimension: str) -> dict[str | None, str]:
+        """By rank over the whole period, whatever is filtered, so that a filter changes no colour."""
+        found = charts.colours(self.warehouse.values(self.tenant, dimension, self.window.period))
+        return found | {None: charts.API_COLOUR} if dimension == "accelerator" else found
+
+    @property
+    def trend_start(self) -> datetime:
+        """First day that a smoothed trend needs."""
+        return self.window.period.start - SMOOTHING
+
+    @property
+    def trend_days(self) -> list[datetime]:
+        """The days of a trend: those that are over, preceded by what smoothing needs."""
+        window = self.window
+        whole = [day for day in window.days if day != window.today] or window.days
+        return [whole[0] - timedelta(days=n) for n in range(SMOOTHING.days, 0, -1)] + whole
+
+    def trend(self, daily: pl.DataFrame, top: str, bottom: str | None = None) -> Sequence[Any]:
+        """A measure per day, smoothed over seven; with `bottom`, sum over sum."""
+        under = charts.by_day(daily, bottom, self.trend_days) if bottom else None
+        return charts.smoothed(charts.by_day(daily, top, self.trend_days), under)[SMOOTHING.days :]
+
+    def _ask(self, measures: Names, by: Names, period: Period, *, daily: bool = False) -> pl.DataFrame:
+        asked = question(self.view, period, measures, by, "day" if daily else None)
+        return self.warehouse.ask(self.tenant, asked).frame
