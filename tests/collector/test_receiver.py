@@ -37,7 +37,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from millicent.collector import receiver as receiver_module
 from millicent.collector import serve as serve_module
 from millicent.collector import spool as spool_module
-from millicent.collector.limits import MIB
+from millicent.collector.limits import MIB, Limits
 from millicent.collector.receiver import ROUTES, Principal, Receiver
 from millicent.collector.serve import serve
 from millicent.collector.spool import START, Record, Spool, SpoolFailedError, SpoolReader
@@ -353,6 +353,13 @@ def test_bodies_over_the_budget_of_all_requests_are_sent_again_later(tmp_path):
         assert status(answer)[:2] == (503, 14)
         assert answer.headers["retry-after"] == "1"
         assert receiver.post(export(1)).status_code == 200
+
+
+def test_a_body_without_a_declared_length_is_refused_as_soon_as_it_is_too_long(tmp_path):
+    with running(tmp_path, limits=Limits(compressed_bytes=1000), in_flight_bytes=MIB) as receiver:
+        chunks = (os.urandom(64 * 1024) for _ in range(32))
+        answer = receiver.client.post("/v1/traces", content=chunks, headers={**PROTOBUF, "content-encoding": "gzip"})
+        assert status(answer)[:2] == (413, 8)
 
 
 def test_slow_and_large_headers_end_the_connection(receiver, monkeypatch):

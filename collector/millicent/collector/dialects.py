@@ -80,7 +80,14 @@ OTEL_USAGE: Final[Mapping[str, tuple[str, ...]]] = {
     "input_image_tokens": ("gen_ai.usage.image.input_tokens",),
 }
 
-PARTS: Final = tuple(name for name in OTEL_USAGE if name not in {"input_tokens", "output_tokens"})
+LEFT_OUT_WHEN_ZERO: Final = (
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+)
+"""What the official instrumentations report whenever there is any; how long cache writes are kept, they never tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +118,11 @@ DIALECTS: Final = (
     Dialect(
         id="otel_genai",
         revision=1,
-        claims=pl.col("scope").str.contains(r"^opentelemetry\.(instrumentation\.genai|util\.genai)\b")
+        claims=pl.col("scope").str.contains(r"^opentelemetry\.instrumentation\.(genai\.|google_genai$)")
         & pl.col("gen_ai.operation.name").is_not_null(),
         facts=COMMON,
         usage=OTEL_USAGE,
-        absent_is_zero=PARTS,
+        absent_is_zero=LEFT_OUT_WHEN_ZERO,
     ),
     Dialect(
         id="otel_genai_previous",
@@ -151,6 +158,9 @@ ATTRIBUTION: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Where a tag may stand, nearest to the call first."""
 
+STATUS: Final = "millicent.status"
+USAGE_SOURCE: Final = "millicent.usage_source"
+
 _OTHER_KINDS: Final[Mapping[str, Kind]] = {
     "gen_ai.request.stream": "bool",
     "gen_ai.response.time_to_first_chunk": "float",
@@ -166,5 +176,5 @@ def wanted() -> dict[str, Kind]:
     facts = {key for dialect in DIALECTS for keys in dialect.facts.values() for key in keys}
     tags = {key for keys in ATTRIBUTION.values() for key in keys}
     kinds: dict[str, Kind] = dict.fromkeys(sorted(usage), "int")
-    kinds |= {key: _OTHER_KINDS.get(key, "text") for key in sorted(facts | tags | {"millicent.usage_source"})}
+    kinds |= {key: _OTHER_KINDS.get(key, "text") for key in sorted(facts | tags | {STATUS, USAGE_SOURCE})}
     return kinds

@@ -42,7 +42,7 @@ def run(warehouse: Warehouse, stop: threading.Event, jobs: tuple[Job, ...] = JOB
         began = time.monotonic()
         try:
             done = job.run(warehouse, datetime.now(UTC))
-        except Exception as error:  # noqa: BLE001 - one failing job must not end the others
+        except Exception as error:
             log.exception("job failed", job=job.name, error=repr(error))
             done = 0
         took = time.monotonic() - began

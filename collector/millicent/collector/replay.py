@@ -9,7 +9,7 @@ import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from millicent.collector.segment import (
@@ -58,7 +58,7 @@ class Damaged:
 
 
 class SpoolReader:
-    """The records of a spool, read without its lock, from any process. One thread at a time."""
+    """The records of a spool, read without its lock, from any process and any thread."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -141,25 +141,25 @@ class SpoolReader:
         Returns:
             The number of segments deleted. The newest always stays, it carries the totals on.
         """
-        self._segments = list_segments(self.directory)
+        segments = list_segments(self.directory)
         deleted = 0
-        for segment, following in zip(self._segments, self._segments[1:], strict=False):
+        for segment, following in pairwise(segments):
             if segment.number >= before.segment or following.created_ns >= older_than.timestamp() * 1e9:
                 break
             (self.directory / segment.name).unlink(missing_ok=True)
             deleted += 1
         if deleted:
             sync_directory(self.directory)
-            del self._segments[:deleted]
         return deleted
 
     def _segment_from(self, number: int, end: End) -> Segment:
         """The segment of this number, or the first one behind it where that is retired."""
+        segments = self._segments
         for _ in range(2):
-            at = bisect_left(self._segments, number, key=lambda segment: segment.number)
-            if at < len(self._segments) and (self.directory / self._segments[at].name).exists():
-                return self._segments[at]
-            self._segments = list_segments(self.directory)  # newer ones were opened, or this one retired
+            at = bisect_left(segments, number, key=lambda segment: segment.number)
+            if at < len(segments) and (self.directory / segments[at].name).exists():
+                return segments[at]
+            segments = self._segments = list_segments(self.directory)  # newer ones were opened, or this one retired
         raise SpoolError(
             f"no segment {number} or later in {self.directory}, though records were synced up to segment "
             f"{end.position.segment}: restore the directory from a backup"
@@ -207,13 +207,15 @@ class SpoolReader:
 
     def _total_at(self, segment: Segment, position: Position) -> int:
         """Spans in all records before a position of this segment."""
-        if self._met[0] != position:
-            total = segment.spans_before
-            for piece in walk(self._bytes(segment, 0, position.offset), segment.mark, whole=True):
-                if isinstance(piece, Frame):
-                    total = piece.spans_before + piece.spans
-            self._met = (position, total)
-        return self._met[1]
+        met, total = self._met
+        if met == position:
+            return total
+        total = segment.spans_before
+        for piece in walk(self._bytes(segment, 0, position.offset), segment.mark, whole=True):
+            if isinstance(piece, Frame):
+                total = piece.spans_before + piece.spans
+        self._met = (position, total)
+        return total
 
     def _total_behind(self, segment: Segment, end: End) -> int:
         if segment.number == end.position.segment:

@@ -40,8 +40,9 @@ POLICIES: Final[tuple[tuple[str, Policy], ...]] = (
     ("/_reload-hash", "read"),
     ("/_favicon.ico", "public"),
     ("/", "read"),
+    ("/{path:path}", "read"),
 )
-"""Longest matching prefix decides. A route that no line here covers keeps the process from starting."""
+"""A path and all below it; an address that no line covers needs a reader, a route that none covers stops the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,7 @@ def principal() -> Principal:
 def policy(path: str) -> Policy | None:
     """Policy of a path; None when none is declared."""
     for prefix, declared in POLICIES:
-        if prefix == "/":
-            return declared if path == "/" or "/{" in path or path.count("/") == 1 else None
-        if path == prefix or path.startswith(prefix + "/"):
+        if path == prefix or (prefix != "/" and path.startswith(prefix + "/")):
             return declared
     return None
 
@@ -127,23 +126,24 @@ class Access:
 
     async def _admit(self, scope: Scope, receive: Receive) -> Response | None:
         path, headers = scope["path"], Headers(scope=scope)
-        if self._insecure_local and headers.get("host", "").rpartition(":")[0] not in _LOOPBACK | {""}:
+        if self._insecure_local and headers.get("host", "").rpartition(":")[0] not in _LOOPBACK:
             return _problem(400, "Bad host", "with --insecure-local only loopback names are served: use 127.0.0.1")
         if path == LOGIN and not self._insecure_local:
             return await self._login(scope, receive, headers)
-        declared = policy(path) or "read"
-        if declared == "public":
-            return None
+        return None if policy(path) == "public" else self._authenticate(scope, headers)
+
+    def _authenticate(self, scope: Scope, headers: Headers) -> Response | None:
         try:
-            scope["principal"], by_cookie = self._find(headers)
+            found, by_cookie = self._find(headers)
         except PermissionError as error:
             return _problem(403, "Not for this key", str(error))
-        if scope["principal"] is None:
+        if found is None:
             return _unauthenticated(scope, headers)
         if by_cookie and scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers):
             return _problem(
                 403, "Cross-site request", "a page of another site sent this request; it was not carried out"
             )
+        scope["principal"] = found
         return None
 
     def _find(self, headers: Headers) -> tuple[Principal | None, bool]:
@@ -197,7 +197,7 @@ async def _body(receive: Receive) -> bytes:
     body = b""
     while len(body) <= _MAX_FORM:
         message = await receive()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if not message.get("more_body"):
             return body
     return b""

@@ -40,11 +40,15 @@ _FORMATS: Final = {
 _NAMES: Final = Query(description="Names; repeat the parameter or separate with commas.")
 
 
+_FILTER: Final = Query(description="team:a,b keeps, -team:a drops, team:null is unknown; repeats mean AND.")
+
+
 def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str, int]], metrics: Callable[[], str],
               ready: Callable[[], bool]) -> None:  # fmt: skip
     """Add the API, health and telemetry routes to `server`.
 
     Args:
+        server: where they are added.
         warehouse: what is asked.
         books: spans received and where each is, of the whole installation.
         metrics: the process's own telemetry in Prometheus text.
@@ -74,9 +78,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     def query(
         measures: Annotated[list[str], _NAMES],
         group_by: Annotated[list[str] | None, _NAMES] = None,
-        filter: Annotated[
-            list[str] | None, Query(description="team:a,b keeps, -team:a drops, team:null is unknown.")
-        ] = None,  # noqa: A002, E501 - the parameter's public name
+        filter: Annotated[list[str] | None, _FILTER] = None,  # noqa: A002 - the parameter's public name
         start: str | None = None,
         end: str | None = None,
         period: Annotated[str | None, Query(description="24h, 7d, 4w or mtd, up to the end of this hour.")] = None,
@@ -152,7 +154,8 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
 
     @server.get(f"{PREFIX}/balance", summary="Where every acknowledged span went")
     def balance() -> JSONResponse:
-        return JSONResponse(books())
+        why = [{"outcome": outcome, "reason": reason, "spans": spans} for outcome, reason, spans in warehouse.reasons()]
+        return JSONResponse({**books(), "reasons": why})
 
     @server.get(f"{PREFIX}/metrics-dictionary", summary="Every measure: formula, unit, denominator, words")
     def dictionary() -> JSONResponse:

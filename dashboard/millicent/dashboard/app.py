@@ -82,9 +82,9 @@ def create_app(
     if BUNDLE.is_file():
         _serve_bundle(server)
     dash = Dash(
-        __name__, server=cast("Any", server), enable_mcp=False, use_pages=False, pages_folder="", title=title, update_title="",
-        index_string=_PAGE.replace("<!--head-->", _head()), assets_folder=str(ASSETS), assets_ignore=r"theme\.js|login\.css|\.svg",
-        assets_path_ignore=["vendor"], add_log_handler=False,
+        __name__, server=cast("Any", server), title=title, update_title="", enable_mcp=False, add_log_handler=False,
+        use_pages=False, pages_folder="", index_string=_PAGE.replace("<!--head-->", _head()),
+        assets_folder=str(ASSETS), assets_path_ignore=["vendor"], assets_ignore=r"theme\.js|login\.css|\.svg",
     )  # fmt: skip
     dash.enable_dev_tools(debug=False, dev_tools_disable_version_check=True)
     dash.layout = overview.layout(warehouse.price_version)
@@ -127,8 +127,8 @@ class Headers:
 def _content_security_policy(dash: Dash) -> str:
     scripts = " ".join(dash.csp_hashes())
     return "; ".join((
-        "default-src 'none'", f"script-src 'self' {scripts}", "style-src 'self' 'unsafe-inline'", "img-src 'self' data:",
-        "font-src 'self'", "connect-src 'self'", "manifest-src 'self'", "frame-ancestors 'none'", "base-uri 'none'",
+        "default-src 'none'", f"script-src 'self' {scripts}", "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:", "font-src 'self'", "connect-src 'self'", "frame-ancestors 'none'", "base-uri 'none'",
         "form-action 'self'",
     ))  # fmt: skip
 
@@ -144,11 +144,9 @@ def _head() -> str:
     lines = [f'<script src="{_versioned(ASSETS / "theme.js")}"></script>']
     if FONT.is_file():
         font = _versioned(FONT)
-        lines += [
-            f'<link rel="preload" href="{font}" as="font" type="font/woff2" crossorigin>',
-            "<style>@font-face{font-family:Inter;font-weight:100 900;font-display:swap;"
-            f'src:url("{font}") format("woff2")}}</style>',
-        ]
+        face = f'font-family:Inter;font-weight:100 900;font-display:swap;src:url("{font}") format("woff2")'
+        lines.append(f'<link rel="preload" href="{font}" as="font" type="font/woff2" crossorigin>')
+        lines.append(f"<style>@font-face{{{face}}}</style>")
     return "\n".join(lines)
 
 

@@ -300,7 +300,8 @@ def _total(
         than = f"  · {fmt.day(day - shift)} {fmt.usd(before)}" if before is not None else ""
         texts.append(f"{fmt.usd(value)}</b>  total{so_far}{than}")
     return {"type": "scatter", "mode": "markers", "x": [_at(day) for day in days], "y": [_mark(v) for v in now],
-            "name": "Total", "meta": {"label": "Total", "texts": [fmt.usd(value) for value in now]}, "marker": {"opacity": 0, "size": 1, "color": PRIOR_COLOUR}, "customdata": texts,
+            "name": "Total", "meta": {"label": "Total", "texts": [fmt.usd(value) for value in now]},
+            "marker": {"opacity": 0, "size": 1, "color": PRIOR_COLOUR}, "customdata": texts,
             "hovertemplate": "<b>%{customdata}<extra></extra>"}  # fmt: skip
 
 

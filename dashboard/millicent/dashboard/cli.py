@@ -42,9 +42,9 @@ out, err = Console(), Console(stderr=True)
 URL: Final = "http://127.0.0.1:8050"
 
 Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
-Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API. [default: 8050]")]
-OtlpPort = Annotated[int | None, typer.Option(help="Port that takes OTLP over HTTP. [default: 4318]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API.", show_default="8050")]
+OtlpPort = Annotated[int | None, typer.Option(help="Port that takes OTLP over HTTP.", show_default="4318")]
 Url = Annotated[str, typer.Option(envvar="MILLICENT_URL", help="A running instance.")]
 Token = Annotated[str | None, typer.Option(envvar="MILLICENT_TOKEN", help="A read key of it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -172,7 +172,7 @@ def query(
 def calls(
     filter: Annotated[list[str] | None, typer.Option(help="team:search keeps, -team:search drops.")] = None,  # noqa: A002
     period: Annotated[str, typer.Option(help="24h, 7d, 4w or mtd.")] = "24h",
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     url: Url = URL,
     token: Token = None,
     as_json: AsJson = False,
@@ -185,7 +185,13 @@ def calls(
 
 
 @app.command()
-def explain(trace_id: str, span_id: str, url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
+def explain(
+    trace_id: Annotated[str, typer.Argument(help="32 hex digits, as `millicent calls --json` prints it.")],
+    span_id: Annotated[str, typer.Argument(help="16 hex digits.")],
+    url: Url = URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
     """Why a call costs what it does, line by line."""
     answer = _get(url, token, f"explain/{trace_id}/{span_id}", {})
     _show(answer["lines"], answer, as_json=as_json)
@@ -195,7 +201,9 @@ def explain(trace_id: str, span_id: str, url: Url = URL, token: Token = None, as
 def balance(url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
     """Where every acknowledged span went."""
     answer = _get(url, token, "balance", {})
-    _show([{"what": name, "spans": count} for name, count in answer.items()], answer, as_json=as_json)
+    rows = [{"what": name, "why": "", "spans": count} for name, count in answer.items() if name != "reasons"]
+    rows += [{"what": r["outcome"], "why": r["reason"], "spans": r["spans"]} for r in answer["reasons"]]
+    _show(rows, answer, as_json=as_json)
 
 
 @app.command()
@@ -224,13 +232,15 @@ def list_keys(data: Data = None, as_json: AsJson = False) -> None:
         rows = [
             {"id": k.id, "scope": k.scope, "name": k.name, "expires_at": k.expires_at.isoformat(),
              "revoked_at": k.revoked_at.isoformat() if k.revoked_at else None}
-            for k in control.keys()
+            for k in control.keys()  # noqa: SIM118 - the control plane's, not a dictionary's
         ]  # fmt: skip
     _show(rows, rows, as_json=as_json)
 
 
 @keys.command("revoke")
-def revoke_key(key_id: str, data: Data = None) -> None:
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="As `millicent keys list` prints it.")], data: Data = None
+) -> None:
     """End a key; it stops working within five seconds."""
     with _control(data) as control:
         if not control.revoke(key_id):
@@ -258,15 +268,15 @@ def declare_deployment(
     accelerator: Annotated[str, typer.Option(help="Name in the catalog, such as H100 or nvidia-b200.")],
     profile: Annotated[list[str], typer.Option(help="How it is paid: kind=rented usd_per_hour=1.89 (repeat).")],
     count: Annotated[int, typer.Option(min=1, help="How many accelerators.")] = 1,
-    engine: str | None = None,
-    precision: str | None = None,
+    engine: Annotated[str | None, typer.Option(help="What serves it: vllm, sglang, tensorrt-llm, …")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp8, nvfp4, bf16, …")] = None,
     region: Annotated[str | None, typer.Option(help="Catalog region, for tariff and carbon.")] = None,
-    environment: str | None = None,
+    environment: Annotated[str | None, typer.Option(help="production, staging, …")] = None,
     endpoint: Annotated[
         list[str] | None, typer.Option(help="host or host:port whose calls belong to it (repeat).")
     ] = None,
     power: Annotated[list[str] | None, typer.Option(help="tariff_usd_per_kwh=0.08 (repeat).")] = None,
-    since: Annotated[datetime | None, typer.Option(help="UTC, on the hour. [default: this hour]")] = None,
+    since: Annotated[datetime | None, typer.Option(help="UTC, on the hour.", show_default="this hour")] = None,
     data: Data = None,
 ) -> None:
     """Declare a deployment, or change one from an hour on."""
@@ -290,7 +300,10 @@ def declare_deployment(
 
 
 @prices.command("search")
-def search_prices(text: str, as_json: AsJson = False) -> None:
+def search_prices(
+    text: Annotated[str, typer.Argument(help="Part of a provider/model, such as openai/gpt-5.")],
+    as_json: AsJson = False,
+) -> None:
     """Price entries whose provider or model contains a text."""
     import polars as pl  # noqa: PLC0415 - a command's own import
 

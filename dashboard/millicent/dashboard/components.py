@@ -36,7 +36,7 @@ export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer%20<your ingest key>\""""
 _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
     "unconnected": (
         "No source connected yet",
-        "Point any OpenTelemetry exporter here; a call shows up seconds after it ends. The key was printed at first run.",
+        "Point any OpenTelemetry exporter here; a call shows up seconds after it ends. The first run printed the key.",
     ),
     "no_rows": ("No calls match", "Nothing was recorded in this period with these filters."),
     "ingesting": ("Still loading", "Calls have been received and are being priced. This page follows in a moment."),
@@ -186,11 +186,11 @@ def coverage(total: dict[str, Any]) -> Component:
     low = any(ratio is not None and ratio < COVERED for ratio in (priced, attributed))
     wide = html.Span([" · attributed ", html.B(fmt.percent(attributed))], className="wide")
     face = pill([html.Span(["Priced ", html.B(fmt.percent(priced)), wide])], "warn" if low else "plain")
-    unpriced, nobody = fmt.count(total["unpriced_calls"] or 0), fmt.count(total["unattributed_calls"] or 0)
+    calls, unpriced, nobody = (fmt.count(total[n] or 0) for n in ("calls", "unpriced_calls", "unattributed_calls"))
     body = [
-        html.P(f"{unpriced} of {fmt.count(total['calls'] or 0)} calls are unpriced: their cost is unknown and in no sum here."),
+        html.P(f"{unpriced} of {calls} calls are unpriced: their cost is unknown and in no sum here."),
         html.P(f"{nobody} calls carry no team; they are the row Unattributed."),
-    ]  # fmt: skip
+    ]
     return popover(face, body, className="cover")
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from millicent.collector import pipeline
 from millicent.warehouse import ledger, record
@@ -33,6 +33,7 @@ CATCH_UP_PER_S: Final = 4000
 TEAMS: Final = ("Search", "Assistants", "Code Copilot", "Support AI", "Ads Ranking", "Data Platform", "Research")
 CUSTOMERS: Final = ("acme", "globex", "initech", "umbrella")
 UNATTRIBUTED: Final = 0.021
+FAILED: Final = 0.006
 FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enrichment", "evals")
 
 
@@ -176,7 +177,7 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     cached = np.where(hit, read * rng.uniform(0.55, 0.9, count), 0).astype(np.int64)
     kept = np.where(~hit, read * 0.6, (read - cached) * 0.3).astype(np.int64) if source.cache_writes else 0
     duration_s = 0.25 + read / 22_000 + written / source.tokens_per_s * rng.uniform(0.8, 1.3, count)
-    failed = rng.random(count) < 0.006
+    failed = rng.random(count) < FAILED
     team = rng.choice(len(TEAMS), count, p=shares / shares.sum())
     tagged = pl.Series(rng.random(count) >= UNATTRIBUTED)
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
@@ -259,10 +260,8 @@ def _request(calls: pl.DataFrame) -> bytes:
     return request.SerializeToString()
 
 
-def _span(row: dict[str, object]) -> Span:
-    source = SOURCES[int(str(row["source"]))]
-    started, ended = row["started_at"], row["ended_at"]
-    assert isinstance(started, datetime) and isinstance(ended, datetime)  # noqa: S101, PT018 - as `_day` made them
+def _span(row: dict[str, Any]) -> Span:
+    source = SOURCES[row["source"]]
     operation = "chat" if source.output_tokens else "embeddings"
     told = {
         "gen_ai.operation.name": operation,
@@ -282,15 +281,19 @@ def _span(row: dict[str, object]) -> Span:
         "gen_ai.usage.cache_read.input_tokens": row["cache_read_tokens"],
         "gen_ai.usage.cache_write.input_tokens": row["cache_write_tokens"],
     }
-    span = Span(
-        trace_id=row["trace_id"], span_id=int(str(row["span_id"])).to_bytes(8, "big"), name=f"{operation} {source.model}",
-        kind=Span.SPAN_KIND_CLIENT, start_time_unix_nano=_ns(started), end_time_unix_nano=_ns(ended),
-        attributes=[_text(key, str(value)) for key, value in told.items() if value is not None],
-    )  # fmt: skip
-    span.attributes.extend(KeyValue(key=key, value=AnyValue(int_value=int(str(n)))) for key, n in counted.items())
-    if row["status"] == "error":
-        span.status.code = 2
-    return span
+    return Span(
+        trace_id=row["trace_id"],
+        span_id=row["span_id"].to_bytes(8, "big"),
+        name=f"{operation} {source.model}",
+        kind=Span.SPAN_KIND_CLIENT,
+        start_time_unix_nano=_ns(row["started_at"]),
+        end_time_unix_nano=_ns(row["ended_at"]),
+        attributes=[
+            *(_text(key, value) for key, value in told.items() if value is not None),
+            *(KeyValue(key=key, value=AnyValue(int_value=count)) for key, count in counted.items()),
+        ],
+        status=Status(code=Status.STATUS_CODE_ERROR) if row["status"] == "error" else None,
+    )
 
 
 def _text(key: str, value: str) -> KeyValue:

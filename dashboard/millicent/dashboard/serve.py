@@ -1,17 +1,15 @@
 """One command, one process tree: the receiver as a child, and loader, jobs, API and pages in this process.
 
-The receiver starts first and alone, so that it acknowledges within a second or two of the command while the database and
-the pages are still being imported; the spool between them is files, so either may end and begin again by itself.
+The receiver starts first and alone, so that it acknowledges within a second or two of the command while the database
+and the pages are still being imported; the spool between them is files, so either may end and begin again by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

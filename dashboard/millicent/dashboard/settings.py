@@ -10,7 +10,11 @@ from typing import Any, Final
 
 from pydantic import Field
 from pydantic_settings import (
-    BaseSettings, EnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict,
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
     TomlConfigSettingsSource,
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from millicent.warehouse.metrics import DICTIONARY, MTOK
 from millicent.warehouse.record import IDLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
     from dash.development.base_component import Component
@@ -64,8 +64,8 @@ def heat(frame: pl.DataFrame, view: View) -> Component:
 
 
 def teams(
-    now: pl.DataFrame, prior: pl.DataFrame | None, total: Row, before: Row | None, trends: Mapping[str | None, Sequence[Any]],
-    colour_of: Mapping[str | None, str], view: View, days: int,
+    now: pl.DataFrame, prior: pl.DataFrame | None, total: Row, before: Row | None,
+    trends: Mapping[str | None, Sequence[Any]], colour_of: Mapping[str | None, str], view: View, days: int,
 ) -> Component:  # fmt: skip
     """Spend by team with its change, share, unit cost and trend; unattributed, idle and total are rows of their own.
 
@@ -119,16 +119,20 @@ class Move:
 
 
 def moves(
-    now: pl.DataFrame, prior: pl.DataFrame | None, dimension: str, colour_of: Mapping[str | None, str],
-    href: Callable[[str | None], str],
+    now: pl.DataFrame, prior: pl.DataFrame | None, dimension: str, colour_of: Mapping[str | None, str], view: View
 ) -> list[Move]:  # fmt: skip
     """What moved most first, or where there is no prior period what costs most; what came or went counts too."""
     current, earlier = _spend(now, dimension), _spend(prior, dimension)
     found = [
-        Move(label(dimension, name), IDLE_COLOUR if name == IDLE else colour_of.get(name, OTHER_COLOUR),
-             current.get(name, Decimal(0)), earlier.get(name), "" if name == IDLE else href(name))
+        Move(
+            name=label(dimension, name),
+            colour=IDLE_COLOUR if name == IDLE else colour_of.get(name, OTHER_COLOUR),
+            now=current.get(name, Decimal(0)),
+            before=earlier.get(name),
+            href="" if name == IDLE else view.toggled(**{dimension: name}).href(),
+        )
         for name in {**current, **earlier}
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda move: (-abs(move.moved), move.name))
 
 
@@ -205,9 +209,10 @@ def _cell(row: Row | None, bounds: tuple[Decimal, Decimal] | None, best: Decimal
 
 
 def _bounds(prices: Sequence[Decimal]) -> tuple[Decimal, Decimal] | None:
-    """The tenth and the ninetieth percentile, so that one odd price does not wash out the others."""
+    """Lowest and highest, but for one odd price in twelve at either end, which would wash out the others."""
     ordered = sorted(prices)
-    return (ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]) if ordered else None
+    odd = len(ordered) // 12
+    return (ordered[odd], ordered[-1 - odd]) if ordered else None
 
 
 def _heat(price: Decimal, low: Decimal, high: Decimal) -> Decimal:
@@ -292,7 +297,7 @@ def _move(move: Move, widest: Decimal, whole: Decimal | None) -> Component:
     first = link(name, move.href, title=f"Show only {move.name}") if move.href else html.Span(name)
     if whole is not None:
         look, amount = "swing share", fmt.usd(move.now)
-        last = html.Span(fmt.percent(move.now / whole, 0) if whole else fmt.UNKNOWN, className="delta")
+        last: Component = html.Span(fmt.percent(move.now / whole, 0) if whole else fmt.UNKNOWN, className="delta")
     else:
         look, amount = f"swing {'up' if move.moved > 0 else 'down'}", fmt.usd_change(move.moved)
         last = delta(_change("spend_usd", move.now, move.before, 0), "new")

@@ -84,10 +84,10 @@ def _due(engine: Engine, declared: Iterable[tuple[str, Deployment]], now: dateti
     recent = {Slot(**row) for row in engine.read(running).to_pylist()}
     for tenant, one in declared:
         have = stored.get((tenant, one.name, one.effective_from))
-        hour = one.effective_from
-        if have and have["finals"] and have["finals"] * HOUR == have["through"] + HOUR - hour:
-            hour = have["through"] + HOUR
-        for hour in _hours(hour, min(now, one.effective_to or now)):
+        start = one.effective_from
+        if have and have["finals"] and have["finals"] * HOUR == have["through"] + HOUR - start:
+            start = have["through"] + HOUR
+        for hour in _hours(start, min(now, one.effective_to or now)):
             if hour + HOUR <= now or Slot(tenant, one.name, hour) not in recent:
                 yield Slot(tenant, one.name, hour)
         if have and one.effective_to:  # hours computed before it was known to end

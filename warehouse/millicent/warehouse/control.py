@@ -204,7 +204,7 @@ class Control:
         """Make a key and return it whole; it cannot be shown again.
 
         Raises:
-            ValueError: `scope` is not one of ingest, read, setup.
+            ValueError: `scope` is not one of ingest, read, setup, or there is no such tenant.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope {scope!r} is not one of {', '.join(get_args(Scope))}")
@@ -216,6 +216,7 @@ class Control:
         row = {"id": key_id, "tenant": tenant, "scope": scope, "name": name, "digest": self._digest(key),
                "created_at": now, "expires_at": now + life}  # fmt: skip
         with self._engine.begin() as connection:
+            _require(connection, tenant)
             connection.execute(insert(keys).values(row))
             _record(connection, tenant, actor, "key.create", {"id": key_id, "scope": scope, "name": name})
         return key
@@ -277,7 +278,7 @@ class Control:
         """Add a deployment, or a new period of one: an open period of the same name ends where this one starts.
 
         Raises:
-            ValueError: the period is empty, overlaps another of the same name or starts before the open one that it
+            ValueError: there is no such tenant; the period is empty, overlaps another of the same name or starts before the open one that it
                 would end; or its hours cannot be costed, because a number is neither declared nor in the catalog.
             LookupError: the catalog has no such region.
         """
@@ -292,6 +293,7 @@ class Control:
         settings = _settings(deployment)
         mine = (deployments.c.tenant == tenant) & (deployments.c.name == deployment.name)
         with self._engine.begin() as connection:
+            _require(connection, tenant)
             since, until = deployments.c.effective_from, deployments.c.effective_to
             clash = or_(until > start, until.is_(None) & (since >= start))
             if end is not None:
@@ -361,6 +363,12 @@ def _deployment(row: dict[str, Any]) -> Deployment:
         effective_to=_aware(row["effective_to"]),
         **settings,
     )
+
+
+def _require(connection: Any, tenant: str) -> None:
+    known = connection.execute(select(tenants.c.id).order_by(tenants.c.id)).scalars().all()
+    if tenant not in known:
+        raise ValueError(f"tenant {tenant!r} is unknown: write {', '.join(known)}")
 
 
 def _record(connection: Any, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:

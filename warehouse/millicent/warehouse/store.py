@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from millicent.pricing.book import PriceBook
-from millicent.warehouse import calls, explain, query
+from millicent.warehouse import calls, explain, ledger, query
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
@@ -78,6 +78,10 @@ class Warehouse:
     def freshness(self, tenant: str) -> datetime | None:
         """Instant through which the tenant's calls are complete; None before its first call."""
         return (self.complete_through or datetime.now(UTC)) if self.has_calls(tenant) else None
+
+    def reasons(self) -> list[tuple[str, str, int]]:
+        """(outcome, reason, spans) of every span ever received; see `millicent.warehouse.ledger.reasons`."""
+        return ledger.reasons(self.engine)
 
     def close(self) -> None:
         """Close engine and control plane."""

@@ -15,7 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 from millicent.dashboard import charts, tables
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import STALE, aria, coverage, dot, empty, freshness, kpi, link, meter, pill, spark
-from millicent.dashboard.desk import Desk, Row
+from millicent.dashboard.reader import Reader, Row
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
 from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, api_query, question
 from millicent.warehouse.metrics import DICTIONARY
@@ -90,31 +90,31 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 
 def _headline(warehouse: Warehouse, view: View) -> list[Any]:
     try:
-        desk = Desk.of(warehouse, view)
+        reader = Reader.of(warehouse, view)
     except PermissionError:
         return [empty("forbidden"), "", [], "#", [], no_update]
-    if desk is None:
+    if reader is None:
         return [empty("unconnected"), "", pill("No calls yet"), "#", [], no_update]
-    period = desk.window.period
-    total, before = desk.over(HEADLINE).row(0, named=True), desk.before(HEADLINE)
+    period = reader.window.period
+    total, before = reader.over(HEADLINE).row(0, named=True), reader.before(HEADLINE)
     export = api_query(question(view, period, tables.TEAM_MEASURES, ("team",), "day"), format="csv")
-    rest = [_period_words(desk.window), [freshness(desk.fresh, desk.now)], export]
-    choices = {name: _choices(desk, name) for name in FILTERS}
+    words, pills = _period_words(reader.window), [freshness(reader.fresh, reader.now)]
+    choices = {name: _choices(reader, name) for name in FILTERS}
     if _is_empty(total):
-        waiting = desk.now - desk.fresh > STALE and not view.filters
+        waiting = reader.now - reader.fresh > STALE and not view.filters
         clear = view.unfiltered().href() if view.filters else None
-        return [empty("ingesting" if waiting else "no_rows", clear=clear), *rest, [], choices]
-    rest[1].append(coverage(total))
-    return [None, *rest, _cards(desk, total, before.row(0, named=True) if before is not None else {}), choices]
+        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, export, [], choices]
+    cards = _cards(reader, total, before.row(0, named=True) if before is not None else {})
+    return [None, words, [*pills, coverage(total)], export, cards, choices]
 
 
 def _is_empty(total: Row) -> bool:
     return not total["calls"] and total["spend_usd"] is None
 
 
-def _cards(desk: Desk, total: Row, before: Row) -> list[Component]:
-    window, view = desk.window, desk.view
-    daily = desk.daily(DAILY, since=desk.trend_start)
+def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
+    window, view = reader.window, reader.view
+    daily = reader.daily(DAILY, since=reader.trend_start)
     facts = [f"{_period_words(window)}.", f"Basis: {BASES[view.basis]}."]
     unpriced = total["unpriced_calls"] or 0
     missing = [f"{fmt.count(unpriced)} unpriced calls are not in it."] if unpriced else []
@@ -130,7 +130,7 @@ def _cards(desk: Desk, total: Row, before: Row) -> list[Component]:
             fmt.value_text(total[name], measure.unit),
             change=fmt.change(total[name], was, unit=measure.unit, better=measure.better),
             beside=beside or "",
-            trend=spark(desk.trend(daily, top, bottom)),
+            trend=spark(reader.trend(daily, top, bottom)),
             exact=_exact(total[name], measure.unit),
             **more,
         )
@@ -181,15 +181,15 @@ def _split(total: Row, view: View) -> Component | None:
 
 def _chart(warehouse: Warehouse, view: View) -> list[Any]:
     try:
-        desk = Desk.of(warehouse, view)
+        reader = Reader.of(warehouse, view)
     except PermissionError:
-        desk = None
-    if desk is None:
+        reader = None
+    if reader is None:
         return [NOTHING, [], ""]
-    window, dimension = desk.window, DIMENSION[view.cut]
-    frame = desk.daily(("spend_usd", "idle_cost_usd", "total_tokens"), dimension)
-    totals = desk.daily(("spend_usd", "total_tokens"), since=window.prior.start if window.prior else None)
-    colour_of = {} if view.cut == "cost" else desk.colours(dimension)
+    window, dimension = reader.window, DIMENSION[view.cut]
+    frame = reader.daily(("spend_usd", "idle_cost_usd", "total_tokens"), dimension)
+    totals = reader.daily(("spend_usd", "total_tokens"), since=window.prior.start if window.prior else None)
+    colour_of = {} if view.cut == "cost" else reader.colours(dimension)
     layers = charts.series(frame, dimension, window.days, colour_of, idle=view.basis == "effective")
     if not layers:
         return [NOTHING, [], ""]
@@ -220,22 +220,22 @@ def _legend(layers: Sequence[charts.Series], view: View, dimension: str, *, comp
 
 def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
     try:
-        desk = Desk.of(warehouse, view)
+        reader = Reader.of(warehouse, view)
     except PermissionError:
-        desk = None
-    if desk is None:
+        reader = None
+    if reader is None:
         return NO_BREAKDOWN
-    total, totals_before = desk.over(tables.TEAM_MEASURES).row(0, named=True), desk.before(tables.TEAM_MEASURES)
+    total, totals_before = reader.over(tables.TEAM_MEASURES).row(0, named=True), reader.before(tables.TEAM_MEASURES)
     if _is_empty(total):
         return NO_BREAKDOWN
     before = totals_before.row(0, named=True) if totals_before is not None else None
-    teams, teams_before = desk.over(tables.TEAM_MEASURES, "team"), desk.before(tables.TEAM_MEASURES, "team")
-    models, models_before = desk.over(("spend_usd",), "model"), desk.before(("spend_usd",), "model")
-    colour_of = {name: desk.colours(name) for name in ("team", "model")}
+    teams, teams_before = reader.over(tables.TEAM_MEASURES, "team"), reader.before(tables.TEAM_MEASURES, "team")
+    models, models_before = reader.over(("spend_usd",), "model"), reader.before(("spend_usd",), "model")
+    colour_of = {name: reader.colours(name) for name in ("team", "model")}
     groups = [
-        (title, tables.moves(now, was, name, colour_of[name], lambda value, name=name: view.toggled(**{name: value}).href()))  # type: ignore[misc]
-        for title, name, now, was in (("By team", "team", teams, teams_before), ("By model", "model", models, models_before))
-    ]  # fmt: skip
+        ("By team", tables.moves(teams, teams_before, "team", colour_of["team"], view)),
+        ("By model", tables.moves(models, models_before, "model", colour_of["model"], view)),
+    ]
     compared = before is not None and before["spend_usd"] is not None and total["spend_usd"] is not None
     changes = tables.changes(
         [(title, found[:MOVES]) for title, found in groups],
@@ -247,10 +247,10 @@ def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
     return [
         "What changed" if compared else "Where it went",
         changes,
-        _moved_words(total, before, desk.window) if compared and before else "largest first",
-        tables.heat(desk.over(HEAT, "model", "accelerator", "billing"), view),
+        _moved_words(total, before, reader.window) if compared and before else "largest first",
+        tables.heat(reader.over(HEAT, "model", "accelerator", "billing"), view),
         f"input + output · {basis} · green ring = cheapest home",
-        tables.teams(teams, teams_before, total, before, _trends(desk), colour_of["team"], view, len(desk.window.days)),
+        tables.teams(teams, teams_before, total, before, _trends(reader), colour_of["team"], view, len(reader.window.days)),
         "click a row to filter" + (f" · {fmt.count(unpriced)} unpriced calls not in spend" if unpriced else ""),
     ]
 
@@ -260,10 +260,10 @@ def _moved_words(total: Row, before: Row, window: Window) -> Any:
     return [html.B(fmt.usd_change(total["spend_usd"] - before["spend_usd"])), f" against {against}"]
 
 
-def _trends(desk: Desk) -> dict[str | None, Sequence[Any]]:
+def _trends(reader: Reader) -> dict[str | None, Sequence[Any]]:
     """Daily spend by team, smoothed like the cards."""
-    frame = desk.daily(("spend_usd",), "team", since=desk.trend_start)
-    return {names[0]: desk.trend(rows, "spend_usd") for names, rows in frame.partition_by("team", as_dict=True).items()}
+    frame = reader.daily(("spend_usd",), "team", since=reader.trend_start)
+    return {names[0]: reader.trend(rows, "spend_usd") for names, rows in frame.partition_by("team", as_dict=True).items()}
 
 
 def _period_words(window: Window) -> str:
@@ -273,8 +273,8 @@ def _period_words(window: Window) -> str:
     return words
 
 
-def _choices(desk: Desk, dimension: str) -> list[dict[str, str]]:
+def _choices(reader: Reader, dimension: str) -> list[dict[str, str]]:
     """What can be chosen: what occurs in the period, most spend first."""
-    names = desk.warehouse.values(desk.tenant, dimension, desk.window.period)
+    names = reader.warehouse.values(reader.tenant, dimension, reader.window.period)
     labels = [(name or "", charts.label(dimension, name)) for name in names]
     return [{"value": value, "label": label, "search": f"{value} {label}"} for value, label in labels]

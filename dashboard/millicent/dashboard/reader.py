@@ -1,4 +1,4 @@
-"""Who asks about which view, at one moment: what every page's callbacks start from.
+"""Who reads which view, at one moment: what every page's callbacks start from.
 
 The tenant comes from the request alone, never from what a callback was sent; each callback is an open API.
 """
@@ -28,7 +28,7 @@ SMOOTHING: Final = timedelta(days=6)
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Reader:
     """`fresh`: instant through which calls are complete; `now`: the clock. Both UTC."""
 
     warehouse: Warehouse
@@ -39,8 +39,8 @@ class Desk:
     now: datetime
 
     @staticmethod
-    def of(warehouse: Warehouse, view: View) -> Desk | None:
-        """The desk of the request being served; None before the tenant's first call.
+    def of(warehouse: Warehouse, view: View) -> Reader | None:
+        """The reader of the request being served; None before the tenant's first call.
 
         Raises:
             PermissionError: nobody is asking, or somebody who may not.
@@ -50,7 +50,9 @@ class Desk:
         except LookupError as error:
             raise PermissionError("this view is asked for outside an authenticated request") from error
         fresh, now = warehouse.freshness(tenant), datetime.now(UTC)
-        return fresh and Desk(warehouse, tenant, view, Window.of(view, min(fresh, now)), fresh, now)
+        if fresh is None:
+            return None
+        return Reader(warehouse, tenant, view, Window.of(view, min(fresh, now)), fresh, now)
 
     def over(self, measures: Names, *by: str) -> pl.DataFrame:
         """Measures over the period, by dimensions."""

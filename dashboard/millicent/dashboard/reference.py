@@ -1,0 +1,409 @@
+"""The reference pages, written from the code: `python -m millicent.dashboard.reference docs/reference`.
+
+Every page is a function without arguments that returns Markdown, the same text every time. Tests compare the pages
+with the committed ones and ask that nothing in them is without words.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tempfile
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import typer
+from fastapi import FastAPI
+from prometheus_client.core import Metric
+from starlette.routing import Route
+
+from millicent.collector import receiver
+from millicent.collector import telemetry as receiver_telemetry
+from millicent.collector.dialects import ATTRIBUTION, CALL_OPERATIONS, DIALECTS
+from millicent.collector.loader import Loader
+from millicent.collector.spool import SpoolReader
+from millicent.dashboard import access
+from millicent.dashboard import telemetry as platform_telemetry
+from millicent.dashboard.api import mount_api
+from millicent.dashboard.cli import app as commands
+from millicent.dashboard.settings import FILE, Settings, default_data
+from millicent.warehouse import record
+from millicent.warehouse.control import PROFILES, Deployment
+from millicent.warehouse.explain import Line
+from millicent.warehouse.ledger import OUTCOMES
+from millicent.warehouse.metrics import DICTIONARY, Measure
+from millicent.warehouse.query import COST_TYPE, MAX_ROWS, OF_DEPLOYMENTS, Basis, Grain
+from millicent.warehouse.store import Warehouse
+
+SOURCES: Final = Path(__file__).parents[3]
+ATTRIBUTES: Final = "sdk/millicent/sdk/attributes.py"
+"""Read as text: the platform imports nothing of the SDK."""
+
+
+def write(directory: Path) -> None:
+    """Write every page into `directory`, which is created if missing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (directory / name).write_text(page(), encoding="utf-8")
+
+
+# ---- the command line
+
+
+def walk(group: Any = None, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that can be run: its words, such as ("keys", "create"), and what typer knows of it."""
+    whole: Any = group or typer.main.get_command(commands)
+    for name, command in whole.commands.items():
+        if hasattr(command, "commands"):
+            yield from walk(command, *above, name)
+        else:
+            yield (*above, name), command
+
+
+def cli() -> str:
+    """Every command with its arguments and options."""
+    sections = []
+    for words, command in walk():
+        own = [given for given in command.params if given.name != "help"]
+        usage = " ".join(("millicent", *words, *(_placeholder(a) for a in own if a.param_type_name == "argument")))
+        rows = [(_spelling(given), _kind(given), _default(given), given.help) for given in own]
+        options = " [OPTIONS]" if any(given.param_type_name == "option" for given in own) else ""
+        sections += [f"## millicent {' '.join(words)}", command.help, f"```text\n{usage}{options}\n```"]
+        sections += [_table(("name", "type", "default", "meaning"), rows)] if rows else []
+    return _page("Commands", "Every command, as `millicent COMMAND --help` prints it.", *sections)
+
+
+def _placeholder(given: Any) -> str:
+    return f"{given.name.upper()}{'...' if given.nargs != 1 else ''}"
+
+
+def _spelling(given: Any) -> str:
+    names = [given.name.upper()] if given.param_type_name == "argument" else [*given.opts, *given.secondary_opts]
+    return ", ".join(map(_code, names))
+
+
+def _kind(given: Any) -> str:
+    told = given.type_descriptor.annotation
+    choices = get_args(told)
+    if getattr(given, "is_flag", False):
+        return "flag"
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return " or ".join(map(_code, choices))
+    if told == list[str]:
+        return "text, repeatable"
+    return {str: "text", int: "integer", Path: "path"}.get(told, getattr(told, "__name__", str(told)))
+
+
+def _default(given: Any) -> str:
+    if given.required:
+        return "required"
+    told = [_code(given.default)] if given.default not in (None, False) else []
+    told += [_code(given.show_default)] if isinstance(given.show_default, str) else []
+    return " or ".join([*told, *([f"from {_code(given.envvar)}"] if given.envvar else [])])
+
+
+# ---- HTTP
+
+
+def described() -> FastAPI:
+    """The API's routes on their own, to be described, not to be asked."""
+    nothing: Any = None
+    server = FastAPI(title="Millicent", docs_url=None, redoc_url=None, openapi_url=None)
+    mount_api(server, nothing, nothing, nothing, nothing)
+    return server
+
+
+CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd")
+ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
+    "/api/v1/query": {
+        "": ("rows", "meta"),
+        "rows": ("`time` where a grain is asked", "the dimensions", "the measures"),
+        "meta": ("start", "end", "basis", "currency", "source", "elapsed_ms", "measures"),
+    },
+    "/api/v1/calls": {"": ("calls", "next"), "calls": CALL},
+    "/api/v1/calls/{trace_id}/{span_id}": {"": CALL},
+    "/api/v1/explain/{trace_id}/{span_id}": {
+        "": ("call", "lines"),
+        "call": ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry"),
+        "lines": [field.name for field in fields(Line)],
+    },
+    "/api/v1/balance": {"": ("received", *OUTCOMES, "in_spool")},
+    "/api/v1/metrics-dictionary": {
+        "": ("measures", "dimensions"),
+        "measures": [field.name for field in fields(Measure)],
+    },
+    "/api/v1/deployments": {"": ("deployments",), "deployments": [field.name for field in fields(Deployment)]},
+}
+"""Keys of the JSON that a path answers with: of the whole (""), then of what stands under a key of it."""
+
+
+def api() -> str:
+    """Every route with its parameters and answer, and who may use it."""
+    server = described()
+    sections = []
+    for path, methods in server.openapi()["paths"].items():
+        for method, told in methods.items():
+            rows = [
+                (_code(given["name"]), given["in"], _shape(given), given.get("description"))
+                for given in told.get("parameters", ())
+            ]
+            sections += [f"## {method.upper()} {path}", f"{told['summary']}."]
+            sections += [_table(("parameter", "in", "type", "meaning"), rows)] if rows else []
+            sections.append("\n\n".join(_answer(ANSWERS[path])))
+    beside = [
+        (_code(f"GET {route.path}"), access.policy(route.path))
+        for route in server.routes
+        if isinstance(route, Route) and not getattr(route, "include_in_schema", True) and "{" not in route.path
+    ]
+    return _page(
+        "HTTP API",
+        "On the dashboard's port. `Authorization: Bearer` with a read key. Decimals are strings, ids lower-case hex, "
+        "instants ISO 8601 in UTC. The same as OpenAPI 3.1: `/api/v1/openapi.json`.",
+        *sections,
+        "## Errors",
+        "RFC 9457 problems (`application/problem+json`) with `type`, `title`, `status` and `detail`: 400 for what "
+        "cannot be asked, 401 without a key, 403 for a key of another kind, 404 for what is not there, 503 when "
+        "the database fails.",
+        "## Beside the API",
+        _table(("address", "policy"), beside),
+        "## Policies of the dashboard's port",
+        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token. A line holds for "
+        "its address and all below it; `/` for itself alone. The process does not start with a route that no line "
+        "covers.",
+        _table(("address", "policy"), [(_code(path), policy) for path, policy in access.POLICIES]),
+        "## The OTLP port",
+        "`ingest` asks for an ingest key, `read` for a read key. `/v1/traces` takes `application/x-protobuf`, plain or "
+        "gzip; `/v1/metrics` and `/v1/logs` are answered with a partial success that rejects everything.",
+        _table(("address", "policy"), [(_code(f"{r.method} {r.path}"), r.policy) for r in receiver.ROUTES]),
+    )
+
+
+def _answer(keys: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    for under, names in keys.items():
+        head = f"`{under}` holds" if under else "Answers with"
+        yield f"{head} {', '.join(name if ' ' in name else _code(name) for name in names)}."
+
+
+def _shape(given: Mapping[str, Any]) -> str:
+    schema = given["schema"]
+    types = [part for part in schema.get("anyOf", (schema,)) if part.get("type") != "null"]
+    told = "".join(_type_of(part) for part in types)
+    if given["required"]:
+        return f"{told}, required"
+    return f"{told}, default {_code(schema['default'])}" if schema.get("default") is not None else told
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    choices = schema.get("enum") or [schema["const"]] if "enum" in schema or "const" in schema else []
+    if choices:
+        return " or ".join(map(_code, choices))
+    return "list of text" if schema["type"] == "array" else {"string": "text"}.get(schema["type"], schema["type"])
+
+
+# ---- the record and its measures
+
+
+def measures() -> str:
+    """The metrics dictionary, and what it can be asked by."""
+    rows = [
+        (_code(m.name), m.label, m.unit.replace("_", " "), m.formula, _by(m), m.better, m.words)
+        for m in DICTIONARY.values()
+    ]
+    by = [
+        ("dimensions, kept by the hour", ", ".join(map(_code, (*record.DIMENSIONS, COST_TYPE)))),
+        ("details, read from single calls", ", ".join(map(_code, record.DETAILS))),
+        ("grains", ", ".join(map(_code, get_args(Grain)))),
+        ("bases", ", ".join(map(_code, get_args(Basis)))),
+    ]
+    return _page(
+        "Metrics dictionary",
+        "Every measure, as API, dashboard and command line show it. A ratio is sum ÷ sum. `better` is the direction of "
+        f"good news. An answer has at most {MAX_ROWS:,} rows.",
+        _table(("measure", "label", "unit", "formula", "asked by", "better", "meaning"), rows),
+        "## What they are asked by",
+        f"Measures of deployments are asked by {', '.join(map(_code, OF_DEPLOYMENTS))} and `{COST_TYPE}` alone. "
+        f"Capacity that no call used reads `{record.IDLE}` in every dimension that only a caller has.",
+        _table(("what", "names"), by),
+    )
+
+
+def _by(measure: Measure) -> str:
+    return "deployments" if measure.of_deployments else "anything"
+
+
+def columns() -> str:
+    """The record, column by column."""
+    rows = [(_code(c.name), _code(c.type), c.role, c.meaning) for c in record.CALLS]
+    return _page(
+        "Columns of a call",
+        "One row per physical LLM call. Types are Arrow's. NULL is unknown, 0 is none. `identity` finds a call; a "
+        "`dimension` has few values and is kept in the hourly rollup; a `detail` has many and is read from the calls; "
+        "`tokens` and `money` are summed; `fact` is anything else.",
+        _table(("column", "type", "role", "meaning"), rows),
+    )
+
+
+def dialects() -> str:
+    """Where each column is read from."""
+    claims = [(_code(d.id), _code(d.rule), _code(d.claims), _listed(d.absent_is_zero)) for d in DIALECTS]
+    sections = []
+    for title, what in (("Usage", "usage"), ("Facts", "facts")):
+        tables: dict[str, list[str]] = {}
+        for dialect in DIALECTS:
+            tables.setdefault(_keys(getattr(dialect, what)), []).append(dialect.id)
+        for text, ids in tables.items():
+            sections += [f"## {title}", f"In {_listed(ids)}.", text]
+    return _page(
+        "Dialects",
+        "A span is read by the first dialect that claims it. Of several attributes the first one present wins; two "
+        "spellings of one counter are never added.",
+        _table(("dialect", "rule stored with the call", "claims", "absent counts as 0"), claims),
+        "An absent counter is 0 where the dialect is known to leave it out when it is 0; any other absent counter is "
+        "unknown. `ttft_s` is stored as `ttft_ms`; `endpoint_port` only helps to find the deployment.",
+        *sections,
+        "## Attribution",
+        "Blank says nothing. `resource:` is an attribute of the resource. `millicent.label.NAME` becomes `labels`.",
+        _keys(ATTRIBUTION),
+        "## Operations that are calls",
+        "Any other operation is a roll-up, a tool or a look-up, and is counted as `not_a_call`.",
+        _table(("operation on the span", "stored as"), [(_code(k), _code(v)) for k, v in CALL_OPERATIONS.items()]),
+    )
+
+
+def _keys(table: Mapping[str, Sequence[str]]) -> str:
+    return _table(("column", "attributes, first one present wins"), [(_code(c), _listed(k)) for c, k in table.items()])
+
+
+# ---- running it
+
+
+def settings() -> str:
+    """Every setting of the platform."""
+    prefix = Settings.model_config["env_prefix"]
+    rows = [
+        (_code(name), _code(f"{prefix}{name}".upper()), _setting_default(told.default), told.description)
+        for name, told in Settings.model_fields.items()
+    ]
+    kinds = [
+        (_code(kind), ", ".join(_code(f.name) for f in fields(made) if f.name != "kind"))
+        for kind, made in PROFILES.items()
+    ]
+    return _page(
+        "Settings",
+        f"`{FILE}` in the working directory, then the environment, then flags; the last one that speaks wins. A name "
+        "in the file that is no setting is an error. `millicent doctor` prints each value and where it came from.",
+        _table(("setting", "environment", "default", "meaning"), rows),
+        "## How the hours of a deployment are paid",
+        "Settings of `millicent deployments declare --profile`, by `kind`.",
+        _table(("kind", "settings"), kinds),
+    )
+
+
+def _setting_default(value: object) -> str:
+    if type(value).__name__ == "PydanticUndefinedType":
+        return (default_data.__doc__ or "").partition(": ")[2].rstrip(".")
+    return _code(str(value).lower() if isinstance(value, bool) else value)
+
+
+def telemetry() -> str:
+    """The metrics of both processes."""
+    mine = [
+        (_code(_exposed(m)), m.type, _listed(getattr(m, "_labelnames", ())), f"{m.documentation}.")
+        for m in platform_metrics()
+    ]
+    theirs = [(_code(m.name), m.kind, _listed(m.labels), f"{m.help}.") for m in receiver_telemetry.METRICS]
+    header = ("metric", "type", "labels", "meaning")
+    return _page(
+        "Telemetry",
+        "Prometheus text at `/metrics` of each port, with a read key.",
+        "## The OTLP port",
+        _table(header, theirs),
+        "## The dashboard's port",
+        _table(header, mine),
+    )
+
+
+def platform_metrics() -> list[Metric]:
+    """What the platform's process tells about an installation that has just begun."""
+    with tempfile.TemporaryDirectory() as scratch:
+        warehouse, spool = Warehouse.embedded(Path(scratch)), SpoolReader(Path(scratch) / "spool")
+        try:
+            return list(platform_telemetry.Telemetry(warehouse, spool, Loader(warehouse, spool)).collect())
+        finally:
+            warehouse.close()
+
+
+def _exposed(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def attributes() -> str:
+    """Every attribute that the SDK writes."""
+    sections = []
+    for title, rows in written(SOURCES / ATTRIBUTES).items():
+        sections += [f"## {title}", _table(("attribute", "meaning"), [(_code(key), said) for key, said in rows])]
+    return _page(
+        "Attributes",
+        "What the SDK writes on its spans, whose instrumentation scope is `millicent.sdk`. OpenTelemetry's own names "
+        "where it has one, `millicent.*` where not.",
+        *sections,
+    )
+
+
+def written(source: Path) -> dict[str, list[tuple[str, str]]]:
+    """Constants of a module with the comment behind each, by the comment above them; those under none are left out."""
+    text = source.read_text(encoding="utf-8")
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {token.start: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    beside = {line: comment for (line, column), comment in comments.items() if column}
+    above = {line: comment for (line, column), comment in comments.items() if not column}
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for node in ast.parse(text).body:
+        heading = max((line for line in above if line < node.lineno), default=0)
+        if heading and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            sections.setdefault(above[heading], []).append((str(node.value.value), beside.get(node.lineno, "")))
+    return sections
+
+
+# ---- Markdown
+
+
+def _page(title: str, about: str, *sections: str) -> str:
+    note = "<!-- Written by `make docs`. Change the code it is read from instead. -->"
+    return "\n\n".join((f"# {title}", note, about, *sections)) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def _code(value: object) -> str:
+    return f"`{value}`"
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(_code, names))
+
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "api.md": api,
+    "attributes.md": attributes,
+    "cli.md": cli,
+    "columns.md": columns,
+    "dialects.md": dialects,
+    "metrics-dictionary.md": measures,
+    "settings.md": settings,
+    "telemetry.md": telemetry,
+}
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""Real OTLP requests in a line, and the pipeline with what it looks things up in."""
+
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+
+from millicent.collector import pipeline
+from millicent.pricing.book import PriceBook
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NOW_NS = int(NOW.timestamp()) * 10**9
+CHAT = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.response.model": "gpt-4o-2024-08-06",
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 100,
+}
+_numbers = count(1)
+
+
+def pairs(attributes):
+    kinds = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
+    return [
+        KeyValue(key=key, value=AnyValue(**{kinds[type(it)]: it})) for key, it in attributes.items() if it is not None
+    ]
+
+
+def span(attributes=(), *, span_id=None, started_ns=NOW_NS, lasted_ms=500, error=False, **fields):
+    """A chat call of its own with `attributes` added; None takes one away."""
+    number = next(_numbers)
+    fields.setdefault("end_time_unix_nano", started_ns + lasted_ms * 10**6)
+    fields.setdefault("trace_id", number.to_bytes(16, "big"))
+    return Span(
+        span_id=number.to_bytes(8, "big") if span_id is None else span_id,
+        start_time_unix_nano=started_ns,
+        attributes=pairs(CHAT | dict(attributes)),
+        status=Status(code=2) if error else None,
+        **fields,
+    )
+
+
+def request(*spans, scope="millicent.sdk", resource=()):
+    """One export of `spans` as bytes."""
+    scoped = ScopeSpans(scope=InstrumentationScope(name=scope, version="1.2"), spans=spans)
+    group = ResourceSpans(resource=Resource(attributes=pairs(dict(resource))), scope_spans=[scoped])
+    return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
+
+
+def run(*bodies, deployments=(), seen=None, tenant="acme", received_at=NOW):
+    """The pipeline over `bodies` with the bundled price book; `seen` is what is stored already, by span id."""
+
+    def stored(keys):
+        return keys["span_id"].is_in(list(seen or ()))
+
+    context = pipeline.Context(PriceBook.bundled(), [("acme", one) for one in deployments], stored)
+    return pipeline.run([pipeline.Incoming(body, tenant, "key-1", received_at) for body in bodies], context)
+
+
+def left(batch):
+    """(outcome, reason) of every span that left, sorted."""
+    return sorted(row for frame in batch.left for row in frame.select("outcome", "reason").iter_rows())
+
+
+@pytest.fixture(scope="session")
+def otlp():
+    """Building requests and taking them through the pipeline."""
+    return SimpleNamespace(span=span, request=request, run=run, left=left, NOW=NOW, NOW_NS=NOW_NS, CHAT=CHAT)
+
+
+@pytest.fixture(scope="session")
+def captures():
+    """The folder of OTLP requests as real instrumentations sent them."""
+    return Path(__file__).parent.parent / "fixtures" / "otlp"
+
+
+@pytest.fixture(scope="session")
+def stored_rows():
+    """Rows of the record, comparable whatever their order."""
+
+    def rows(frame: pl.DataFrame):
+        return sorted(frame.to_dicts(), key=lambda row: (row["trace_id"], row["span_id"]))
+
+    return rows

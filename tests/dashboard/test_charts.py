@@ -1,0 +1,134 @@
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import plotly.graph_objects as go
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millicent.dashboard import charts
+from millicent.dashboard.state import View, Window
+from millicent.warehouse.record import IDLE
+
+NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
+SCHEMA = {
+    "time": pl.Datetime("us", "UTC"), "team": pl.String, "spend_usd": pl.Decimal(38, 24),
+    "idle_cost_usd": pl.Decimal(38, 24), "total_tokens": pl.Int64,
+}  # fmt: skip
+HOSTILE = "<a href='javascript:alert(1)'>%{y}</a>"
+team_names = st.one_of(st.none(), st.sampled_from([*(f"team-{n}" for n in range(12)), HOSTILE]))
+money = st.one_of(st.none(), st.decimals(min_value=0, max_value=10**6, places=6))
+
+
+@st.composite
+def facts(draw):
+    """What a query by day and team answers, idle included, on a 7-day window."""
+    days = Window.of(View(range="7d"), NOW).days
+    keys = draw(st.lists(st.tuples(st.sampled_from(days), team_names), max_size=40, unique=True))
+    rows = [(day, team, draw(money), None, draw(st.integers(0, 10**12))) for day, team in keys]
+    rows += [(day, IDLE, cost, cost, None) for day in days if (cost := draw(money)) is not None]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def total(frame):
+    return sum((value for value in frame["spend_usd"].to_list() if value is not None), Decimal(0))
+
+
+@given(facts())
+def test_the_layers_add_up_to_the_spend(frame):
+    window = Window.of(View(range="7d"), NOW)
+    layers = charts.series(frame, "team", window.days, {}, idle=True)
+    drawn = sum((value for layer in layers for value in layer.spend_usd if value is not None), Decimal(0))
+    assert drawn == total(frame)
+
+
+@given(facts())
+def test_at_most_eight_colours_then_other_and_idle_last(frame):
+    layers = charts.series(frame, "team", Window.of(View(range="7d"), NOW).days, {}, idle=True)
+    kinds = [layer.kind for layer in layers]
+    assert len([kind for kind in kinds if kind != "idle"]) <= charts.MOST
+    assert kinds == sorted(kinds, key=["entity", "other", "idle"].index)
+
+
+@given(facts(), st.sampled_from(["usd", "mtok"]), st.sampled_from(["7d", "4w", "12w", "mtd"]), st.booleans())
+def test_any_answer_makes_a_figure_that_plotly_accepts(frame, scale, range_, parts):
+    window = Window.of(View(range=range_), NOW)
+    layers = charts.series(frame, "team", window.days, {}, idle=True)
+    totals = frame.group_by("time").agg(pl.col("spend_usd", "total_tokens").sum())
+    figure = charts.spend_figure(layers, totals, window, scale, parts=parts, href=lambda _: "?team=x")
+    go.Figure(figure)
+    assert json.loads(json.dumps(figure)) == figure
+    assert "<a" not in "".join(trace.get("hovertemplate", "") + trace["name"] for trace in figure["data"])
+
+
+def test_hostile_names_are_text_in_labels_and_hover():
+    frame = pl.DataFrame([(Window.of(View(), NOW).days[0], HOSTILE, Decimal(1), None, 10)], schema=SCHEMA, orient="row")
+    window = Window.of(View(), NOW)
+    layers = charts.series(frame, "team", window.days, {}, idle=True)
+    bar = charts.spend_figure(layers, frame, window, "usd", parts=False, href=lambda _: None)["data"][0]
+    assert "<a" not in bar["name"] + bar["hovertemplate"]
+    assert bar["hovertemplate"].count("%{") == 1
+
+
+def test_cost_per_million_tokens_is_sum_over_sum():
+    day = Window.of(View(), NOW).days[0]
+    rows = [(day, "a", Decimal(3), None, 1_000_000), (day, "b", Decimal(1), None, 3_000_000)]
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    window = Window.of(View(), NOW)
+    totals = pl.DataFrame([(day, None, Decimal(4), None, 4_000_000)], schema=SCHEMA, orient="row")
+    layers = charts.series(frame, "team", window.days, {}, idle=True)
+    figure = charts.spend_figure(layers, totals, window, "mtok", parts=False, href=lambda _: None)
+    first = {trace["meta"]["label"]: trace["y"][0] for trace in figure["data"] if "meta" in trace}
+    assert first == {"a": 3.0, "b": pytest.approx(1 / 3), "Total": 1.0}
+
+
+def test_unknown_is_a_gap_and_never_a_zero():
+    day = Window.of(View(), NOW).days[0]
+    frame = pl.DataFrame([(day, "a", None, None, 10)], schema=SCHEMA, orient="row")
+    (layer,) = charts.series(frame, "team", Window.of(View(), NOW).days, {}, idle=True)
+    assert set(layer.spend_usd) == {None}
+
+
+def test_today_is_lighter_and_the_prior_day_is_marked():
+    window = Window.of(View(range="7d"), NOW)
+    days = [window.prior.start + timedelta(days=n) for n in range(14)]
+    rows = [(day, "a", Decimal(n + 1), None, 10) for n, day in enumerate(days)]
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    layers = charts.series(frame, "team", window.days, {}, idle=True)
+    bar, prior, total_ = charts.spend_figure(layers, frame, window, "usd", parts=False, href=lambda _: None)["data"]
+    assert bar["marker"]["opacity"][-1] < 1
+    assert set(bar["marker"]["opacity"][:-1]) == {1}
+    assert prior["y"][::3] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert total_["customdata"][0].startswith("$8.00")
+
+
+names = st.lists(st.text(min_size=1), min_size=1, max_size=20, unique=True)
+
+
+@given(names)
+def test_the_first_eight_have_eight_colours(ranked):
+    given_ = list(charts.colours(ranked).values())[: charts.MOST]
+    assert len(set(given_)) == len(given_)
+
+
+@given(names)
+def test_the_first_name_keeps_its_colour_whoever_follows(ranked):
+    assert charts.colours(ranked)[ranked[0]] == charts.colours(ranked[:1])[ranked[0]]
+
+
+@given(st.decimals(min_value=Decimal("1e-9"), max_value=Decimal("1e9"), places=9))
+def test_ticks_are_round_few_and_reach_most_of_the_axis(top):
+    ticks = charts.nice_ticks(top)
+    assert ticks[0] == 0
+    assert len(ticks) <= 6
+    assert ticks[-1] <= top < ticks[-1] + ticks[1] if len(ticks) > 1 else True
+
+
+def test_smoothing_takes_the_weekly_rhythm_out():
+    week = [Decimal(n) for n in (5, 5, 5, 5, 5, 1, 1)]
+    assert set(charts.smoothed(week * 3)[6:]) == {Decimal(27) / 7}
+    assert charts.smoothed([None, Decimal(2)]) == [None, Decimal(2)]
+    assert charts.smoothed([Decimal(6)], [3]) == [Decimal(2)]
+    assert charts.smoothed([Decimal(6)], [None]) == [None]

@@ -1,0 +1,114 @@
+"""A real ledger in a directory of its own, and short ways to put calls and deployments into it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from millicent.warehouse import capacity, ledger, query, record
+from millicent.warehouse.control import Control, Deployment, tenants
+from millicent.warehouse.embedded import Embedded
+from millicent.warehouse.query import Period, Query
+
+TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SCHEMA = pl.DataFrame(pl.from_arrow(record.SCHEMA.remove(1).empty_table())).schema | {"trace_id": pl.Binary}
+NOTHING = {name: None for name in SCHEMA}
+OUTCOME = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
+           "spans": pl.Int64}  # fmt: skip
+
+_spans = itertools.count(1)
+
+
+def call(**told) -> dict:
+    """One call as the pipeline hands it over; what is not told is unknown."""
+    at = told.get("started_at", TEN)
+    span = next(_spans)
+    return {
+        **NOTHING, "tenant": "acme", "trace_id": span.to_bytes(16), "span_id": span, "received_at": at,
+        "started_at": at, "billing": "api", "status": "ok", "dialect": "millicent", "usage_source": "reported",
+        "counted": True, "price_status": "priced", **told,
+    }  # fmt: skip
+
+
+def frame(calls: list[dict]) -> pl.DataFrame:
+    return pl.DataFrame([{name: one[name] for name in record.SCHEMA.names} for one in calls], schema={
+        name: SCHEMA[name] for name in record.SCHEMA.names
+    })  # fmt: skip
+
+
+def batch(calls: list[dict], outcomes: list[tuple] = (), quarantine: pl.DataFrame | None = None) -> ledger.Batch:
+    told = pl.DataFrame(list(outcomes), schema=OUTCOME, orient="row")
+    return ledger.Batch(frame(calls), told, quarantine if quarantine is not None else pl.DataFrame())
+
+
+class Facts:
+    """One warehouse directory: `engine` and `control`, and what tests do with them over and over."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.engine = Embedded(directory, threads=2, memory_limit="256MB")
+        self.control = Control(directory)
+        self.batches = 0
+        with self.control._engine.begin() as connection:  # nothing makes tenants yet, but everything keeps them apart
+            connection.execute(tenants.insert(), [{"id": name, "name": name} for name in ("acme", "rival")])
+
+    def store(self, *calls: dict) -> None:
+        """Commit `calls` as one batch."""
+        self.batches += 1
+        ledger.commit(self.engine, batch(list(calls)), "otlp", (0, self.batches))
+
+    def declare(self, name: str, since: datetime, tenant: str = "acme", **told) -> Deployment:
+        """Declare two rented H100 at 2 USD an hour each, or whatever `told` says instead."""
+        settings = {
+            "model": "qwen3-8b", "accelerator": "nvidia-h100-sxm", "accelerator_count": 2,
+            "profile": {"kind": "rented", "usd_per_hour": "2"}, "effective_from": since,
+        }  # fmt: skip
+        deployment = Deployment(name=name, **{**settings, **told})
+        self.control.declare(deployment, tenant)
+        return deployment
+
+    def refresh(self, now: datetime) -> int:
+        return capacity.refresh(self.engine, self.control, now)
+
+    def ask(self, *measures: str, start: datetime = TEN, end: datetime = TEN + HOUR, tenant: str = "acme", **told):
+        """Rows of the answer, as dictionaries."""
+        question = Query(measures=measures, period=Period(start, end), **told)
+        return query.run(self.engine, tenant, question).frame.to_dicts()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.control.close()
+
+
+@pytest.fixture
+def facts(tmp_path) -> Iterator[Facts]:
+    opened = Facts(tmp_path / "data")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared_facts(tmp_path_factory) -> Iterator[Facts]:
+    """For properties: one directory, and a tenant of its own for every example."""
+    opened = Facts(tmp_path_factory.mktemp("shared") / "data")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def a_call() -> Callable[..., dict]:
+    return call
+
+
+@pytest.fixture(scope="session")
+def as_batch() -> Callable[..., ledger.Batch]:
+    return batch
+
+
+@pytest.fixture(scope="session")
+def as_frame() -> Callable[..., pl.DataFrame]:
+    return frame
