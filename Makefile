@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed
 PLOTLY := 4.1.1
 VENDOR := dashboard/millicent/dashboard/assets/vendor
 BUNDLE := $(VENDOR)/plotly-cartesian.min.js
+INTER := 5.3.0
+FONT := $(VENDOR)/inter.woff2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint format bench docs lock assets browser clean
@@ -33,13 +35,19 @@ $(INSTALLED): locks/dev.txt pyproject.toml sdk/pyproject.toml
 	fi
 	@touch $@
 
-assets: $(BUNDLE)  ## fetch the small chart bundle from npm (optional: pages work without it, first load is larger)
+assets: $(BUNDLE) $(FONT)  ## fetch the small chart bundle and the font from npm (optional: pages work without them)
 
 $(BUNDLE):
 	@mkdir -p $(VENDOR)
 	@if command -v npm >/dev/null && tar=$$(cd $(VENDOR) && npm pack --silent plotly.js-cartesian-dist-min@$(PLOTLY)); then \
 	  tar -xzf $(VENDOR)/$$tar -C $(VENDOR) --strip-components=1 package/plotly-cartesian.min.js && rm $(VENDOR)/$$tar; \
 	else echo "note: npm is not available, so the full chart bundle that ships with Dash is served"; fi
+
+$(FONT):
+	@mkdir -p $(VENDOR)
+	@if command -v npm >/dev/null && tar=$$(cd $(VENDOR) && npm pack --silent @fontsource-variable/inter@$(INTER)); then \
+	  tar -xOzf $(VENDOR)/$$tar package/files/inter-latin-wght-normal.woff2 > $@ && rm $(VENDOR)/$$tar; \
+	else echo "note: npm is not available, so the system's font is used"; fi
 
 demo: install assets  ## run the product on localhost with a month of example data
 	@$(BIN)/millicent demo

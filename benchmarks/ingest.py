@@ -13,7 +13,6 @@ finds: the time from the acknowledgement of a call to its being found, both cloc
 
 import argparse
 import asyncio
-import http.client
 import os
 import random
 import socket
@@ -89,7 +88,10 @@ def call(chance: random.Random, started_ns: int) -> otlp.Span:
         text("millicent.feature", f"feature-{chance.randrange(5)}"),
     ]
     if own:
-        attributes += [text("millicent.deployment", "chat-h100"), text("millicent.accelerator", "NVIDIA H100 80GB HBM3")]
+        attributes += [
+            text("millicent.deployment", "chat-h100"),
+            text("millicent.accelerator", "NVIDIA H100 80GB HBM3"),
+        ]
     return otlp.Span(
         trace_id=chance.randbytes(16),
         span_id=chance.randbytes(8),
@@ -193,7 +195,9 @@ def throughput(directory: Path, bodies: list[bytes]) -> None:
     rows = naive(bodies)
     naive_s = time.perf_counter() - begun
     rate, reference = calls / elapsed_s, len(rows) / naive_s
-    print(f"{calls:,} calls in requests of {CALLS}, {len(bodies[0]) / CALLS:.0f} bytes a call, {os.cpu_count()} cores\n")
+    print(
+        f"{calls:,} calls in requests of {CALLS}, {len(bodies[0]) / CALLS:.0f} bytes a call, {os.cpu_count()} cores\n"
+    )
     print(f"spool → ledger, queryable   {rate:11,.0f} calls/s   (target ≥ {TARGET:,})")
     print(f"naive parse and walk        {reference:11,.0f} calls/s   (reference: stores and prices nothing)")
     print(f"ratio                       {rate / reference:11.2f} ×\n")
@@ -255,7 +259,9 @@ def latency(directory: Path, bodies: list[bytes], per_second: float) -> None:
     cuts = statistics.quantiles(late_s, n=100)
     rate = len(bodies) * CALLS / (acknowledged[-1] - acknowledged[0])
     print(f"\nover HTTP, {rate:,.0f} calls/s offered, one connection, acknowledged → found by a query")
-    print(f"  p50 {cuts[49] * 1000:7.0f} ms\n  p99 {cuts[98] * 1000:7.0f} ms   (target ≤ {LATENCY_TARGET_S * 1000:.0f} ms)")
+    print(
+        f"  p50 {cuts[49] * 1000:7.0f} ms\n  p99 {cuts[98] * 1000:7.0f} ms   (target ≤ {LATENCY_TARGET_S * 1000:.0f} ms)"
+    )
 
 
 def paced(bodies: list[bytes]) -> Iterator[tuple[float, bytes]]:

@@ -123,7 +123,8 @@ def test_rows_have_the_same_types_whatever_is_in_the_batch(otlp):
 
 # ---- spans in = spans stored + spans that left
 
-odd_values = st.sampled_from([-1, 0, 5, 10**9, 10**9 + 1, 2**63 - 1, -(2**63), "12", "+7", "NaN", "", 1.0, 1.5, float("nan"),
+odd_values = st.sampled_from([-1, 0, 5, 10**9, 10**9 + 1, 2**63 - 1, -(2**63), "12", "+7", "NaN", "", 1.0, 1.5,
+                              float("nan"),
                               float("inf"), True, "\0", "x" * 3000, None])  # fmt: skip
 odd_attributes = st.dictionaries(
     st.sampled_from(
@@ -270,7 +271,8 @@ def test_a_time_to_first_token_that_cannot_be_true_is_unknown(one, seconds):
 def test_megabytes_and_nul_characters_are_cut_and_stored(otlp, tmp_path):
     long, nul = "m" * 1_000_000, "a\0b"
     texts = ("gen_ai.request.model", "gen_ai.response.model", "gen_ai.provider.name", "error.type", "millicent.team",
-             "user.id", "server.address", "gen_ai.response.id", "millicent.label.x", "millicent.accelerator")  # fmt: skip
+             "user.id", "server.address", "gen_ai.response.id", "millicent.label.x",
+             "millicent.accelerator")  # fmt: skip
     spans = [otlp.span(dict.fromkeys(texts, text), error=True) for text in (long, nul, "é🎈")]
     batch = otlp.run(otlp.request(*spans, resource={"service.name": long}))
     assert batch.spans.height == 3
@@ -333,12 +335,12 @@ def test_a_part_that_is_not_told_is_unknown_unless_the_dialect_leaves_zeros_out(
     assert official["cache_write_5m_tokens"] is None
 
 
-def test_a_failed_call_without_usage_used_nothing_and_costs_nothing(one):
+def test_a_failed_call_without_usage_used_nothing_and_costs_nothing_where_the_price_is_known(one):
     without = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None}
-    for model in ("gpt-4o", "nobody-knows", None):
+    for model, cost in (("gpt-4o", 0), ("nobody-knows", None), (None, None)):
         row = one(without | {"gen_ai.request.model": model, "gen_ai.response.model": None}, error=True)
         assert {row[name] for name in record.TOKENS} == {0}
-        assert {row[name] for name in record.MONEY} == {0}
+        assert {row[name] for name in record.MONEY} == {cost}
         assert (row["status"], row["price_status"], row["usage_source"]) == ("error", "not_billed", "reported")
         assert row["usage_flags"] == ["failed_without_usage"]
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access, demo, serve
+from millicent.warehouse import capacity
 from millicent.warehouse.store import Warehouse
 
 HOSTILE = '=HYPERLINK("http://x")'
@@ -25,6 +26,7 @@ def warehouse(tmp_path_factory):
     days = demo.history(made, datetime.now(UTC))
     for _ in range(demo.DAYS - 27):  # up to four weeks ago is enough history to ask about
         next(days)
+    capacity.refresh(made.engine, made.control, datetime.now(UTC))
     yield made
     made.close()
 
@@ -135,7 +137,7 @@ def test_query_answers_decimals_as_text_and_says_how_it_computed(client):
     assert {*demo.TEAMS, None, "__idle__"} == teams.keys()
     assert isinstance(teams["Search"]["spend_usd"], str)
     assert Decimal(teams["Search"]["spend_usd"]) > 0 < teams["Search"]["calls"]
-    assert answer["meta"]["measures"]["cost_per_mtok_usd"]["formula"] == "Σ spend_usd ÷ Σ total_tokens × 1,000,000"
+    assert answer["meta"]["measures"]["cost_per_mtok_usd"]["formula"] == "Σ spend_usd ÷ Σ priced_tokens × 1,000,000"
     assert (answer["meta"]["currency"], answer["meta"]["basis"]) == ("USD", "effective")
 
 
@@ -181,6 +183,8 @@ def test_the_same_rows_as_a_file(client, form, read):
         ({"measures": "calls", "currency": "EUR"}, "ask for USD"),
         ({"measures": "accelerator_hours", "group_by": "team"}, "fact of deployments"),
         ({"measures": "calls", "limit": "0"}, "limit 0"),
+        ({"measures": "calls", "limit": "many"}, "limit: Input should be a valid integer"),
+        ({}, "measures: Field required"),
     ],
 )
 def test_a_bad_question_names_the_value_the_rule_and_the_remedy(client, params, told):

@@ -15,7 +15,7 @@ from millicent.warehouse.record import IDLE
 NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
 SCHEMA = {
     "time": pl.Datetime("us", "UTC"), "team": pl.String, "spend_usd": pl.Decimal(38, 24),
-    "idle_cost_usd": pl.Decimal(38, 24), "total_tokens": pl.Int64,
+    "idle_cost_usd": pl.Decimal(38, 24), "priced_tokens": pl.Int64,
 }  # fmt: skip
 HOSTILE = "<a href='javascript:alert(1)'>%{y}</a>"
 team_names = st.one_of(st.none(), st.sampled_from([*(f"team-{n}" for n in range(12)), HOSTILE]))
@@ -56,7 +56,7 @@ def test_at_most_eight_colours_then_other_and_idle_last(frame):
 def test_any_answer_makes_a_figure_that_plotly_accepts(frame, scale, range_, parts):
     window = Window.of(View(range=range_), NOW)
     layers = charts.series(frame, "team", window.days, {}, idle=True)
-    totals = frame.group_by("time").agg(pl.col("spend_usd", "total_tokens").sum())
+    totals = frame.group_by("time").agg(pl.col("spend_usd", "priced_tokens").sum())
     figure = charts.spend_figure(layers, totals, window, scale, parts=parts, href=lambda _: "?team=x")
     go.Figure(figure)
     assert json.loads(json.dumps(figure)) == figure
@@ -82,6 +82,14 @@ def test_cost_per_million_tokens_is_sum_over_sum():
     figure = charts.spend_figure(layers, totals, window, "mtok", parts=False, href=lambda _: None)
     first = {trace["meta"]["label"]: trace["y"][0] for trace in figure["data"] if "meta" in trace}
     assert first == {"a": 3.0, "b": pytest.approx(1 / 3), "Total": 1.0}
+
+
+@pytest.mark.parametrize(("idle", "drawn"), [(True, {"m": 6, "Idle": 4}), (False, {"m": 10})])
+def test_idle_inside_a_value_is_taken_out_of_it_when_it_is_a_layer(idle, drawn):
+    days = Window.of(View(), NOW).days
+    frame = pl.DataFrame([(days[0], "m", Decimal(10), Decimal(4), 10)], schema=SCHEMA, orient="row")
+    layers = charts.series(frame, "team", days, {}, idle=idle)
+    assert {layer.label: layer.spend_usd[0] for layer in layers} == drawn
 
 
 def test_unknown_is_a_gap_and_never_a_zero():

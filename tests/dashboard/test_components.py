@@ -92,7 +92,8 @@ def test_each_empty_state_says_which_it_is(kind):
 def team_rows(rows):
     schema = {"team": pl.String, "spend_usd": USD, "total_tokens": pl.Int64, "cost_per_mtok_usd": USD,
               "cache_hit_ratio": USD, "calls": pl.Int64, "unpriced_calls": pl.Int64}  # fmt: skip
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    priced = pl.when(pl.col("spend_usd").is_not_null()).then("total_tokens")
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(priced_tokens=priced)
 
 
 TEAMS = [

@@ -8,6 +8,8 @@ from starlette.testclient import TestClient
 
 from millicent.dashboard import app as pages
 from millicent.dashboard.access import Access
+from millicent.dashboard.reader import Reader
+from millicent.dashboard.state import View
 from millicent.warehouse.store import Warehouse
 
 
@@ -124,6 +126,13 @@ def test_callbacks_are_closed_to_strangers(tmp_path):
     with TestClient(server, base_url="http://127.0.0.1:8050") as client:
         assert client.post("/_dash-update-component", json={}).status_code == 401
         assert client.get("/_dash-layout").status_code == 401
+    warehouse.close()
+
+
+def test_nothing_is_read_outside_an_authenticated_request(tmp_path):
+    warehouse = Warehouse.embedded(tmp_path)
+    with pytest.raises(PermissionError, match="outside an authenticated request"):
+        Reader.of(warehouse, View())
     warehouse.close()
 
 

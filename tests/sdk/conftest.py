@@ -37,7 +37,7 @@ def app_provider() -> TracerProvider:
 
 
 @pytest.fixture
-def spans(app_provider) -> Iterator[Spans]:  # noqa: ARG001  # the spans arrive through it
+def spans(app_provider) -> Iterator[Spans]:  # the spans arrive through it
     """Spans of this test; at its end the SDK must not have failed inside."""
     EXPORTER.clear()
     before = sdk_stats()["internal_errors"]

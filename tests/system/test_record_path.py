@@ -78,7 +78,8 @@ def test_an_app_instrumented_by_opentelemetry_needs_only_environment_variables(
     program = tmp_path / "app.py"
     program.write_text(
         "import openai\n"
-        "openai.OpenAI().chat.completions.create(model='gpt-5-mini', messages=[{'role': 'user', 'content': 'canary'}])\n"
+        "messages = [{'role': 'user', 'content': 'canary'}]\n"
+        "openai.OpenAI().chat.completions.create(model='gpt-5-mini', messages=messages)\n"
     )
     run(
         program,

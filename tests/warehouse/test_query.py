@@ -53,10 +53,21 @@ def of_call(one: dict, hour: dict | None, basis: str) -> dict:
         energy = weight * Fraction(hour["energy_rate_usd_per_weight"])
     billed = Fraction(0) if own else one["billed_cost_usd"]
     known = busy is not None if own else one["price_status"] in {"priced", "not_billed"}
+    spend = {
+        "list": one["list_cost_usd"],
+        "billed": billed,
+        "effective": busy if own else billed,
+        "usage": busy if own else billed,
+        "marginal": energy if own else billed,
+    }[basis]
+    total = sum(known_tokens) if known_tokens else None
+    costed = busy is not None if own else one["price_status"] != "unpriced"
     return {
         **{name: one[name] for name in record.SUMMED},
         "calls": 1,
-        "total_tokens": sum(known_tokens) if known_tokens else None,
+        "total_tokens": total,
+        "priced_tokens": total if costed else None,
+        "priced_output_tokens": one["output_tokens"] if costed else None,
         "hardware_cost_usd": busy,
         "capacity_cost_usd": busy,
         "energy_cost_usd": energy,
@@ -66,13 +77,7 @@ def of_call(one: dict, hour: dict | None, basis: str) -> dict:
         "unattributed_calls": int(one["team"] is None),
         "error_calls": int(one["status"] == "error"),
         "missing_usage_calls": int(one["usage_source"] == "missing"),
-        "spend_usd": {
-            "list": one["list_cost_usd"],
-            "billed": billed,
-            "effective": busy if own else billed,
-            "usage": busy if own else billed,
-            "marginal": energy if own else billed,
-        }[basis],
+        "spend_usd": spend,
     }
 
 
@@ -267,7 +272,7 @@ def test_an_answer_is_what_plain_arithmetic_over_the_calls_gives(shared_facts, a
         assert told.keys() == wanted.keys()
         for key, amounts in wanted.items():
             for name, amount in amounts.items():
-                close = tolerance(name, amount, wanted[key], universe, one)
+                close = tolerance(name, amount, amounts, universe, one)
                 assert (told[key][name] is None) == (amount is None), (name, key, told[key][name], amount)
                 assert amount is None or abs(Fraction(told[key][name]) - amount) <= close, (
                     name,

@@ -1,1 +1,1 @@
-"""millicent.collector"""
+"""Taking calls in: receiver, spool, pipeline, loader, background jobs."""

@@ -32,7 +32,7 @@ _handler: Final = ptars.HandlerPool([otlp_pb2.DESCRIPTOR]).get_for_message(
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`spans`: one row per span, `record` being its request's place in the input. `broken`: places that do not decode."""
+    """`spans`: one row per span, `record` its request's place in the input. `broken`: places that do not decode."""
 
     spans: pl.DataFrame
     broken: tuple[int, ...]
@@ -49,8 +49,8 @@ def decode(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Decoded:
 
     Returns:
         Columns `record` (UInt32), `trace_id`, `span_id`, `parent_span_id` (Binary), `kind`, `status_code` (Int32),
-        `start_ns`, `end_ns` (UInt64), `scope`, `scope_version`, `labels` (List of struct key, value), and one column per
-        wanted key, null where absent. Text is cut to `LONGEST_TEXT` characters.
+        `start_ns`, `end_ns` (UInt64), `scope`, `scope_version`, `labels` (List of struct key, value), and one column
+        per wanted key, null where absent. Text is cut to `LONGEST_TEXT` characters.
     """
     batch, whole, broken = _to_arrow(bodies)
     resource_spans = batch.column(0)

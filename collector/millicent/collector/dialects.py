@@ -92,7 +92,7 @@ LEFT_OUT_WHEN_ZERO: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way of writing usage. `revision` goes up when the rule changes, so that rows read before can be read again."""
+    """One way of writing usage. `revision` goes up when the rule changes, so that old rows can be read again."""
 
     id: str
     revision: int

@@ -1,4 +1,4 @@
-"""From the spool to the ledger: read a run of records, take them through the pipeline, commit rows and position together.
+"""From the spool to the ledger: read a run of records, run the pipeline, commit rows and position together.
 
 The loader never decides from memory what is stored: after any failed commit it reopens the database, reads the stored
 position and goes on from there. A record that keeps failing is set aside alone, with a reason; the rest goes on.
@@ -88,9 +88,9 @@ class Loader:
         while not stop.is_set():
             try:
                 loaded = self.step()
-            except Exception as error:  # noqa: BLE001 - one bad batch must not end the loading of all others
+            except Exception as error:
                 self.progress.failures += 1
-                log.error("load failed", error=repr(error), position=tuple(self._position), attempt=self._attempts)
+                log.exception("load failed", position=tuple(self._position), attempt=self._attempts)
                 stop.wait(RETRY_S)
                 self._recover(error)
             else:
@@ -117,6 +117,7 @@ class Loader:
         batch = self._set_aside(records) if self._hopeless else self._prepare(records)
         ledger.commit(self._warehouse.engine, batch, SPOOL, following)
         self._attempts, self._hopeless, self._position = 0, False, following
+        self._housekeep(asked_at)
         self.progress.batches += 1
         self.progress.calls += batch.calls.height
         self.progress.last_batch_ms = round((time.monotonic() - began) * 1000)
@@ -152,13 +153,11 @@ class Loader:
         return ledger.Batch(done.spans, outcomes, done.quarantined)
 
     def _set_aside(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
-        """Records that no attempt could store: counted as quarantined, their bytes kept apart from what gets retired."""
+        """Records that no attempt could store: counted as quarantined, their bytes kept where nothing retires them."""
         whole = [record for record in records if isinstance(record, Record)]
         for record in whole:
             file = (
-                self.spool.directory
-                / "aside"
-                / f"{record.position.segment}-{record.position.offset}.{record.encoding}"
+                self.spool.directory / "aside" / f"{record.position.segment}-{record.position.offset}.{record.encoding}"
             )
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(record.body)
@@ -175,11 +174,11 @@ class Loader:
         try:
             self._warehouse.engine.reopen()
             self._position = Position(*ledger.position(self._warehouse.engine, SPOOL))
-        except EngineError as again:
-            log.error("warehouse cannot be reopened", error=str(again))
+        except EngineError:
+            log.exception("warehouse cannot be reopened")
 
     def _housekeep(self, now: datetime) -> None:
-        """When there is nothing to load: make what is loaded part of the file, then let old segments go."""
+        """Every few minutes: make what is loaded part of the database file, then let old segments go."""
         if now - self._checkpointed < CHECKPOINT_EVERY:
             return
         self._warehouse.engine.checkpoint()
@@ -204,7 +203,7 @@ def _lost_damaged(records: Sequence[Record | Damaged]) -> list[dict[str, object]
     ]  # fmt: skip
 
 
-_LEFT: Final = {
+_LEFT: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "tenant": pl.String, "received_at": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
     "spans": pl.Int64,
 }  # fmt: skip

@@ -229,7 +229,11 @@ def price(batch: Batch, context: Context) -> Batch:
     status = pl.when(own | unbilled).then(pl.lit("not_billed")).otherwise("price_status")
     spans = spans.with_columns(
         price_status=status,
-        **{name: pl.when(unbilled).then(_NOTHING).otherwise(name) for name in record.MONEY if name in spans.columns},
+        **{
+            name: pl.when(unbilled & pl.col(name).is_not_null()).then(_NOTHING).otherwise(name)
+            for name in record.MONEY
+            if name in spans.columns
+        },
     )
     billed = pl.when(own).then(_NOTHING).otherwise("list_cost_usd")
     return replace(batch, spans=spans.with_columns(billed_cost_usd=billed))

@@ -1,1 +1,1 @@
-"""millicent.dashboard"""
+"""Looking at the numbers: pages, API, command line."""

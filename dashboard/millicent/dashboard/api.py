@@ -16,6 +16,7 @@ from uuid import UUID
 
 import polars as pl
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -57,6 +58,7 @@ def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[st
     _routes(server, warehouse, books)
     server.add_exception_handler(BadQuery, _bad_query)
     server.add_exception_handler(HTTPException, _http_problem)
+    server.add_exception_handler(RequestValidationError, _invalid)
     server.add_exception_handler(EngineError, _engine_problem)
 
     @server.get("/healthz", include_in_schema=False)
@@ -287,6 +289,12 @@ def _problem(status: int, title: str, detail: str) -> JSONResponse:
 
 def _bad_query(_: Request, error: Exception) -> Response:
     return _problem(400, "Bad query", str(error))
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
+    told = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+    return _problem(400, "Bad query", told)
 
 
 def _http_problem(_: Request, error: Exception) -> Response:

@@ -91,7 +91,7 @@ def series(
     """Layers of a stack, most spend first, then Other, then idle.
 
     Args:
-        frame: `time`, the dimension, `spend_usd`, `idle_cost_usd`, `total_tokens`; one row per day and value.
+        frame: `time`, the dimension, `spend_usd`, `idle_cost_usd`, `priced_tokens`; one row per day and value.
         dimension: its column.
         days: the days to show, in order.
         colour_of: colours by name.
@@ -132,7 +132,7 @@ def spend_figure(
 
     Args:
         layers: from `series`.
-        totals: `time`, `spend_usd`, `total_tokens` per day, over the period and the one before.
+        totals: `time`, `spend_usd`, `priced_tokens` per day, over the period and the one before.
         window: the period shown and compared.
         scale: dollars, or dollars per 1M tokens.
         parts: the layers are parts of one price (cost types), so that they stack in $/1M too.
@@ -199,8 +199,8 @@ def _sum(name: str) -> pl.Expr:
 def _layer(
     rows: pl.DataFrame, days: Sequence[datetime], value: str | None, text: str, colour: str, kind: Kind
 ) -> Series:
-    daily = rows.group_by("time").agg(_sum("spend_usd"), _sum("total_tokens"))
-    return Series(value, text, colour, kind, by_day(daily, "spend_usd", days), by_day(daily, "total_tokens", days))
+    daily = rows.group_by("time").agg(_sum("spend_usd"), _sum("priced_tokens"))
+    return Series(value, text, colour, kind, by_day(daily, "spend_usd", days), by_day(daily, "priced_tokens", days))
 
 
 def _per_mtok(usd: Decimal | None, tokens: int | None) -> Decimal | None:
@@ -211,7 +211,7 @@ def _height(row: dict[str, Any] | None, scale: Scale) -> Decimal | None:
     if row is None:
         return None
     spend: Decimal | None = row["spend_usd"]
-    return spend if scale == "usd" else _per_mtok(spend, row["total_tokens"])
+    return spend if scale == "usd" else _per_mtok(spend, row["priced_tokens"])
 
 
 def _heights(
@@ -221,7 +221,7 @@ def _heights(
         return layer.spend_usd
     if parts:
         return [
-            _per_mtok(usd, daily.get(day, {}).get("total_tokens"))
+            _per_mtok(usd, daily.get(day, {}).get("priced_tokens"))
             for day, usd in zip(days, layer.spend_usd, strict=True)
         ]
     return [_per_mtok(usd, count) for usd, count in zip(layer.spend_usd, layer.tokens, strict=True)]

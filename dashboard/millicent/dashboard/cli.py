@@ -17,7 +17,6 @@ import httpx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -78,9 +77,9 @@ def up(
         told_once = (
             f"Ingest key    {made.ingest}\nSet-up token  {made.setup}\n\n"
             "The key goes to your services (OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20<key>),\n"
-            "the token opens the dashboard once. Neither is shown again."
+            "the token opens the dashboard once. Neither is shown again.\n"
         )
-        out.print(Panel(told_once, title="First run", expand=False), highlight=False, soft_wrap=True)
+        out.print(told_once, highlight=False, soft_wrap=True)
     _announce(settings)
     serve.serve(settings)
 

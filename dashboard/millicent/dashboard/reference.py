@@ -131,7 +131,10 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "call": ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry"),
         "lines": [field.name for field in fields(Line)],
     },
-    "/api/v1/balance": {"": ("received", *OUTCOMES, "in_spool")},
+    "/api/v1/balance": {
+        "": ("received", *OUTCOMES, "in_spool", "reasons"),
+        "reasons": ("outcome", "reason", "spans"),
+    },
     "/api/v1/metrics-dictionary": {
         "": ("measures", "dimensions"),
         "measures": [field.name for field in fields(Measure)],

@@ -118,7 +118,7 @@ def _platform(settings: Settings) -> None:
     from millicent.collector.spool import SpoolReader  # noqa: PLC0415 - likewise
     from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
 
-    warehouse = Warehouse.embedded(settings.data)
+    warehouse = Warehouse.embedded(settings.data, memory_limit=settings.memory_limit)
     spool = SpoolReader(settings.data / "spool")
     loader = Loader(warehouse, spool)
     stop = threading.Event()

@@ -100,7 +100,15 @@ def teams(
     )
 
 
-TEAM_MEASURES: Final = ("spend_usd", "total_tokens", "cost_per_mtok_usd", "cache_hit_ratio", "calls", "unpriced_calls")
+TEAM_MEASURES: Final = (
+    "spend_usd",
+    "total_tokens",
+    "priced_tokens",
+    "cost_per_mtok_usd",
+    "cache_hit_ratio",
+    "calls",
+    "unpriced_calls",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +238,9 @@ def _place(row: Row) -> tuple[int, Decimal, str]:
 
 def _summed(rows: Sequence[Row]) -> Row:
     """Several teams as one row; a price is their spend over their tokens."""
-    sums = {name: sum(row[name] or 0 for row in rows) for name in ("spend_usd", "total_tokens", "unpriced_calls")}
-    price = sums["spend_usd"] * MTOK / sums["total_tokens"] if sums["total_tokens"] else None
+    summed = ("spend_usd", "total_tokens", "priced_tokens", "unpriced_calls")
+    sums = {name: sum(row[name] or 0 for row in rows) for name in summed}
+    price = sums["spend_usd"] * MTOK / sums["priced_tokens"] if sums["priced_tokens"] else None
     return {**sums, "cost_per_mtok_usd": price, "cache_hit_ratio": None}
 
 

@@ -278,8 +278,9 @@ class Control:
         """Add a deployment, or a new period of one: an open period of the same name ends where this one starts.
 
         Raises:
-            ValueError: there is no such tenant; the period is empty, overlaps another of the same name or starts before the open one that it
-                would end; or its hours cannot be costed, because a number is neither declared nor in the catalog.
+            ValueError: there is no such tenant; the period is empty, overlaps another of the same name or starts
+                before the open one that it would end; or its hours cannot be costed, because a number is neither
+                declared nor in the catalog.
             LookupError: the catalog has no such region.
         """
         start = _stored(deployment.effective_from)

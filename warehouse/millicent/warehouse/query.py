@@ -317,14 +317,18 @@ def _call_sum(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]
         "usage": case((own, hardware), else_=billed),
         "marginal": case((own, energy), else_=billed),
     }
+    total = func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens)
     priced = c.price_status == "priced"
+    costed = or_(and_(own, hours.rate_usd_per_weight.is_not(None)), and_(~own, c.price_status != "unpriced"))
     known = case((own, hours.rate_usd_per_weight.is_not(None)), else_=or_(priced, c.price_status == "not_billed"))
     if name in TOKENS or name in MONEY:
         return cast(c[name], BigInteger) if name in TOKENS else cast(c[name], EXACT)
     sums: dict[str, ColumnElement[Any]] = {
         "calls": number,
-        "total_tokens": func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens),
+        "total_tokens": total,
         "spend_usd": spend[basis],
+        "priced_tokens": case((costed, total)),
+        "priced_output_tokens": case((costed, c.output_tokens)),
         "hardware_cost_usd": case((own, hardware)),
         "capacity_cost_usd": case((own, hardware)),
         "energy_cost_usd": case((own, energy)),

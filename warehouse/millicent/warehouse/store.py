@@ -37,13 +37,13 @@ class Warehouse:
         self.complete_through: datetime | None = None
 
     @classmethod
-    def embedded(cls, directory: Path) -> Warehouse:
-        """Open, or make, the warehouse in `directory`.
+    def embedded(cls, directory: Path, *, memory_limit: str = "1GB") -> Warehouse:
+        """Open, or make, the warehouse in `directory`; `memory_limit` as DuckDB writes it.
 
         Raises:
             EngineError: another process owns it.
         """
-        return cls(Embedded(directory), Control(directory), PriceBook.bundled())
+        return cls(Embedded(directory, memory_limit=memory_limit), Control(directory), PriceBook.bundled())
 
     @property
     def price_version(self) -> str:

@@ -15,8 +15,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 from millicent.dashboard import charts, tables
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import STALE, aria, coverage, dot, empty, freshness, kpi, link, meter, pill, spark
-from millicent.dashboard.reader import Reader, Row
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
+from millicent.dashboard.reader import Reader, Row
 from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, api_query, question
 from millicent.warehouse.metrics import DICTIONARY
 
@@ -35,7 +35,8 @@ HEADLINE: Final = (
     "unpriced_calls", "unattributed_calls",
 )  # fmt: skip
 DAILY: Final = (
-    "spend_usd", "total_tokens", "idle_cost_usd", "capacity_cost_usd", "hardware_cost_usd", "cache_saving_usd",
+    "spend_usd", "total_tokens", "priced_tokens", "idle_cost_usd", "capacity_cost_usd", "hardware_cost_usd",
+    "cache_saving_usd",
 )  # fmt: skip
 HEAT: Final = ("spend_usd", "total_tokens", "cost_per_mtok_usd", "calls", "unpriced_calls")
 DIMENSION: Final[dict[Cut, str]] = {"team": "team", "model": "model", "accelerator": "accelerator", "cost": "cost_type"}
@@ -138,7 +139,7 @@ def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
     return [
         card("spend_usd", "spend_usd", facts=[*facts, *missing]),
         card("total_tokens", "total_tokens"),
-        card("cost_per_mtok_usd", "spend_usd", "total_tokens", facts=[*facts, *missing]),
+        card("cost_per_mtok_usd", "spend_usd", "priced_tokens", facts=[*facts, *missing]),
         card("idle_ratio", "idle_cost_usd", "capacity_cost_usd", _idle_words(total, view)),
         card("cache_saving_usd", "cache_saving_usd", beside=f"{fmt.percent(total['cache_hit_ratio'], 0)} hit",
              facts=[*facts, "Hit: cached over all input tokens."]),
@@ -187,8 +188,8 @@ def _chart(warehouse: Warehouse, view: View) -> list[Any]:
     if reader is None:
         return [NOTHING, [], ""]
     window, dimension = reader.window, DIMENSION[view.cut]
-    frame = reader.daily(("spend_usd", "idle_cost_usd", "total_tokens"), dimension)
-    totals = reader.daily(("spend_usd", "total_tokens"), since=window.prior.start if window.prior else None)
+    frame = reader.daily(("spend_usd", "idle_cost_usd", "priced_tokens"), dimension)
+    totals = reader.daily(("spend_usd", "priced_tokens"), since=window.prior.start if window.prior else None)
     colour_of = {} if view.cut == "cost" else reader.colours(dimension)
     layers = charts.series(frame, dimension, window.days, colour_of, idle=view.basis == "effective")
     if not layers:
@@ -250,7 +251,9 @@ def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
         _moved_words(total, before, reader.window) if compared and before else "largest first",
         tables.heat(reader.over(HEAT, "model", "accelerator", "billing"), view),
         f"input + output · {basis} · green ring = cheapest home",
-        tables.teams(teams, teams_before, total, before, _trends(reader), colour_of["team"], view, len(reader.window.days)),
+        tables.teams(
+            teams, teams_before, total, before, _trends(reader), colour_of["team"], view, len(reader.window.days)
+        ),
         "click a row to filter" + (f" · {fmt.count(unpriced)} unpriced calls not in spend" if unpriced else ""),
     ]
 
@@ -263,7 +266,9 @@ def _moved_words(total: Row, before: Row, window: Window) -> Any:
 def _trends(reader: Reader) -> dict[str | None, Sequence[Any]]:
     """Daily spend by team, smoothed like the cards."""
     frame = reader.daily(("spend_usd",), "team", since=reader.trend_start)
-    return {names[0]: reader.trend(rows, "spend_usd") for names, rows in frame.partition_by("team", as_dict=True).items()}
+    return {
+        names[0]: reader.trend(rows, "spend_usd") for names, rows in frame.partition_by("team", as_dict=True).items()
+    }
 
 
 def _period_words(window: Window) -> str:
