@@ -23,7 +23,7 @@ from millicent.warehouse.engine import EngineError, RowsRefusedError
 from millicent.warehouse.store import Warehouse
 
 SPOOL: Final = "otlp"
-BATCH_BYTES: Final = 8 << 20
+BATCH_BYTES: Final = 16 << 20
 IDLE_S: Final = 0.05
 RETRY_S: Final = 1.0
 CHECKPOINT_EVERY: Final = timedelta(minutes=5)
