@@ -110,3 +110,8 @@ def running(installation: Instance) -> Instance:
 @pytest.fixture(name="wait_for")
 def wait_for_fixture() -> Callable[..., Any]:
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def make_instance() -> type[Instance]:
+    return Instance
