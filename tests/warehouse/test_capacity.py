@@ -1,4 +1,4 @@
-"""Own hardware by the hour: what was paid is either carried by calls or idle, to the last digit, however calls arrive."""
+"""Own hardware by the hour: what was paid is carried by calls or idle, to the last digit, however calls arrive."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

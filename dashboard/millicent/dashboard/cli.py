@@ -392,7 +392,9 @@ def _show(rows: Sequence[dict[str, Any]], whole: Any, *, as_json: bool) -> None:
     if not rows:
         out.print("nothing found")
         return
-    table = Table(*rows[0], box=None)
+    table = Table(box=None)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")  # an id that is cut cannot be asked about
     for row in rows:
         table.add_row(*("—" if value is None else str(value) for value in row.values()))
     out.print(table)

@@ -124,7 +124,10 @@ class Embedded:
 
     def checkpoint(self) -> None:
         with self._write_lock:
-            self._cursor().execute("CHECKPOINT")
+            try:
+                self._cursor().execute("CHECKPOINT")
+            except duckdb.Error as error:
+                raise EngineError(f"{self._path} cannot be checkpointed: {error}") from error
 
     def close(self) -> None:
         with self._write_lock:

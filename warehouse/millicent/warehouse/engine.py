@@ -53,7 +53,11 @@ class Engine(Protocol):
         """Close and open again, as after an error that left the database unusable."""
 
     def checkpoint(self) -> None:
-        """Make everything committed so far part of the database file itself."""
+        """Make everything committed so far part of the database file itself.
+
+        Raises:
+            EngineError: it could not be written; nothing committed is lost. Call `reopen`.
+        """
 
     def close(self) -> None:
         """Close for good."""
