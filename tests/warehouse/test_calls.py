@@ -19,12 +19,14 @@ MINUTE = timedelta(minutes=1)
 
 
 def pages(facts, tenant: str, **told) -> list[list[dict]]:
-    found, cursor = [], None
-    while True:
+    found, cursor, used = [], None, set()
+    while cursor not in used:
+        used.add(cursor)
         page, cursor = find(facts.engine, tenant, Search(cursor=cursor, **told))
         found.append(page)
         if cursor is None:
             return found
+    raise AssertionError(f"cursor {cursor!r} came twice")
 
 
 def spans(facts, **told) -> set[int]:
