@@ -34,6 +34,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from millicent.collector import otlp_pb2 as otlp
 from millicent.collector import pipeline
+from millicent.collector.batch import Batch, Context
 from millicent.collector.loader import Loader
 from millicent.collector.spool import Spool, SpoolReader
 from millicent.warehouse import ledger
@@ -213,9 +214,9 @@ def throughput(directory: Path, bodies: list[bytes]) -> None:
 def in_turn(spent: dict[str, float], step: Any) -> Any:
     """`step`, with its time added to `spent`."""
 
-    def measured(batch: pipeline.Batch, context: pipeline.Context) -> pipeline.Batch:
+    def measured(batch: Batch, context: Context) -> Batch:
         begun = time.perf_counter()
-        done: pipeline.Batch = step(batch, context)
+        done: Batch = step(batch, context)
         spent[f"- {step.__name__}"] = spent.get(f"- {step.__name__}", 0.0) + time.perf_counter() - begun
         return done
 

@@ -13,6 +13,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from millicent.collector import pipeline
+from millicent.collector.batch import Context, Incoming
 from millicent.pricing.book import PriceBook
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -62,8 +63,8 @@ def run(*bodies, deployments=(), seen=None, tenant="acme", received_at=NOW):
     def stored(keys):
         return keys["span_id"].is_in(list(seen or ()))
 
-    context = pipeline.Context(PriceBook.bundled(), [("acme", one) for one in deployments], stored)
-    return pipeline.run([pipeline.Incoming(body, tenant, "key-1", received_at) for body in bodies], context)
+    context = Context(PriceBook.bundled(), [("acme", one) for one in deployments], stored)
+    return pipeline.run([Incoming(body, tenant, "key-1", received_at) for body in bodies], context)
 
 
 def left(batch):

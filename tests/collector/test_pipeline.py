@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millicent.collector import pipeline
+from millicent.collector import pipeline, reading
+from millicent.collector.decode import decode
 from millicent.collector.dialects import ATTRIBUTION
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import Deployment
@@ -106,6 +107,8 @@ def test_a_call_becomes_a_row_of_the_record(otlp):
         "price_status": "priced",
         "price_entry": row["price_entry"],
         "price_version": row["price_version"],
+        "signal": "span",
+        "call_count": 1,
     }
 
 
@@ -183,7 +186,7 @@ def odd_requests(draw, otlp):
 def test_every_span_is_stored_or_leaves_for_a_reason_whatever_it_says(otlp, data):
     bodies = data.draw(st.lists(odd_requests(otlp), max_size=3))
     batch = otlp.run(*bodies)
-    spans = pipeline.decode(bodies, {}).spans.height
+    spans = decode(bodies, {}).spans.height
     assert spans == batch.spans.height + sum(frame.height for frame in batch.left)
     assert batch.quarantined.height == sum(outcome == "quarantined" for outcome, _ in otlp.left(batch))
     for outcome, reason in otlp.left(batch):
@@ -193,7 +196,7 @@ def test_every_span_is_stored_or_leaves_for_a_reason_whatever_it_says(otlp, data
         assert len(row["trace_id"]) == 16
         assert row["span_id"]
         for name in record.TOKENS:
-            assert row[name] is None or 0 <= row[name] <= 3 * pipeline.MOST_TOKENS
+            assert row[name] is None or 0 <= row[name] <= 3 * reading.MOST_TOKENS
         assert (row["cache_read_tokens"] or 0) + (row["cache_write_tokens"] or 0) <= (row["input_tokens"] or 0)
         assert (row["list_cost_usd"] is None) <= (row["price_status"] in ("unpriced", "partial", "not_billed"))
 

@@ -15,7 +15,7 @@ from millicent.warehouse.query import Period, Query
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-SCHEMA = pl.DataFrame(pl.from_arrow(record.SCHEMA.remove(1).empty_table())).schema | {"trace_id": pl.Binary}
+SCHEMA = pl.DataFrame(pl.from_arrow(record.PLAIN.empty_table())).schema
 NOTHING = {name: None for name in SCHEMA}
 OUTCOME = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
            "spans": pl.Int64}  # fmt: skip
@@ -29,7 +29,8 @@ def call(**told) -> dict:
     span = next(_spans)
     return {
         **NOTHING, "tenant": "acme", "trace_id": span.to_bytes(16), "span_id": span, "received_at": at,
-        "started_at": at, "billing": "api", "status": "ok", "dialect": "millicent", "usage_source": "reported",
+        "started_at": at, "billing": "api", "status": "ok", "signal": "span", "call_count": 1,
+        "dialect": "millicent", "usage_source": "reported",
         "counted": True, "price_status": "priced", **told,
     }  # fmt: skip
 

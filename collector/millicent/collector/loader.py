@@ -17,6 +17,7 @@ import polars as pl
 import structlog
 
 from millicent.collector import limits, pipeline
+from millicent.collector.batch import Context, Incoming
 from millicent.collector.spool import START, Damaged, Position, Record, SpoolReader
 from millicent.warehouse import ledger
 from millicent.warehouse.engine import EngineError, RowsRefusedError
@@ -129,13 +130,13 @@ class Loader:
     def _prepare(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
         whole = [record for record in records if isinstance(record, Record) and record.signal == "traces"]
         incoming = [
-            pipeline.Incoming(
+            Incoming(
                 limits.decompress(record.body, record.encoding, limits.Limits()),
                 record.tenant, record.key_id, _instant(record.received_ns),
             )
             for record in whole
         ]  # fmt: skip
-        context = pipeline.Context(
+        context = Context(
             prices=self._warehouse.book,
             deployments=self._warehouse.control.deployments(),
             seen=lambda keys: ledger.seen(self._warehouse.engine, keys),

@@ -21,6 +21,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from millicent.collector import pipeline
+from millicent.collector.batch import Batch, Context
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT, Deployment
 from millicent.warehouse.store import Warehouse
@@ -126,7 +127,7 @@ def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
     today = _midnight(now)
     none = pl.DataFrame(schema={"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String,
                                 "reason": pl.String, "spans": pl.Int64})  # fmt: skip
-    context = pipeline.Context(warehouse.book, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
+    context = Context(warehouse.book, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
     for days_ago in range(DAYS, 0, -1):
         calls = _records(_day(today - timedelta(days=days_ago), today), context)
         with warehouse.engine.write() as transaction:
@@ -199,7 +200,7 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     )
 
 
-def _records(day: pl.DataFrame, context: pipeline.Context) -> pl.DataFrame:
+def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
     """Calls as rows of the record, through the same steps that live calls take after they were read."""
     told = pl.DataFrame(
         {
@@ -216,6 +217,8 @@ def _records(day: pl.DataFrame, context: pipeline.Context) -> pl.DataFrame:
         operation=pl.when(pl.col("output_tokens") == 0).then(pl.lit("embeddings")).otherwise(pl.lit("chat")),
         request_model=pl.col("model"),
         response_model=pl.col("model"),
+        signal=pl.lit("span"),
+        call_count=pl.lit(1, pl.Int64),
         dialect=pl.lit("millicent"),
         usage_rule=pl.lit("millicent/1"),
         usage_source=pl.lit("reported"),
@@ -231,8 +234,8 @@ def _records(day: pl.DataFrame, context: pipeline.Context) -> pl.DataFrame:
     absent = [column.name for column in record.CALLS if column.name not in spans.columns]
     spans = spans.with_columns(pl.lit(None, pipeline.EMPTY.schema[name]).alias(name) for name in absent)
     spans = spans.with_columns(span_id_bytes=pl.lit(None, pl.Binary))
-    batch = pipeline.Batch(spans)
-    for step in (pipeline.match_deployment, pipeline.count_once, pipeline.price, pipeline.quarantine):
+    batch = Batch(spans)
+    for step in pipeline.STEPS[4:]:
         batch = step(batch, context)
     return batch.spans
 

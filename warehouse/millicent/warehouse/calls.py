@@ -19,7 +19,7 @@ from millicent.warehouse.tables import EXACT, calls, deployment_hours
 
 MOST: Final = 1000
 COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd")
-_IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id")
+_IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id", "request_id")
 _NEWEST_FIRST: Final = (calls.c.started_at, calls.c.span_id, calls.c.trace_id)
 _CURSOR: Final = struct.Struct(">qQ16s")
 
@@ -92,7 +92,9 @@ def _statement(tenant: str, search: Search) -> Select[Any]:
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
     shown = {name: row[name] for name in COLUMNS}
-    shown["trace_id"] = UUID(str(row["trace_id"])).hex
+    shown |= {
+        name: None if row[name] is None else UUID(str(row[name])).hex for name in ("trace_id", "counted_as_trace_id")
+    }
     shown |= {name: None if row[name] is None else f"{row[name]:016x}" for name in _IDS}
     shown["labels"] = dict(row["labels"] or ())
     shown["usage_flags"] = row["usage_flags"] or []

@@ -18,6 +18,7 @@ from millicent.warehouse import record, rollups
 from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.tables import calls, loaded, outcomes
 
+UUIDS: Final = {column.name for column in record.CALLS if column.type == pa.uuid()} | {"series"}
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
 LONGEST_CALL: Final = timedelta(hours=6)
 """A call keeps its deployment busy for no longer than this, whatever its span says."""
@@ -139,11 +140,12 @@ def _advance(transaction: Transaction, spool: str, position: tuple[int, int]) ->
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:
-    """Arrow with 16-byte trace ids typed as UUID."""
+    """Arrow with 16-byte ids typed as UUID."""
     arrow = frame.to_arrow()
-    at = arrow.schema.get_field_index("trace_id")
-    ids = arrow.column(at).cast(pa.binary(16)).combine_chunks()
-    arrow = arrow.set_column(at, pa.field("trace_id", pa.uuid()), pa.ExtensionArray.from_storage(pa.uuid(), ids))
+    for name in UUIDS & set(arrow.column_names):
+        at = arrow.schema.get_field_index(name)
+        ids = arrow.column(at).cast(pa.binary(16)).combine_chunks()
+        arrow = arrow.set_column(at, pa.field(name, pa.uuid()), pa.ExtensionArray.from_storage(pa.uuid(), ids))
     if "labels" in arrow.column_names:
         at = arrow.schema.get_field_index("labels")
         arrow = arrow.set_column(at, record.SCHEMA.field("labels"), _map(arrow.column(at)))

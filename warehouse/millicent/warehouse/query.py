@@ -304,7 +304,7 @@ def weighted_tokens(source: FromClause) -> ColumnElement[Any]:
 def _call_sum(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
     """One sum over calls, per row of `source` (a call, or an hour of alike calls)."""
     c, hours = source.c, deployment_hours.c
-    number: ColumnElement[Any] = literal_column("1") if source is calls else c.calls
+    number: ColumnElement[Any] = c.call_count if source is calls else c.calls
     weight = weighted_tokens(source)
     own = c.billing == "self_hosted"
     billed = case((own, literal_column("0")), else_=cast(c.billed_cost_usd, EXACT))

@@ -54,7 +54,9 @@ CALLS: Final = (
     Column("status", pa.string(), "dimension", "ok, error or cancelled"),
     Column("error_type", pa.string(), "detail", "what failed"),
     Column("response_id", pa.uint64(), "fact", "hash of the provider's response id; look up by hashing"),
+    Column("request_id", pa.uint64(), "fact", "hash of the provider's request id, where it differs"),
     Column("endpoint_host", pa.string(), "detail", "host that served the call"),
+    Column("signal", pa.string(), "dimension", "what told of it: span, log or metric"),
     Column("dialect", pa.string(), "dimension", "whose way of writing usage was read"),
     Column("scope", pa.string(), "detail", "instrumentation that made the span"),
     Column("scope_version", pa.string(), "fact", "its version"),
@@ -77,8 +79,16 @@ CALLS: Final = (
         "identity_source",
         pa.string(),
         "fact",
-        "where the team came from: span, resource; NULL when unattributed",
+        "where the team came from: span, resource, inherited, rule; NULL when unattributed",
     ),
+    Column(
+        "tag_sources",
+        pa.string(),
+        "fact",
+        "tags that do not stand on the span itself, each as tag:source, comma between",
+    ),
+    Column("call_count", pa.int64(), "fact", "1; of a metric, how many calls it sums, NULL when it does not tell"),
+    Column("sample_weight", pa.float64(), "fact", "how many such calls it stands for under sampling; NULL: not told"),
     Column("input_tokens", pa.int64(), "tokens", "everything that went in"),
     Column("output_tokens", pa.int64(), "tokens", "everything that came out"),
     Column("cache_read_tokens", pa.int64(), "tokens", "input served from a cache"),
@@ -98,6 +108,7 @@ CALLS: Final = (
     Column("counted", pa.bool_(), "fact", "whether it is in the sums"),
     Column("not_counted_reason", pa.string(), "fact", "why not"),
     Column("counted_as", pa.uint64(), "fact", "span of the row that does count"),
+    Column("counted_as_trace_id", pa.uuid(), "fact", "its trace"),
     Column("list_cost_usd", USD, "money", "API list price of the tokens; NULL when unknown"),
     Column("list_input_usd", USD, "money", "its part for uncached input"),
     Column("list_cache_read_usd", USD, "money", "its part for cache reads"),
@@ -121,6 +132,8 @@ CALLS: Final = (
 )
 
 SCHEMA: Final = pa.schema([(column.name, column.type) for column in CALLS])
+PLAIN: Final = pa.schema([(c.name, pa.binary() if c.type == pa.uuid() else c.type) for c in CALLS])
+"""`SCHEMA` as frames carry it on the way here: UUIDs as 16 bytes."""
 DIMENSIONS: Final = tuple(c.name for c in CALLS if c.role == "dimension")
 DETAILS: Final = tuple(c.name for c in CALLS if c.role == "detail")
 TOKENS: Final = tuple(c.name for c in CALLS if c.role == "tokens")

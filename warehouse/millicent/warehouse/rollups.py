@@ -24,7 +24,7 @@ def deltas(calls: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("counted"))
         .group_by(pl.col("tenant"), pl.col("started_at").dt.truncate("1h").alias("hour"), *record.DIMENSIONS)
         .agg(
-            pl.len().cast(pl.Int64).alias("calls"),
+            pl.col("call_count").sum().alias("calls"),
             *(_sum(name) for name in record.TOKENS),
             *(_sum(name).cast(pl.Decimal(38, 12)) for name in record.MONEY),
             *(pl.col(name).null_count().cast(pl.Int64).alias(f"{name}_nulls") for name in record.SUMMED),

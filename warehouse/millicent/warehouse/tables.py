@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     Integer,
     MetaData,
     Numeric,
@@ -35,10 +36,33 @@ def _type(of: pa.DataType) -> TypeEngine[Any]:
         return Boolean()
     if pa.types.is_integer(of):
         return BigInteger()
+    if pa.types.is_floating(of):
+        return Double()
     return Uuid() if of == pa.uuid() else String()
 
 
 calls: Final = Table("calls", metadata, *(Column(c.name, _type(c.type)) for c in record.CALLS))
+
+told: Final = Table("told", metadata, *(Column(c.name, _type(c.type)) for c in record.CALLS))
+
+EDGE_TAGS: Final = (
+    "environment", "team", "project", "feature", "customer", "user_id", "session_id",
+    "deployment", "engine", "accelerator", "accelerator_count", "precision", "region",
+)  # fmt: skip
+edges: Final = Table(
+    "edges", metadata,
+    Column("tenant", String), Column("trace_id", Uuid), Column("span_id", BigInteger),
+    Column("parent_span_id", BigInteger), Column("received_at", DateTime), Column("started_at", DateTime),
+    Column("duration_ms", BigInteger), Column("service", String),
+    *(Column(name, Integer if name == "accelerator_count" else String) for name in EDGE_TAGS),
+    Column("tag_sources", String),
+)  # fmt: skip
+
+series: Final = Table(
+    "series", metadata,
+    Column("tenant", String), Column("series", Uuid), Column("last_at", DateTime), Column("value", BigInteger),
+    Column("count", BigInteger), Column("seen_at", DateTime),
+)  # fmt: skip
 
 usage_hourly: Final = Table(
     "usage_hourly",

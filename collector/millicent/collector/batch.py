@@ -1,0 +1,69 @@
+"""What travels through the pipeline: requests come in, a batch of spans goes from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from millicent.warehouse.control import Deployment
+
+
+class Prices(Protocol):
+    """What the pipeline needs of a price book."""
+
+    def price(self, usages: pl.DataFrame) -> pl.DataFrame:
+        """List cost and its parts, status, entry and version, one row per usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One acknowledged request, as the spool kept it but expanded."""
+
+    body: bytes
+    tenant: str
+    key_id: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the steps look things up in. `seen` tells which keys (columns of `ledger.KEY`) are stored already."""
+
+    prices: Prices
+    deployments: Sequence[tuple[str, Deployment]]
+    seen: Callable[[pl.DataFrame], pl.Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`spans`: rows still on their way. `left`: (tenant, received_at, outcome, reason) of those that went.
+
+    `broken`: places of requests that do not decode, none of whose spans are in either.
+    """
+
+    spans: pl.DataFrame
+    left: tuple[pl.DataFrame, ...] = ()
+    broken: tuple[int, ...] = ()
+    quarantined: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+    def leave(self, who: pl.Expr, outcome: str, reason: pl.Expr) -> Batch:
+        """Let the spans for which `who` is true go, with an outcome of `ledger.OUTCOMES` and a reason."""
+        known = who.fill_null(False)
+        going = self.spans.filter(known).select(
+            "tenant", "received_at", outcome=pl.lit(outcome), reason=reason.cast(pl.String)
+        )
+        return replace(self, spans=self.spans.filter(~known), left=(*self.left, going)) if going.height else self
+
+
+def first(spans: pl.DataFrame, keys: Sequence[str]) -> pl.Expr:
+    """The first of `keys` that says something; blank text says nothing."""
+    type_ = spans.schema[keys[0]]
+    present = [pl.col(key) for key in keys if spans[key].null_count() < spans.height]
+    if type_ == pl.String:
+        said = (key.str.strip_chars() for key in present)
+        present = [pl.when(text != "").then(text) for text in said]
+    return pl.coalesce(*present) if present else pl.lit(None, type_)
