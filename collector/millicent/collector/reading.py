@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
+import polars_hash as plh
 
 from millicent.collector.batch import Batch, Context, first
 from millicent.collector.dialects import (
@@ -125,7 +126,7 @@ def _read(spans: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         provider=pl.col("provider").str.to_lowercase(),
         model=pl.coalesce("response_model", "request_model"),
         ttft_ms=pl.when(ttft_ms >= 0).then(ttft_ms),
-        response_id=pl.when(pl.col("response_id").is_not_null()).then(pl.col("response_id").hash(0)),
+        response_id=plh.col("response_id").nchash.xxh3_64(),
     )  # fmt: skip
 
 
