@@ -41,7 +41,7 @@ def test_the_hourly_rollup_has_every_dimension_and_every_sum_with_its_unknowns(f
     dimensions = {name: STORED[record.SCHEMA.field(name).type] for name in record.DIMENSIONS}
     sums = dict.fromkeys(record.TOKENS, "BIGINT") | dict.fromkeys(record.MONEY, "DECIMAL(38,12)")
     unknowns = {f"{name}_nulls": "BIGINT" for name in sums}
-    fixed = {"tenant": "VARCHAR", "hour": "TIMESTAMP", "calls": "BIGINT"}
+    fixed = {"tenant": "VARCHAR", "hour": "TIMESTAMP", "calls": "BIGINT", "row_count": "BIGINT"}
     assert stored == fixed | dimensions | sums | unknowns
 
 

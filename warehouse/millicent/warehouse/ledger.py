@@ -6,19 +6,19 @@ balanced: received = stored + duplicate + not_a_call + rejected + quarantined + 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import column, func, select, table
+from sqlalchemy import and_, column, func, select, table
 
-from millicent.warehouse import record, rollups
-from millicent.warehouse.engine import Engine, Transaction
-from millicent.warehouse.tables import calls, loaded, outcomes
+from millicent.warehouse import rollups
+from millicent.warehouse.engine import Engine, EngineError, Transaction
+from millicent.warehouse.frames import arrow, plain
+from millicent.warehouse.tables import calls, loaded, outcomes, series, told
 
-UUIDS: Final = {column.name for column in record.CALLS if column.type == pa.uuid()} | {"series"}
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
 LONGEST_CALL: Final = timedelta(hours=6)
 """A call keeps its deployment busy for no longer than this, whatever its span says."""
@@ -30,13 +30,18 @@ OUTCOMES: Final = ("stored", "duplicate", "not_a_call", "rejected", "quarantined
 class Batch:
     """What one load produced.
 
-    `calls`: columns of `record.SCHEMA`, `trace_id` as 16 bytes. `outcomes`: tenant, hour, outcome, reason, spans.
-    `quarantine`: columns of the table of that name.
+    `calls`: new rows, as `record.PLAIN`. `outcomes`: tenant, hour, outcome, reason, spans. `quarantine`, `edges`,
+    `series`: columns of the tables of those names. `revised`: stored calls as they read now. `told`: calls, new or
+    revised, as their own span told them, where that is not what they read.
     """
 
     calls: pl.DataFrame
     outcomes: pl.DataFrame
     quarantine: pl.DataFrame
+    revised: pl.DataFrame = field(default_factory=pl.DataFrame)
+    told: pl.DataFrame = field(default_factory=pl.DataFrame)
+    edges: pl.DataFrame = field(default_factory=pl.DataFrame)
+    series: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
 def position(engine: Engine, spool: str) -> tuple[int, int]:
@@ -56,7 +61,7 @@ def seen(engine: Engine, keys: pl.DataFrame) -> pl.Series:
         calls.c.started_at <= instants.max(),
         *(calls.c[name] == asked.c[name] for name in KEY),
     )
-    frame = _arrow(keys.select(KEY).with_row_index("row"))
+    frame = arrow(keys.select(KEY).with_row_index("row"))
     with engine.write() as transaction:
         rows = transaction.read(found, asked=frame).column("row")
     mask = pl.zeros(keys.height, dtype=pl.Boolean, eager=True)
@@ -77,12 +82,77 @@ def commit(engine: Engine, batch: Batch, spool: str, position: tuple[int, int]) 
 def store(transaction: Transaction, batch: Batch, change: int) -> None:
     """Add calls, their rollup deltas and everything counted about them inside an open transaction."""
     if not batch.calls.is_empty():
-        transaction.insert("calls", _arrow(batch.calls))
+        transaction.insert("calls", arrow(batch.calls))
         transaction.insert("usage_hourly", rollups.deltas(batch.calls).to_arrow())
         transaction.insert("dirty_hours", _touched(batch.calls, change).to_arrow())
+    if not batch.revised.is_empty():
+        _replace(transaction, batch.revised, change)
+    if not batch.told.is_empty():
+        mine = and_(*(told.c[name] == _ASKED.c[name] for name in KEY))
+        transaction.execute(told.delete().where(mine), asked=arrow(batch.told.select(KEY)))
+        transaction.insert("told", arrow(batch.told))
+    if not batch.series.is_empty():
+        mine = and_(series.c.tenant == _SERIES.c.tenant, series.c.series == _SERIES.c.series)
+        transaction.execute(series.delete().where(mine), asked=arrow(batch.series.select("tenant", "series")))
+        transaction.insert("series", arrow(batch.series))
+    if not batch.edges.is_empty():
+        transaction.insert("edges", arrow(batch.edges))
     if not batch.quarantine.is_empty():
         transaction.insert("quarantine", batch.quarantine.to_arrow())
     transaction.insert("outcomes", batch.outcomes.to_arrow())
+
+
+def calls_between(engine: Engine, tenant: str, start: datetime, end: datetime) -> pl.DataFrame:
+    """Every stored call of a tenant that started in the half-open period, counted or not, as `record.PLAIN`."""
+    asked = select(calls).where(
+        calls.c.tenant == tenant,
+        calls.c.started_at >= start.astimezone(UTC).replace(tzinfo=None),
+        calls.c.started_at < end.astimezone(UTC).replace(tzinfo=None),
+    )
+    return plain(engine.read(asked))
+
+
+def revise(engine: Engine, rows: pl.DataFrame) -> int:
+    """Replace stored calls by `rows` (as `record.PLAIN`, found by `KEY`), and correct the sums, all or nothing.
+
+    Hold `Warehouse.writing` from reading the rows until this returns, so that no change in between is lost.
+
+    Returns:
+        How many calls were replaced.
+
+    Raises:
+        EngineError: one of `rows` is not stored, or the commit failed; nothing has changed then.
+    """
+    if rows.is_empty():
+        return 0
+    with engine.write() as transaction:
+        last = transaction.read(select(func.max(loaded.c.change).label("change"))).to_pylist()[0]["change"]
+        change = (last or 0) + 1
+        transaction.execute(loaded.update().values(change=change))
+        _replace(transaction, rows, change)
+    return rows.height
+
+
+def _replace(transaction: Transaction, rows: pl.DataFrame, change: int) -> None:
+    asked = arrow(rows.select(KEY))
+    instants = rows["started_at"].dt.replace_time_zone(None)
+    mine = (
+        *(calls.c[name] == _ASKED.c[name] for name in KEY),
+        calls.c.started_at >= instants.min(),
+        calls.c.started_at <= instants.max(),
+    )
+    old = plain(transaction.read(select(calls).where(*mine), asked=asked))
+    if old.height != rows.height:
+        raise EngineError(f"{rows.height} calls to replace, {old.height} of them stored: read them again and retry")
+    transaction.execute(calls.delete().where(*mine), asked=asked)
+    transaction.insert("calls", arrow(rows))
+    rollups.correct(transaction, old, rows)
+    touched = pl.concat([_touched(old, change), _touched(rows, change)]).unique()
+    transaction.insert("dirty_hours", touched.to_arrow())
+
+
+_ASKED: Final = table("asked", *(column(name) for name in KEY))
+_SERIES: Final = table("asked", column("tenant"), column("series"))
 
 
 def books(engine: Engine, spool: str) -> tuple[dict[str, int], tuple[int, int]]:
@@ -137,23 +207,3 @@ def _advance(transaction: Transaction, spool: str, position: tuple[int, int]) ->
     else:
         transaction.insert("loaded", pa.Table.from_pylist([{"spool": spool, **values}]))
     return change
-
-
-def _arrow(frame: pl.DataFrame) -> pa.Table:
-    """Arrow with 16-byte ids typed as UUID."""
-    arrow = frame.to_arrow()
-    for name in UUIDS & set(arrow.column_names):
-        at = arrow.schema.get_field_index(name)
-        ids = arrow.column(at).cast(pa.binary(16)).combine_chunks()
-        arrow = arrow.set_column(at, pa.field(name, pa.uuid()), pa.ExtensionArray.from_storage(pa.uuid(), ids))
-    if "labels" in arrow.column_names:
-        at = arrow.schema.get_field_index("labels")
-        arrow = arrow.set_column(at, record.SCHEMA.field("labels"), _map(arrow.column(at)))
-    return arrow
-
-
-def _map(pairs: pa.ChunkedArray) -> pa.MapArray:
-    """Lists of (key, value) as maps; polars has no map of its own."""
-    lists = pairs.combine_chunks().cast(pa.list_(pa.struct({"key": pa.string(), "value": pa.string()})))
-    flat = lists.flatten()
-    return pa.MapArray.from_arrays(lists.offsets, flat.field("key"), flat.field("value"), mask=lists.is_null())

@@ -1,17 +1,19 @@
-"""The hourly rollup: what a batch of calls adds to it, and how its deltas are folded together."""
+"""The hourly rollup: what a batch of calls adds to it, and how its rows are folded together and corrected."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import and_, column, func, select, table
 
 from millicent.warehouse import record
-from millicent.warehouse.engine import Engine
+from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.tables import usage_hourly
 
-KEY = ("tenant", "hour", *record.DIMENSIONS)
+KEY: Final = ("tenant", "hour", *record.DIMENSIONS)
+SUMS: Final = ("row_count", "calls", *record.SUMMED, *(f"{name}_nulls" for name in record.SUMMED))
 
 
 def deltas(calls: pl.DataFrame) -> pl.DataFrame:
@@ -24,6 +26,7 @@ def deltas(calls: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("counted"))
         .group_by(pl.col("tenant"), pl.col("started_at").dt.truncate("1h").alias("hour"), *record.DIMENSIONS)
         .agg(
+            pl.len().cast(pl.Int64).alias("row_count"),
             pl.col("call_count").sum().alias("calls"),
             *(_sum(name) for name in record.TOKENS),
             *(_sum(name).cast(pl.Decimal(38, 12)) for name in record.MONEY),
@@ -33,8 +36,32 @@ def deltas(calls: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _sum(name: str) -> pl.Expr:
-    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name)
+def correct(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> None:
+    """Make the rollup say `new` where it said `old` (rows of the record).
+
+    The rows of every key concerned are folded into one, so that none ever stands for less than nothing and what is
+    unknown after the correction reads unknown, not 0.
+    """
+    change = pl.concat([deltas(new), deltas(old).with_columns(-pl.col(name) for name in SUMS)])
+    if change.is_empty():
+        return
+    keys = change.select(KEY).unique()
+    asked = table("asked", *(column(name) for name in KEY))
+    frame = {"asked": keys.to_arrow()}
+    concerned = and_(*(usage_hourly.c[name].is_not_distinct_from(asked.c[name]) for name in KEY))
+    instants = keys["hour"].dt.replace_time_zone(None)
+    hours = (usage_hourly.c.hour >= instants.min(), usage_hourly.c.hour <= instants.max())
+    stored = transaction.read(select(usage_hourly).where(concerned, *hours), **frame)
+    both = [frame.select(*KEY, *SUMS) for frame in (pl.DataFrame(pl.from_arrow(stored)), change)]
+    folded = (
+        pl.concat(both, how="vertical_relaxed")
+        .group_by(KEY)
+        .agg(pl.col(name).sum() for name in SUMS)
+        .filter(pl.col("row_count") > 0)
+    )
+    known = (pl.when(pl.col(f"{name}_nulls") < pl.col("row_count")).then(name).alias(name) for name in record.SUMMED)
+    transaction.execute(usage_hourly.delete().where(concerned, *hours), **frame)
+    transaction.insert("usage_hourly", folded.with_columns(known).to_arrow())
 
 
 def compact(engine: Engine, before: datetime) -> int:
@@ -43,7 +70,7 @@ def compact(engine: Engine, before: datetime) -> int:
     Returns:
         How many rows are gone. Sums are the same before and after.
     """
-    sums = [func.sum(usage_hourly.c[name]).label(name) for name in _summed()]
+    sums = [func.sum(usage_hourly.c[name]).label(name) for name in SUMS]
     keys = [usage_hourly.c[name] for name in KEY]
     old = usage_hourly.c.hour < before.replace(tzinfo=None)
     with engine.write() as transaction:
@@ -57,5 +84,5 @@ def compact(engine: Engine, before: datetime) -> int:
         return int(rows - folded.num_rows)
 
 
-def _summed() -> list[str]:
-    return ["calls", *record.SUMMED, *(f"{name}_nulls" for name in record.SUMMED)]
+def _sum(name: str) -> pl.Expr:
+    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ class Warehouse:
         engine: the facts; written by the loader and the jobs alone.
         control: keys, sessions, deployments.
         book: API list prices.
+        writing: held by whoever reads calls to change them, until the change is committed.
         complete_through: every call acknowledged before this instant (UTC) can be asked for; the loader moves it.
     """
 
@@ -34,6 +36,7 @@ class Warehouse:
         self.engine = engine
         self.control = control
         self.book = book
+        self.writing = threading.Lock()
         self.complete_through: datetime | None = None
 
     @classmethod

@@ -70,6 +70,7 @@ usage_hourly: Final = Table(
     Column("tenant", String),
     Column("hour", DateTime),
     *(Column(name, _type(record.SCHEMA.field(name).type)) for name in record.DIMENSIONS),
+    Column("row_count", BigInteger),
     Column("calls", BigInteger),
     *(Column(name, BigInteger) for name in record.TOKENS),
     *(Column(name, SUM_USD) for name in record.MONEY),

@@ -8,6 +8,8 @@ ALTER TABLE calls ADD COLUMN sample_weight DOUBLE;
 ALTER TABLE calls ADD COLUMN counted_as_trace_id UUID;
 
 ALTER TABLE usage_hourly ADD COLUMN signal VARCHAR DEFAULT 'span';
+ALTER TABLE usage_hourly ADD COLUMN row_count BIGINT; -- rows of calls in these sums; less the nulls, how many are known
+UPDATE usage_hourly SET row_count = calls;
 
 -- Calls as their own span told them, where counting changed what `calls` says; kept for a week.
 CREATE TABLE told AS FROM calls LIMIT 0;
