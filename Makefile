@@ -10,9 +10,10 @@ VENDOR := dashboard/millicent/dashboard/assets/vendor
 BUNDLE := $(VENDOR)/plotly-cartesian.min.js
 INTER := 5.3.0
 FONT := $(VENDOR)/inter.woff2
+VENVS := $(patsubst locks/instrumentations-%.txt,.venvs/%/.installed,$(wildcard locks/instrumentations-*.txt))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint format bench docs lock assets browser clean
+.PHONY: help install demo test lint format bench docs lock assets browser venvs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,18 @@ $(FONT):
 	  tar -xOzf $(VENDOR)/$$tar package/files/inter-latin-wght-normal.woff2 > $@ && rm $(VENDOR)/$$tar; \
 	else echo "note: npm is not available, so the system's font is used"; fi
 
+venvs: $(VENVS)  ## create .venvs with the instrumentations that tests run (the tests do it themselves)
+
+.venvs/%/.installed: locks/instrumentations-%.txt
+	@if command -v uv >/dev/null; then \
+	  set -e; uv venv --quiet --allow-existing --python $(PYTHON) .venvs/$*; \
+	  VIRTUAL_ENV=.venvs/$* uv pip install --quiet --require-hashes -r $<; \
+	else \
+	  set -e; $(PYTHON) -m venv .venvs/$*; \
+	  .venvs/$*/bin/python -m pip install --quiet --no-compile --require-hashes -r $<; \
+	fi
+	@touch $@
+
 demo: install assets  ## run the product on localhost with a month of example data
 	@$(BIN)/millicent demo
 
@@ -79,6 +92,10 @@ lock:  ## recompute the hash-pinned locks (needs uv)
 	  pyproject.toml sdk/pyproject.toml -o locks/runtime.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --no-emit-package millicent-sdk --group dev -c locks/runtime.txt pyproject.toml sdk/pyproject.toml -o locks/dev.txt
+	@for generation in current previous; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    tests/instrumentations/$$generation.in -o locks/instrumentations-$$generation.txt; \
+	done
 
 clean:  ## remove what make created
-	rm -rf $(VENV) .browser artefacts dist $(VENDOR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venvs .browser artefacts dist $(VENDOR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -136,7 +136,7 @@ def run_server(directory: str) -> None:
     telemetry = Telemetry()
     with Spool(Path(directory), on_commit=telemetry.synced) as spool:
         app = Receiver(spool, lambda _: benchmark, telemetry)
-        serve(app, port=0, parent=0, ready=lambda _, port: print(port, flush=True))
+        serve(app, port=0, parent=0, ready=lambda at: print(at.port, flush=True))
 
 
 def measure(server: str, spans: int, connections: int, seconds: float) -> tuple[float, float, list[float]]:

@@ -7,12 +7,12 @@ without looking at the key. In tests, `FakeOpenAI` runs it on a free port and it
 """
 
 import argparse
+import itertools
 import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from typing import Any, Self
 
 ANSWER = "The answer is forty-two."
@@ -48,6 +48,8 @@ class FakeOpenAI:
         service_tier: Tier that every answer reports.
         model: Model that every answer names; None repeats the one asked for.
         status: HTTP status; 400 and above answers an error.
+        refusals: How many of the next requests are answered 429, whatever `status` says.
+        breaks_after: Chunks of a stream after which the connection breaks off; None lets it end.
         requests: Bodies received so far.
     """
 
@@ -56,12 +58,14 @@ class FakeOpenAI:
     service_tier: str = "default"
     model: str | None = None
     status: int = 200
+    refusals: int = 0
+    breaks_after: int | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
 
     def __post_init__(self) -> None:
-        self._numbers = count(1)
-        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self._numbers = itertools.count(1)
+        self._server = _Server(("127.0.0.1", self.port), type("Handler", (_Handler,), {"fake": self}))
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
@@ -77,12 +81,19 @@ class FakeOpenAI:
         """Serve in this thread until interrupted."""
         self._server.serve_forever()
 
+    def next_status(self) -> int:
+        """Return the status of the next answer."""
+        if not self.refusals:
+            return self.status
+        self.refusals -= 1
+        return 429
+
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | Iterator[dict[str, Any]]:
         """Return the answer to one request: an object, or the events of a stream."""
         if path.endswith("/chat/completions"):
             return self._chunks(body) if body.get("stream") else self._completion(body)
         if path.endswith("/responses"):
-            return self._events(body) if body.get("stream") else self._response(body, "completed")
+            return self._events(body) if body.get("stream") else self._response(body)
         if path.endswith("/embeddings"):
             usage = {"prompt_tokens": 8, "total_tokens": 8}
             vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
@@ -105,26 +116,33 @@ class FakeOpenAI:
         if wants_usage:
             yield head | {"choices": [], "usage": self.completion_usage}
 
-    def _response(self, body: dict[str, Any], status: str) -> dict[str, Any]:
+    def _response(self, body: dict[str, Any]) -> dict[str, Any]:
         text = {"type": "output_text", "text": ANSWER, "annotations": []}
-        message = {"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": [text]}
+        message = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [text]}
         return {
             **self._head(body, "response", "resp_"),
             "created_at": 1_790_000_000,
-            "status": status,
-            "output": [message] if status == "completed" else [],
+            "status": "completed",
+            "output": [message],
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
-            "usage": self.response_usage if status == "completed" else None,
+            "usage": self.response_usage,
         }
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield {"type": "response.created", "sequence_number": 0, "response": self._response(body, "in_progress")}
-        for number, word in enumerate(ANSWER.split(), 1):
-            position = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
-            yield {"type": "response.output_text.delta", "sequence_number": number, "delta": word, **position}
-        yield {"type": "response.completed", "sequence_number": 99, "response": self._response(body, "completed")}
+        whole = self._response(body)
+        begun = whole | {"status": "in_progress", "output": [], "usage": None}
+        yield {"type": "response.created", "sequence_number": 0, "response": begun}
+        message = {"type": "message", "id": "msg_1", "status": "in_progress", "role": "assistant", "content": []}
+        yield {"type": "response.output_item.added", "sequence_number": 1, "output_index": 0, "item": message}
+        position = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        part = {"type": "output_text", "text": "", "annotations": []}
+        yield {"type": "response.content_part.added", "sequence_number": 2, "part": part, **position}
+        for number, word in enumerate(ANSWER.split(), 3):
+            delta = {"delta": word, "logprobs": []}
+            yield {"type": "response.output_text.delta", "sequence_number": number, **delta, **position}
+        yield {"type": "response.completed", "sequence_number": 99, "response": whole}
 
     def _head(self, body: dict[str, Any], kind: str, prefix: str) -> dict[str, Any]:
         return {
@@ -141,52 +159,54 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def _handler(fake: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    fake: FakeOpenAI
+    protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            fake.requests.append(body)
-            if fake.status >= 400:
-                self._send(fake.status, {"error": {"message": "as configured", "type": "test", "code": None}})
-                return
-            try:
-                answer = fake.answer(self.path, body)
-            except LookupError:
-                self._send(404, {"error": {"message": f"no such path: {self.path}", "type": "test", "code": None}})
-                return
-            if isinstance(answer, dict):
-                self._send(200, answer)
-            else:
-                self._stream(answer)
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.fake.requests.append(body)
+        status = self.fake.next_status()
+        if status >= 400:
+            self._send(status, {"error": {"message": "as configured", "type": "test", "code": None}})
+            return
+        try:
+            answer = self.fake.answer(self.path, body)
+        except LookupError:
+            self._send(404, {"error": {"message": f"no such path: {self.path}", "type": "test", "code": None}})
+            return
+        if isinstance(answer, dict):
+            self._send(200, answer)
+        else:
+            self._stream(answer)
 
-        def _send(self, status: int, answer: dict[str, Any]) -> None:
-            payload = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
+    def _send(self, status: int, answer: dict[str, Any]) -> None:
+        payload = json.dumps(answer).encode()
+        self._begin(status, "application/json", len(payload))
+        self.wfile.write(payload)
 
-        def _stream(self, events: Iterator[dict[str, Any]]) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("connection", "close")
-            self.end_headers()
-            self.close_connection = True
-            try:
-                for event in events:
-                    name = f"event: {event['type']}\n" if "type" in event else ""
-                    self.wfile.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+    def _stream(self, events: Iterator[dict[str, Any]]) -> None:
+        is_broken = self.fake.breaks_after is not None
+        self._begin(200, "text/event-stream", 1_000_000 if is_broken else None)  # more than will come
+        self.close_connection = True
+        try:
+            for event in itertools.islice(events, self.fake.breaks_after):
+                name = f"event: {event['type']}\n" if "type" in event else ""
+                self.wfile.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+            if not is_broken:
                 self.wfile.write(b"data: [DONE]\n\n")
-            except ConnectionError:  # the client stopped listening
-                return
+        except ConnectionError:  # the client stopped listening
+            return
 
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
+    def _begin(self, status: int, content_type: str, length: int | None) -> None:
+        self.send_response(status)
+        self.send_header("x-request-id", f"req_{len(self.fake.requests)}")
+        self.send_header("content-type", content_type)
+        self.send_header(*(("connection", "close") if length is None else ("content-length", str(length))))
+        self.end_headers()
 
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
 
 
 def main() -> None:

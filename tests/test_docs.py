@@ -16,7 +16,7 @@ from millicent.collector.spool import SpoolReader
 from millicent.collector.telemetry import METRICS
 from millicent.dashboard import demo, reference, serve
 from millicent.dashboard.settings import Settings
-from millicent.warehouse import record
+from millicent.warehouse import record, rules
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.store import Warehouse
 
@@ -56,6 +56,8 @@ def answers(tmp_path_factory):
     warehouse = Warehouse.embedded(folder)
     demo.declare(warehouse, datetime.now(UTC))
     next(demo.history(warehouse, datetime.now(UTC)))
+    rule = {"when": [{"field": "service", "is": "x"}], "sets": {"team": "y"}}
+    warehouse.control.add_rule(rules.read(rule))
     loader = Loader(warehouse, SpoolReader(folder / "spool"))
     server = serve.application(warehouse, loader.spool, loader, insecure_local=True)
     client = TestClient(server, base_url="http://127.0.0.1:8050")
@@ -63,7 +65,7 @@ def answers(tmp_path_factory):
 
     def get(path: str):
         asked = {"measures": "calls", "period": "9w"} if path.endswith("/query") else {}
-        return client.get(path.format(**call), params=asked).json()
+        return client.get(path.format(**call, rule_id=1), params=asked).json()
 
     yield get
     warehouse.close()

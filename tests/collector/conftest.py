@@ -13,7 +13,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from millicent.collector import pipeline
-from millicent.collector.batch import Context, Incoming
+from millicent.collector.batch import Batch, Context, Incoming
+from millicent.collector.decode import decode
+from millicent.collector.dialects import wanted
+from millicent.collector.reading import normalise_tokens, pick_calls, read_dialect
 from millicent.pricing.book import PriceBook
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -92,3 +95,27 @@ def stored_rows():
         return sorted(frame.to_dicts(), key=lambda row: (row["trace_id"], row["span_id"]))
 
     return rows
+
+
+def told(body, signal="traces", received_at=None):
+    """What one request tells, row by row, before anybody decides what counts."""
+    return steps(decode([body], wanted(), [signal]).spans, received_at)
+
+
+def steps(rows, received_at=None):
+    """Decoded rows through the steps up to the normal form; `received_at` is just after the last, if left out."""
+    arrived = received_at or datetime.fromtimestamp((rows["end_ns"].max() or 0) / 1e9, UTC)
+    batch = Batch(
+        rows.with_columns(
+            tenant=pl.lit("acme"), key_id=pl.lit("k"), received_at=pl.lit(arrived).cast(pl.Datetime("us", "UTC"))
+        )
+    )
+    for step in (pick_calls, read_dialect, normalise_tokens):
+        batch = step(batch, None)
+    return batch
+
+
+@pytest.fixture(scope="session")
+def reading():
+    """Requests, and decoded rows, up to the normal form of tokens."""
+    return SimpleNamespace(told=told, steps=steps)

@@ -6,12 +6,14 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from millicent.collector.decode import LABEL, LONGEST_TEXT, RESOURCE, decode
+from millicent.collector.decode import FIRST_TOKEN_EVENTS, LABEL, LONGEST_PAYLOAD, LONGEST_TEXT, RESOURCE, decode
 
 WANTED = {
     "tokens": "int",
@@ -46,6 +48,8 @@ def told(value, kind):
             return int(it)
         case ("float", "int_value"):
             return float(it)
+        case ("float", "string_value") if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", it, re.ASCII):
+            return float(it)
         case ("bool", "string_value") if it.lower() in {"true", "false"}:
             return it.lower() == "true"
     return None
@@ -71,6 +75,12 @@ def walk(bodies):
                     has_scope, has_status = scoped.HasField("scope"), span.HasField("status")
                     yield {
                         "record": record,
+                        "signal": "span",
+                        "name": span.name,
+                        "trace_state": span.trace_state,
+                        "first_token_ns": min(
+                            (one.time_unix_nano for one in span.events if one.name in FIRST_TOKEN_EVENTS), default=None
+                        ),
                         "trace_id": span.trace_id,
                         "span_id": span.span_id,
                         "parent_span_id": span.parent_span_id,
@@ -126,7 +136,7 @@ attributes = st.lists(
     st.one_of(st.builds(KeyValue, key=st.sampled_from(KEYS), value=values), st.builds(KeyValue, key=texts)), max_size=6
 )
 ids = st.one_of(st.binary(max_size=3), st.binary(min_size=16, max_size=16))
-instants = st.one_of(st.just(0), st.integers(0, 2**64 - 1))
+instants = st.one_of(st.just(0), st.integers(0, 2**64 - 2))
 spans = st.builds(
     Span,
     trace_id=ids,
@@ -137,7 +147,13 @@ spans = st.builds(
     start_time_unix_nano=instants,
     end_time_unix_nano=instants,
     attributes=attributes,
-    events=st.lists(st.builds(Span.Event, name=texts, attributes=attributes), max_size=1),
+    trace_state=texts,
+    events=st.lists(
+        st.builds(
+            Span.Event, name=texts | st.sampled_from(FIRST_TOKEN_EVENTS), time_unix_nano=instants, attributes=attributes
+        ),
+        max_size=2,
+    ),
     status=st.none() | st.builds(Status, code=st.sampled_from([0, 1, 2]), message=texts),
 )
 scopes = st.builds(
@@ -157,9 +173,12 @@ batches = st.lists(requests.map(lambda request: request.SerializeToString()), ma
 def test_rows_are_those_of_an_independent_walk(bodies):
     decoded = decode(bodies, WANTED)
     assert decoded.broken == ()
+    expected = list(walk(bodies))
+    came = {key for row in expected for key in WANTED if row[key] is not None}
+    assert came <= WANTED.keys() & set(decoded.spans.columns)
     rows, expected = (
-        [row | {"ttft": repr(row["ttft"])} for row in found]  # so that NaN equals NaN
-        for found in (decoded.spans.iter_rows(named=True), walk(bodies))
+        [dict.fromkeys(WANTED) | row | {"ttft": repr(row.get("ttft"))} for row in found]  # so that NaN equals NaN
+        for found in (decoded.spans.iter_rows(named=True), expected)
     )
     assert rows == expected
 
@@ -207,10 +226,10 @@ def test_fields_of_a_later_protocol_are_skipped():
     assert decoded.spans["span_id"].to_list() == [b"8 bytes."]
 
 
-def test_no_request_gives_no_row_and_every_column():
-    decoded = decode([], WANTED)
-    assert decoded.spans.height == 0
-    assert set(WANTED) < set(decoded.spans.columns)
+def test_no_request_gives_no_row():
+    for decoded in (decode([], WANTED), decode([], WANTED, []), decode([b"", b""], WANTED, ["logs", "traces"])):
+        assert decoded.spans.height == 0
+        assert {"record", "signal", "name", "span_id", "scope", "labels"} <= set(decoded.spans.columns)
 
 
 def test_long_text_is_cut_wherever_it_stands():
@@ -225,3 +244,88 @@ def test_long_text_is_cut_wherever_it_stands():
     kept = long[:LONGEST_TEXT]
     assert [row[name] for name in ("model", "scope", "scope_version", RESOURCE + "service")] == [kept] * 4
     assert row["labels"] == [{"key": kept, "value": kept}]
+
+
+def test_a_payload_is_cut_later_than_other_text():
+    long = "é" * 1_000_000
+    body = one_span(attributes=[KeyValue(key="model", value=AnyValue(string_value=long))])
+    (row,) = decode([body], {"model": "payload"}).spans.rows(named=True)
+    assert row["model"] == long[:LONGEST_PAYLOAD]
+
+
+def test_the_providers_name_in_a_key_of_raw_answers_is_left_out():
+    pairs = [KeyValue(key=f"llm.{one}.usage", value=AnyValue(string_value=one)) for one in ("openai", "anthropic")]
+    pairs.append(KeyValue(key="llm.usage.total_tokens", value=AnyValue(int_value=3)))
+    (row,) = decode([one_span(attributes=pairs)], {"llm.*.usage": "text", "llm.usage.total_tokens": "int"}).spans.rows(
+        named=True
+    )
+    assert (row["llm.*.usage"], row["llm.usage.total_tokens"]) == ("openai", 3)
+
+
+# ---- log records
+
+
+def one_log(service="cli", **fields):
+    attributes = [KeyValue(key="service.name", value=AnyValue(string_value=service))]
+    group = ResourceLogs(
+        resource=Resource(attributes=attributes),
+        scope_logs=[ScopeLogs(scope=InstrumentationScope(name="events"), log_records=[LogRecord(**fields)])],
+    )
+    return ExportLogsServiceRequest(resource_logs=[group]).SerializeToString()
+
+
+def said(**pairs):
+    return [KeyValue(key=key.replace("__", "."), value=AnyValue(string_value=value)) for key, value in pairs.items()]
+
+
+def test_a_log_record_is_a_row_that_hangs_on_the_span_it_was_written_in():
+    body = one_log(time_unix_nano=5, trace_id=b"t" * 16, span_id=b"s" * 8, event_name="a.b", attributes=said(model="m"))
+    (row,) = decode([body], WANTED, ["logs"]).spans.rows(named=True)
+    assert (row["signal"], row["name"], row["model"], row["scope"]) == ("log", "a.b", "m", "events")
+    assert (row["trace_id"], row["parent_span_id"], row["start_ns"], row["end_ns"]) == (b"t" * 16, b"s" * 8, 5, 5)
+    assert len(row["span_id"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"event_name": "field.wins", "body": AnyValue(string_value="body.name"), "attributes": said(event__name="x")},
+         "field.wins"),
+        ({"body": AnyValue(string_value="claude_code.api_request"), "attributes": said(event__name="api_request")},
+         "claude_code.api_request"),
+        ({"body": AnyValue(string_value="Answer was fine."), "attributes": said(event__name="gemini_cli.api_response")},
+         "gemini_cli.api_response"),
+        ({"body": AnyValue(string_value="some.event")}, "some.event"),
+        ({"body": AnyValue(string_value="What is 2+2?")}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_an_event_is_named_by_its_field_its_attribute_or_a_body_that_is_a_name(fields, name):
+    assert decode([one_log(**fields)], WANTED, ["logs"]).spans["name"].to_list() == [name]
+
+
+def test_the_time_of_a_log_record_is_its_own_or_when_it_was_seen():
+    bodies = [one_log(observed_time_unix_nano=7), one_log(observed_time_unix_nano=7, time_unix_nano=6)]
+    assert decode(bodies, WANTED, ["logs", "logs"]).spans["start_ns"].to_list() == [7, 6]
+
+
+def test_a_log_record_has_the_same_ids_again_and_another_has_others():
+    records = [
+        one_log(time_unix_nano=5, attributes=said(request_id="r-1")),
+        one_log(time_unix_nano=5, attributes=said(request_id="r-2")),
+        one_log(time_unix_nano=6, attributes=said(request_id="r-1")),
+        one_log(time_unix_nano=5, attributes=said(request_id="r-1"), service="other"),
+        one_log(time_unix_nano=5, attributes=said(request_id="r-1"), body=AnyValue(string_value="b")),
+    ]
+    ids = [decode([body], WANTED, ["logs"]).spans.select("trace_id", "span_id").row(0) for body in records]
+    again = decode(records, WANTED, ["logs"] * 5).spans.select("trace_id", "span_id").rows()
+    assert ids == again
+    assert len({span for _, span in ids}) == len({trace for trace, _ in ids}) == 5
+    assert {(len(trace), len(span)) for trace, span in ids} == {(16, 8)}
+
+
+def test_spans_and_log_records_of_mixed_requests_know_their_request():
+    span, log = one_span(span_id=b"8 bytes."), one_log(time_unix_nano=5)
+    decoded = decode([log, span, b"\x0a\xff", span, log, b"\x0a\xff"], WANTED, ["logs", "traces"] * 3)
+    assert sorted(decoded.spans.select("record", "signal").rows()) == [(0, "log"), (1, "span"), (3, "span"), (4, "log")]
+    assert decoded.broken == (2, 5)

@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 
 import pytest
+from backports import zstd
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
 
 from millicent.collector import otlp_pb2
-from millicent.collector.limits import MIB, Limits, decompress, measure
+from millicent.collector.limits import MIB, Limits, bound_json, decompress, measure
 from millicent.collector.refusals import MalformedError, TooLargeError, UnsupportedError
 
 LIMITS = Limits()
@@ -91,10 +92,77 @@ def test_the_compressed_limit_is_checked_before_expanding():
         decompress(gzip.compress(bytes(1000)), "gzip", Limits(compressed_bytes=10))
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, gzip", ""])
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", ""])
 def test_other_encodings_are_unsupported_and_named(encoding):
     with pytest.raises(UnsupportedError, match="OTEL_EXPORTER_OTLP_COMPRESSION"):
         decompress(b"", encoding, LIMITS)
+
+
+PACK = {"gzip": gzip.compress, "zstd": zstd.compress}
+
+
+@given(st.sampled_from(["gzip", "zstd"]), st.lists(st.binary(max_size=3000), max_size=5))
+def test_every_frame_is_decoded_whatever_its_encoding(encoding, members):
+    body = b"".join(PACK[encoding](member) for member in members)
+    assert decompress(body, encoding, LIMITS) == b"".join(members)
+
+
+@pytest.mark.parametrize("cut", range(1, len(zstd.compress(b"call " * 50))))
+def test_a_zstd_body_cut_short_anywhere_is_malformed(cut):
+    with pytest.raises(MalformedError, match="cut short"):
+        decompress(zstd.compress(b"call " * 50)[:cut], "zstd", LIMITS)
+
+
+CHECKED = zstd.compress(b"call " * 50, options={zstd.CompressionParameter.checksum_flag: 1})
+WIDE = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"plain",
+        gzip.compress(b"call"),
+        zstd.compress(b"call") + b"trailing",
+        zstd.compress(b"call") + zstd.compress(b"x")[:5],
+        CHECKED[:-1] + bytes([CHECKED[-1] ^ 1]),
+        WIDE.compress(b"a window that asks for 128 MiB") + WIDE.flush(),
+    ],
+)
+def test_what_is_not_zstd_is_malformed(body):
+    with pytest.raises(MalformedError):
+        decompress(body, "zstd", LIMITS)
+
+
+def test_a_gigabyte_in_32_kib_of_zstd_stops_at_the_limit_with_bounded_memory():
+    bomb = zstd.compress(bytes(64 * MIB)) * 16
+    tracemalloc.start()
+    with pytest.raises(TooLargeError, match=str(20 * MIB)):
+        decompress(bomb, "zstd", LIMITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * LIMITS.expanded_bytes
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_members_that_hold_nothing_are_not_expanded_for_ever(encoding):
+    with pytest.raises(TooLargeError, match="20000 compressed members"):
+        decompress(PACK[encoding](b"") * 20_001, encoding, LIMITS)
+
+
+# ---- JSON
+
+
+def test_json_is_bounded_by_its_values():
+    few = Limits(json_values=100)
+    bound_json(b"[" + b",".join([b'"text"'] * 100) + b"]", few)
+    for amplifier in (b"[],", b"{},", b"1,", b'"a",', b'{"a":1},'):
+        with pytest.raises(TooLargeError, match="100 JSON values"):
+            bound_json(b"[" + amplifier * 101, few)
+
+
+def test_json_full_of_json_in_text_fits():
+    messages = rb"[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a sentence, and another\"}]}]"
+    bound_json(messages * (20 * MIB // len(messages)), LIMITS)
 
 
 # ---- counting
@@ -151,6 +219,7 @@ AMPLIFIERS = {
     "resource attributes": field(0x0A, field(0x0A, b"\x0a\x00" * MIB)),
     "scope attributes": field(0x0A, field(0x12, field(0x0A, b"\x1a\x00" * MIB))),
     "array items": in_span(field(0x4A, field(0x12, field(0x2A, b"\x0a\x00" * MIB)))),
+    "events": in_span(b"\x5a\x00" * MIB),
     "unknown fields": b"\x28\x00" * MIB,
 }
 
@@ -162,16 +231,38 @@ def test_empty_messages_are_refused_before_they_are_parsed(amplifier):
         measure(body * (10 * MIB // len(body)), Limits(attributes=200_000))
 
 
+def in_point(kind: int, tag: int) -> bytes:
+    return field(0x0A, field(0x12, field(0x12, field(kind, field(0x0A, bytes([tag, 0]) * MIB)))))
+
+
+@pytest.mark.parametrize(
+    ("signal", "body"),
+    [
+        ("logs", field(0x0A, field(0x12, field(0x12, b"\x32\x00" * MIB)))),
+        ("logs", field(0x0A, field(0x12, field(0x12, field(0x2A, field(0x2A, b"\x0a\x00" * MIB)))))),
+        ("metrics", in_point(0x2A, 0x3A)),
+        ("metrics", in_point(0x3A, 0x3A)),
+        ("metrics", in_point(0x4A, 0x4A)),
+        ("metrics", in_point(0x52, 0x0A)),
+        ("metrics", in_point(0x5A, 0x3A)),
+    ],
+)
+def test_attributes_of_points_and_log_records_are_counted_as_those_of_spans(signal, body):
+    assert measure(body, LIMITS, signal) == 1
+    with pytest.raises(TooLargeError, match="attributes"):
+        measure(body, Limits(attributes=200_000), signal)
+
+
 def test_text_full_of_tag_bytes_is_not_taken_for_attributes():
     prompt = field(0x4A, field(0x0A, b"prompt") + field(0x12, field(0x0A, b"\nJ\x1a" * MIB)))
     assert measure(in_span(prompt), LIMITS) == 1
 
 
 def test_the_attribute_limit_is_exact():
-    body = export(1, 1, 4, 25).SerializeToString()  # and one of the resource
-    assert measure(body, Limits(attributes=101)) == 4
-    with pytest.raises(TooLargeError, match="100 attributes"):
-        measure(body, Limits(attributes=100))
+    body = export(1, 1, 4, 25).SerializeToString()  # and one of the resource, and an event of each span
+    assert measure(body, Limits(attributes=105)) == 4
+    with pytest.raises(TooLargeError, match="104 attributes"):
+        measure(body, Limits(attributes=104))
 
 
 @given(st.integers(0), st.integers(1, 255))

@@ -1,6 +1,7 @@
 """What was acknowledged is stored once, whatever fails on the way, and the books balance at every moment."""
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -244,7 +245,8 @@ def test_commits_that_fail_at_random_neither_lose_nor_double(otlp, spool, loader
     assert balance["stored"] + balance["quarantined"] == 30
 
 
-def test_a_record_whose_rows_are_refused_is_set_aside_alone(otlp, spool, loader, engine, directory):
+@pytest.mark.parametrize("error", [RowsRefusedError, EngineError, RuntimeError])
+def test_a_record_whose_rows_are_refused_is_set_aside_alone(otlp, spool, loader, engine, directory, error):
     bodies = requests(otlp, 5, spans=2)
     poison = otlp.request(otlp.span({"millicent.team": "poison"}, started_ns=NOW_NS))
 
@@ -256,7 +258,7 @@ def test_a_record_whose_rows_are_refused_is_set_aside_alone(otlp, spool, loader,
             yield transaction
             for rows in transaction._touched:
                 if "team" in rows.column_names and "poison" in rows.column("team").to_pylist():
-                    raise RowsRefusedError("a value that the table cannot hold")
+                    raise error("a value that the table cannot hold")
 
     engine.write = write
     append(spool, *bodies[:3], spans=2)
@@ -264,8 +266,10 @@ def test_a_record_whose_rows_are_refused_is_set_aside_alone(otlp, spool, loader,
     append(spool, *bodies[3:], spans=2)
     load(loader)
     assert len(stored(engine)) == 10
-    (aside,) = (directory / "spool" / "aside").iterdir()
+    about, aside = sorted((directory / "spool" / "aside").iterdir(), key=lambda file: file.suffix, reverse=True)
     assert aside.read_bytes() == poison
+    told = json.loads(about.read_text())
+    assert (told["tenant"], told["key_id"], told["signal"], told["spans"]) == ("acme", "key-1", "traces", 1)
     assert ("quarantined", "unloadable", 1) in ledger.reasons(engine)
     assert loader.balance() == {
         "received": 11, **dict.fromkeys(ledger.OUTCOMES, 0), "stored": 10, "quarantined": 1, "in_spool": 0,

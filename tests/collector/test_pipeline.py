@@ -109,6 +109,7 @@ def test_a_call_becomes_a_row_of_the_record(otlp):
         "price_version": row["price_version"],
         "signal": "span",
         "call_count": 1,
+        "tag_sources": "environment:resource",
     }
 
 
@@ -378,9 +379,11 @@ def test_where_usage_comes_from_is_one_of_three_words(one, told, stored):
     [
         ({"gen_ai.operation.name": "invoke_agent"}, "operation:invoke_agent"),
         ({"gen_ai.operation.name": "execute_tool"}, "operation:execute_tool"),
-        ({"gen_ai.operation.name": None}, "operation:none"),
         ({"gen_ai.operation.name": "Tell me a \n secret" * 9}, "operation:tell?me?a???secrettell?me?a???secrettell"),
-        ({key: None for key in ("gen_ai.operation.name", "gen_ai.provider.name")}, "no_dialect"),
+        (
+            dict.fromkeys(("gen_ai.operation.name", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")),
+            "no_dialect",
+        ),
     ],
 )
 def test_spans_that_are_not_one_call_leave_and_say_what_they_were(otlp, attributes, reason):
@@ -599,6 +602,6 @@ def test_no_text_of_a_prompt_or_an_answer_reaches_the_database(otlp, tmp_path):
 
 def test_the_steps_are_the_life_of_a_span_in_order():
     assert [step.__name__ for step in pipeline.STEPS] == [
-        "pick_calls", "read_dialect", "normalise_tokens", "attribute", "match_deployment", "count_once", "price",
-        "quarantine",
+        "pick_calls", "read_dialect", "normalise_tokens", "attribute", "count_once", "follow_rules",
+        "match_deployment", "price", "quarantine", "settle",
     ]  # fmt: skip

@@ -13,9 +13,11 @@ from starlette.testclient import TestClient
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access, demo, serve
-from millicent.warehouse import capacity
+from millicent.warehouse import capacity, record
+from millicent.warehouse.query import ASKABLE
 from millicent.warehouse.store import Warehouse
 
+NOW = datetime.now(UTC)
 HOSTILE = '=HYPERLINK("http://x")'
 
 
@@ -242,3 +244,72 @@ def test_the_dictionary_tells_every_measure_with_its_denominator(client):
         if measure["unit"] in {"ratio", "usd_per_mtok"}:
             assert measure["numerator"] in by_name
             assert measure["denominator"] in by_name
+
+
+# ---- what is not counted, and names that are hard to write
+
+
+@pytest.fixture(scope="module")
+def odd(warehouse_of, tmp_path_factory):
+    """One call that counts, another telling of it, and teams with awkward names."""
+    told = {"counted": False, "not_counted_reason": "same_response", "counted_as": 1, "counted_as_trace_id": bytes(16)}
+    costs = [Decimal("0.01"), Decimal("0.01"), Decimal("0.5"), None, Decimal("0.2")]
+    teams = ["ads", "ads", "Sales, EMEA", "null", None]
+    made = warehouse_of(*(
+        {"started_at": NOW, "span_id": n, "team": team, "billed_cost_usd": cost, **(told if n == 2 else {})}
+        for n, (team, cost) in enumerate(zip(teams, costs, strict=True), start=1)
+    ))  # fmt: skip
+    app = application(made, Loader(made, SpoolReader(tmp_path_factory.mktemp("spool"))), insecure_local=True)
+    return TestClient(app, base_url="http://127.0.0.1:8050")
+
+
+def found(client, **asked) -> list[int]:
+    return [int(call["span_id"], 16) for call in get(client, "calls", **asked)["calls"]]
+
+
+def test_uncounted_rows_are_asked_for_and_say_where_they_count(odd):
+    assert 2 not in found(odd)
+    every = get(odd, "calls", include="uncounted")["calls"]
+    (told,) = [call for call in every if not call["counted"]]
+    assert (told["span_id"], told["not_counted_reason"]) == ("0" * 15 + "2", "same_response")
+    assert (told["counted_as"], told["counted_as_trace_id"]) == ("0" * 15 + "1", "0" * 32)
+    why = get(odd, f"explain/{told['trace_id']}/{told['span_id']}")["lines"]
+    assert [line["what"] for line in why[:2]] == [f"not counted: {record.NOT_COUNTED['same_response']}",
+                                                  "the row that counts"]  # fmt: skip
+    assert why[1]["value"] == f"trace {'0' * 32}, span {'0' * 15}1"
+
+
+def test_calls_come_dearest_first_and_page(odd):
+    assert found(odd, order="-billed_cost_usd") == [3, 5, 1, 4]
+    first = get(odd, "calls", order="-billed_cost_usd", limit=3)
+    assert found(odd, order="-billed_cost_usd", limit=3, cursor=first["next"]) == [4]
+    wrong = odd.get("/api/v1/calls", params={"order": "-team"})
+    assert (wrong.status_code, "-billed_cost_usd" in wrong.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "spans"),
+    [
+        ({"filter": r"team:Sales\, EMEA"}, [3]),
+        ({"team": r"Sales\, EMEA,ads"}, [1, 3]),
+        ({"filter": r"team:\null"}, [4]),
+        ({"team": r"\null"}, [4]),
+        ({"team": "null"}, [5]),
+        ({"filter": [r"-team:\null", r"-team:Sales\, EMEA"]}, [1, 5]),
+    ],
+)
+def test_a_name_with_a_comma_and_a_team_called_null_can_be_asked_for(odd, asked, spans):
+    assert sorted(found(odd, **asked)) == spans
+    rows = get(odd, "query", measures="calls", filter=asked["filter"])["rows"] if "filter" in asked else []
+    assert not rows or rows[0]["calls"] == len(spans)
+
+
+def test_every_dimension_is_a_described_parameter_of_calls(client):
+    described = get(client, "openapi.json")["paths"]["/api/v1/calls"]["get"]["parameters"]
+    by_name = {one["name"]: one for one in described}
+    assert len(by_name) == len(described)
+    assert set(ASKABLE) | {"filter", "trace_id", "include", "order", "limit", "cursor"} <= by_name.keys()
+    assert all(by_name[name]["description"] for name in ASKABLE)
+    for name in ASKABLE:
+        value = "true" if name == "streaming" else "x"
+        assert client.get("/api/v1/calls", params={name: value, "limit": 1}).status_code == 200, name

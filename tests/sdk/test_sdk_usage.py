@@ -11,7 +11,9 @@ from openai.types.completion_usage import CompletionUsage
 from openai.types.responses import Response
 
 from millicent.sdk import TokenUsage, attributes
-from millicent.sdk.usage import _PLAIN_FIELDS, MAX_TOKENS, NOTHING, Reading, read
+from millicent.sdk.readers import NOTHING, Reading, read
+from millicent.sdk.readers.plain import FIELDS
+from millicent.sdk.readers.wire import MAX_TOKENS
 
 CHAT = {
     "id": "chatcmpl-1",
@@ -235,7 +237,7 @@ def test_own_usage_is_taken_as_it_is():
 
 
 def test_every_field_of_token_usage_has_an_attribute():
-    assert [field.name for field in fields(TokenUsage)] == list(_PLAIN_FIELDS[""])
+    assert [field.name for field in fields(TokenUsage)] == list(FIELDS[""])
 
 
 class Size(IntEnum):

@@ -40,6 +40,7 @@ class Instance:
     flags: tuple[str, ...] = ("--insecure-local",)
     port: int = field(default_factory=free_port)
     otlp_port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
     headers: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
@@ -59,7 +60,7 @@ class Instance:
         with self.data.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "millicent.dashboard.cli", "up", "--data", str(self.data), "--port",
-                 str(self.port), "--otlp-port", str(self.otlp_port), *self.flags],
+                 str(self.port), "--otlp-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port), *self.flags],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return self

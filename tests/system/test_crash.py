@@ -1,13 +1,17 @@
 """Killed at any moment, started again: nothing acknowledged is lost, nothing is doubled, the books balance."""
 
+import json
 import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -15,7 +19,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 KILLS = 24
 SPANS = 25
-HEADERS = {"content-type": "application/x-protobuf"}
+PROTOBUF = {"content-type": "application/x-protobuf"}
+JSON = {"content-type": "application/json"}
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+RECONNECT = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
 
 
 def request(rng: random.Random) -> tuple[bytes, set[str]]:
@@ -40,30 +47,53 @@ def request(rng: random.Random) -> tuple[bytes, set[str]]:
     return message.SerializeToString(), ids
 
 
+def calls(rng: random.Random) -> tuple[bytes, set[str]]:
+    """The same in plain JSON."""
+    ids = [rng.randbytes(8).hex() for _ in range(SPANS)]
+    now = datetime.now(UTC).isoformat()
+    rows = [
+        {"id": span, "span_id": span, "started_at": now, "duration_ms": 1000, "provider": "openai",
+         "model": "gpt-5-nano", "team": "Search", "deployment": rng.choice(["", "oss-b200"]),
+         "input_tokens": 1000, "output_tokens": 1000}
+        for span in ids
+    ]  # fmt: skip
+    return json.dumps(rows).encode(), set(ids)
+
+
 class Client(threading.Thread):
     """Sends requests one after the other, each until it is acknowledged, as an exporter that never gives up."""
 
-    def __init__(self, url: str, seed: int) -> None:
+    def __init__(self, instance, seed: int) -> None:
         super().__init__()
         self.acknowledged: set[str] = set()
         self.resent = 0
         self.stop = threading.Event()
-        self._url = url
+        self._url = instance.otlp
+        self._grpc = f"127.0.0.1:{instance.grpc_port}"
         self._rng = random.Random(seed)
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=5) as http:
+        with httpx.Client(base_url=self._url, timeout=5) as http, grpc.insecure_channel(self._grpc, RECONNECT) as rpc:
+            export = rpc.unary_unary(EXPORT)
             while not self.stop.is_set():
-                body, ids = request(self._rng)
-                while not self._sent(http, body):
-                    self.resent += 1
-                    self.stop.wait(0.02)
-                self.acknowledged |= ids
+                self._send(http, export)
 
-    def _sent(self, http: httpx.Client, body: bytes) -> bool:
+    def _send(self, http: httpx.Client, export: Callable[..., bytes]) -> None:
+        way = self._rng.choice(("http", "grpc", "calls"))
+        body, ids = (calls if way == "calls" else request)(self._rng)
+        while not self._sent(http, export, way, body):
+            self.resent += 1
+            self.stop.wait(0.02)
+        self.acknowledged |= ids
+
+    def _sent(self, http: httpx.Client, export: Callable[..., bytes], way: str, body: bytes) -> bool:
         try:
-            return http.post("/v1/traces", content=body, headers=HEADERS).status_code == 200
-        except httpx.TransportError:
+            if way == "grpc":
+                return export(body, timeout=5) == b""
+            if way == "calls":
+                return http.post("/api/v1/calls", content=body, headers=JSON).json().get("accepted") == SPANS
+            return http.post("/v1/traces", content=body, headers=PROTOBUF).status_code == 200
+        except (httpx.TransportError, grpc.RpcError):
             return False
 
 
@@ -85,7 +115,7 @@ def all_span_ids(instance) -> list[str]:
 def test_every_acknowledged_call_is_stored_once_through_24_kills(installation, wait_for):
     rng = random.Random(20261123)
     instance = installation.start().wait_ready()
-    clients = [Client(instance.otlp, seed) for seed in (1, 2)]
+    clients = [Client(instance, seed) for seed in (1, 2)]
     for client in clients:
         client.start()
     try:

@@ -75,6 +75,7 @@ def of_call(one: dict, hour: dict | None, basis: str) -> dict:
         "unpriced_calls": int(not known),
         "attributed_calls": int(one["team"] is not None),
         "unattributed_calls": int(one["team"] is None),
+        "unattributed_spend_usd": spend if one["team"] is None else 0,
         "error_calls": int(one["status"] == "error"),
         "missing_usage_calls": int(one["usage_source"] == "missing"),
         "spend_usd": spend,

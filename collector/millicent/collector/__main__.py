@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
 import sys
 import time
 from collections.abc import Mapping
@@ -26,13 +28,13 @@ def by_key(control: Control) -> Authenticate:
     known: dict[str, tuple[float, Principal | None]] = {}
 
     def authenticate(headers: Mapping[str, str]) -> Principal | None:
-        scheme, _, credential = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        credential = presented(headers)
+        if credential is None:
             return None
         now = time.monotonic()
         until, principal = known.get(credential, (0.0, None))
         if now >= until:
-            key = control.check(credential.strip(), "ingest", "read")
+            key = control.check(credential, "ingest", "read")
             principal = Principal(key.tenant, key.id, frozenset({key.scope})) if key else None  # type: ignore[arg-type]
             if len(known) >= REMEMBER_MOST:
                 known.clear()
@@ -42,12 +44,26 @@ def by_key(control: Control) -> Authenticate:
     return authenticate
 
 
+def presented(headers: Mapping[str, str]) -> str | None:
+    """The key in `authorization`: after `Bearer`, or as the password of `Basic`, whatever the user is called."""
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credential.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(credential.strip(), validate=True).decode().partition(":")[2].strip()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
 def main() -> None:
     """Receive until told to stop or the parent is gone."""
     parser = argparse.ArgumentParser(prog="python -m millicent.collector", description=main.__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory of the spool and the keys")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=4318, help="port for OTLP over HTTP")
+    parser.add_argument("--grpc-port", type=int, default=4317, help="port for OTLP over gRPC")
     parser.add_argument("--insecure-local", action="store_true", help="take requests without a key")
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input closes")
     told = parser.parse_args()
@@ -58,7 +74,8 @@ def main() -> None:
         telemetry = Telemetry()
         with Spool(told.data / "spool", lock_wait_s=LOCK_WAIT_S, on_commit=telemetry.synced) as spool:
             app = Receiver(spool, authenticate, telemetry)
-            serve(app, host=told.host, port=told.port, parent=0 if told.with_parent else None)
+            parent = 0 if told.with_parent else None
+            serve(app, host=told.host, port=told.port, grpc_port=told.grpc_port, parent=parent)
     except (SpoolError, OSError) as error:
         sys.exit(f"millicent receiver: {error}")
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from millicent.warehouse import capacity, rollups
+from millicent.warehouse import capacity, evidence, rollups
 from millicent.warehouse.store import Warehouse
 
 log = structlog.get_logger("millicent.jobs")
@@ -28,6 +28,7 @@ class Job:
 
 JOBS: Final = (
     Job("deployment_hours", 1, lambda warehouse, now: capacity.refresh(warehouse.engine, warehouse.control, now)),
+    Job("forget_evidence", 3600, lambda warehouse, now: evidence.forget(warehouse.engine, now - evidence.KEPT)),
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
 )
 

@@ -2,14 +2,20 @@
 
 A body of a few megabytes can ask for gigabytes: compressed zeros, or millions of empty messages of two bytes
 each. So the body is expanded under a cap, and the messages in it are counted by walking the tags and lengths of
-the protobuf wire format, which allocates nothing.
+the protobuf wire format, which allocates nothing. Of JSON, the signs that begin a value are counted.
 """
 
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from millicent.collector.refusals import MalformedError, TooLargeError, UnsupportedError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MIB = 1 << 20
 
@@ -19,9 +25,10 @@ class Limits:
     """Bounds of one request; sizes in bytes."""
 
     compressed_bytes: int = 4 * MIB  # of a body that says how it is compressed
-    expanded_bytes: int = 20 * MIB  # of the protobuf itself
-    spans: int = 10_000  # also of resource_spans and of scope_spans
-    attributes: int = 10_000 * 128  # in the whole request, resources, scopes and array items included
+    expanded_bytes: int = 20 * MIB  # of the protobuf or the JSON itself
+    spans: int = 10_000  # also of resource_spans and of scope_spans; likewise of data points, of log records
+    attributes: int = 10_000 * 128  # in the whole request, resources, scopes, array items and events included
+    json_values: int = 2_000_000  # objects, lists and what they hold, of a body in JSON
 
 
 # ---- expanding
@@ -37,37 +44,43 @@ def decompress(body: bytes, encoding: str, limits: Limits) -> bytes:
 
     Raises:
         TooLargeError: Before or after expanding, the body is over its limit.
-        MalformedError: Not gzip, cut short, or followed by bytes that are not gzip.
-        UnsupportedError: Any encoding but `gzip` and `identity`.
+        MalformedError: Not what the encoding says, cut short, or followed by bytes that are something else.
+        UnsupportedError: Any encoding but `gzip`, `zstd` and `identity`.
     """
     if encoding == "identity":
         if len(body) > limits.expanded_bytes:
-            raise TooLargeError(_too_many_bytes(limits.expanded_bytes, "of protobuf"))
+            raise TooLargeError(_too_many_bytes(limits.expanded_bytes, "uncompressed"))
         return body
-    if encoding != "gzip":
+    expand = _EXPAND.get(encoding)
+    if expand is None:
         raise UnsupportedError(
-            f"Content-Encoding {encoding[:40]!r} is not read here: send gzip or identity "
+            f"Content-Encoding {encoding[:40]!r} is not read here: send gzip, zstd or identity "
             "(OTEL_EXPORTER_OTLP_COMPRESSION=gzip)"
         )
     if len(body) > limits.compressed_bytes:
         raise TooLargeError(_too_many_bytes(limits.compressed_bytes, "compressed"))
-    return _gunzip(body, limits.expanded_bytes)
+    return expand(body, limits.expanded_bytes)
 
 
-_STEP = 16 * 1024  # fed at a time; zlib copies what lies behind the end of a member, so small steps bound that
+_STEP = 16 * 1024  # fed at a time; what lies behind the end of a member is copied, so small steps bound that
+_MOST_MEMBERS = 20_000  # each costs some microseconds, and one holds any request
+_WINDOW: dict[int, int] = {
+    zstd.DecompressionParameter.window_log_max: 23
+}  # 8 MiB, what RFC 8878 asks every reader to have
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:
     """Every member of a gzip body, joined; RFC 1952 allows several and nothing else behind them."""
     view = memoryview(body)
     parts: list[bytes] = []
-    size = at = 0
+    size = at = members = 0
     while at < len(body):
+        members = _one_more(members)
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             chunk = view[at : at + _STEP]
             if not chunk:
-                raise MalformedError("the gzip body is cut short: the sender closed it early, send it again")
+                raise MalformedError(_closed_early("gzip"))
             try:
                 part = member.decompress(chunk, limit - size + 1)
             except zlib.error as error:
@@ -80,11 +93,58 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def _unzstd(body: bytes, limit: int) -> bytes:
+    """Every frame of a zstd body, joined; RFC 8878 allows several and nothing else behind them."""
+    view = memoryview(body)
+    parts: list[bytes] = []
+    size = at = members = 0
+    while at < len(body):
+        members = _one_more(members)
+        frame = zstd.ZstdDecompressor(options=_WINDOW)
+        while not frame.eof:
+            chunk = view[at : at + _STEP] if frame.needs_input else b""
+            if frame.needs_input and not chunk:
+                raise MalformedError(_closed_early("zstd"))
+            try:
+                part = frame.decompress(chunk, limit - size + 1)
+            except zstd.ZstdError as error:
+                raise MalformedError(f"the body is not zstd at byte {at}: {error}") from error
+            at += len(chunk)
+            size += len(part)
+            if size > limit:
+                raise TooLargeError(_too_many_bytes(limit, "expanded"))
+            parts.append(part)
+        at -= len(frame.unused_data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+_EXPAND = {"gzip": _gunzip, "zstd": _unzstd}
+
+
+def _one_more(members: int) -> int:
+    if members >= _MOST_MEMBERS:
+        raise TooLargeError(f"more than {_MOST_MEMBERS} compressed members in one body: send one")
+    return members + 1
+
+
+def _closed_early(encoding: str) -> str:
+    return f"the {encoding} body is cut short: the sender closed it early, send it again"
+
+
 def _too_many_bytes(limit: int, what: str) -> str:
     return f"the body is larger than {limit} bytes {what}: send smaller batches (OTEL_BSP_MAX_EXPORT_BATCH_SIZE)"
 
 
 # ---- counting
+
+ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records"}
+_SMALLER = "send smaller batches (OTEL_BSP_MAX_EXPORT_BATCH_SIZE)"
+
+
+def too_many(signal: str, limits: Limits) -> TooLargeError:
+    """More spans, data points or log records than one request may hold."""
+    return TooLargeError(f"more than {limits.spans} {ITEMS[signal]} in one request: {_SMALLER}")
+
 
 # Tags on the way to what each signal counts, outermost list first.
 _PATHS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -102,7 +162,7 @@ def measure(body: bytes, limits: Limits, signal: str = "traces") -> int:
 
     Args:
         body: A serialised `ExportTraceServiceRequest`, or that of another signal.
-        limits: `spans` and `attributes` apply; for other signals `spans` alone, to points or log records.
+        limits: `spans` and `attributes` apply, the former to data points and log records likewise.
         signal: `traces`, `metrics` or `logs`.
 
     Returns:
@@ -114,7 +174,7 @@ def measure(body: bytes, limits: Limits, signal: str = "traces") -> int:
     """
     path = _PATHS[signal]
     counts = [0] * len(path)
-    steps = 8 * limits.spans + 64  # empty or unknown fields must not hold the processor either
+    steps = 16 * limits.spans + 64  # empty or unknown fields must not hold the processor either
     stack = [_fields(body, 0, len(body))]
     while stack:
         depth = len(stack) - 1
@@ -123,17 +183,13 @@ def measure(body: bytes, limits: Limits, signal: str = "traces") -> int:
             wanted = tag in path[depth]
             counts[depth] += wanted
             if steps < 0 or counts[depth] > limits.spans:
-                raise TooLargeError(
-                    f"more than {limits.spans} spans in one request: send smaller batches "
-                    "(OTEL_BSP_MAX_EXPORT_BATCH_SIZE)"
-                )
+                raise too_many(signal, limits)
             if wanted and depth + 1 < len(path):
                 stack.append(_fields(body, start, stop))
                 break
         else:
             stack.pop()
-    if signal == "traces":
-        _bound_attributes(body, limits)
+    _bound_attributes(body, limits, _REQUESTS[signal])
     return counts[-1]
 
 
@@ -185,15 +241,29 @@ _VALUE: _Shape = {0x2A: (False, _ITEMS)}
 _ATTRIBUTE: _Shape = {0x12: (False, _VALUE)}
 _RESOURCE: _Shape = {0x0A: (True, _ATTRIBUTE)}
 _SCOPE: _Shape = {0x1A: (True, _ATTRIBUTE)}
-_SPAN: _Shape = {0x4A: (True, _ATTRIBUTE)}
-_SCOPE_SPANS: _Shape = {0x0A: (False, _SCOPE), 0x12: (False, _SPAN)}
-_RESOURCE_SPANS: _Shape = {0x0A: (False, _RESOURCE), 0x12: (False, _SCOPE_SPANS)}
-_REQUEST: _Shape = {0x0A: (False, _RESOURCE_SPANS)}
+
+
+def _in_scopes(item: _Shape) -> _Shape:
+    scoped: _Shape = {0x0A: (False, _SCOPE), 0x12: (False, item)}
+    return {0x0A: (False, {0x0A: (False, _RESOURCE), 0x12: (False, scoped)})}
+
+
+_REQUESTS: dict[str, _Shape] = {
+    "traces": _in_scopes({0x4A: (True, _ATTRIBUTE), 0x5A: (True, {})}),  # and events
+    "logs": _in_scopes({0x2A: (False, _VALUE), 0x32: (True, _ATTRIBUTE)}),  # the body may be a list
+    "metrics": _in_scopes({
+        **dict.fromkeys((0x2A, 0x3A), (False, {0x0A: (False, {0x3A: (True, _ATTRIBUTE)})})),  # gauge, sum
+        0x4A: (False, {0x0A: (False, {0x4A: (True, _ATTRIBUTE)})}),  # histogram
+        0x52: (False, {0x0A: (False, {0x0A: (True, _ATTRIBUTE)})}),  # exponential histogram
+        0x5A: (False, {0x0A: (False, {0x3A: (True, _ATTRIBUTE)})}),  # summary
+    }),
+}  # fmt: skip
 _NOTHING: tuple[bool, _Shape] = (False, {})
-_REPEATED = bytes(byte | high for byte in (0x0A, 0x1A, 0x4A) for high in (0, 0x80))  # high: a longer form
+_TAGS = (0x0A, 0x1A, 0x32, 0x3A, 0x4A, 0x5A)  # of what is counted
+_REPEATED = bytes(tag | high for tag in _TAGS for high in (0, 0x80))  # high: a longer form
 
 
-def _bound_attributes(body: bytes, limits: Limits) -> None:
+def _bound_attributes(body: bytes, limits: Limits, request: _Shape) -> None:
     """Refuse more attributes than the limit: by size alone, else by counting bytes, else by walking."""
     if len(body) // 2 <= limits.attributes:  # an empty attribute takes two bytes
         return
@@ -201,7 +271,7 @@ def _bound_attributes(body: bytes, limits: Limits) -> None:
         return
     count = 0
     steps = 5 * limits.attributes + 16 * limits.spans  # an attribute is four fields, itself included
-    stack = [(_fields(body, 0, len(body)), _REQUEST)]
+    stack = [(_fields(body, 0, len(body)), request)]
     while stack:
         fields, shape = stack[-1]
         for tag, start, stop in fields:
@@ -218,3 +288,16 @@ def _bound_attributes(body: bytes, limits: Limits) -> None:
                 break
         else:
             stack.pop()
+
+
+def bound_json(body: bytes, limits: Limits) -> None:
+    """Refuse JSON that may hold more values than the limit, before any becomes an object.
+
+    Every value but the first follows a bracket or a comma. Those in text are counted too: telling them apart would take
+    seconds, and only a body of several megabytes that is little else could hold as many.
+
+    Raises:
+        TooLargeError: More values than one request may hold.
+    """
+    if sum(body.count(sign) for sign in b"{[,") > limits.json_values:
+        raise TooLargeError(f"more than {limits.json_values} JSON values in one request: {_SMALLER}")

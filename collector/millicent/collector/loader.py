@@ -6,11 +6,13 @@ position and goes on from there. A record that keeps failing is set aside alone,
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -19,7 +21,7 @@ import structlog
 from millicent.collector import limits, pipeline
 from millicent.collector.batch import Context, Incoming
 from millicent.collector.spool import START, Damaged, Position, Record, SpoolReader
-from millicent.warehouse import ledger
+from millicent.warehouse import evidence, ledger
 from millicent.warehouse.engine import EngineError, RowsRefusedError
 from millicent.warehouse.store import Warehouse
 
@@ -115,8 +117,9 @@ class Loader:
             self._housekeep(asked_at)
             return 0
         self._attempts += 1
-        batch = self._set_aside(records) if self._hopeless else self._prepare(records)
-        ledger.commit(self._warehouse.engine, batch, SPOOL, following)
+        with self._warehouse.writing:
+            batch = self._set_aside(records) if self._hopeless else self._prepare(records)
+            ledger.commit(self._warehouse.engine, batch, SPOOL, following)
         self._attempts, self._hopeless, self._position = 0, False, following
         self._housekeep(asked_at)
         self.progress.batches += 1
@@ -128,18 +131,24 @@ class Loader:
         return max(1, len(records))
 
     def _prepare(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
-        whole = [record for record in records if isinstance(record, Record) and record.signal == "traces"]
+        whole = [record for record in records if isinstance(record, Record)]
         incoming = [
             Incoming(
                 limits.decompress(record.body, record.encoding, limits.Limits()),
-                record.tenant, record.key_id, _instant(record.received_ns),
+                record.tenant, record.key_id, _instant(record.received_ns), record.signal,
             )
             for record in whole
         ]  # fmt: skip
+        engine = self._warehouse.engine
         context = Context(
             prices=self._warehouse.book,
             deployments=self._warehouse.control.deployments(),
-            seen=lambda keys: ledger.seen(self._warehouse.engine, keys),
+            seen=partial(ledger.seen, engine),
+            rules=self._warehouse.control.rules(),
+            series=partial(ledger.remembered, engine),
+            related=partial(evidence.related, engine),
+            tellers=partial(evidence.tellers, engine),
+            services=partial(evidence.services, engine),
         )
         done = pipeline.run(incoming, context)
         for damaged in (record for record in records if isinstance(record, Damaged)):
@@ -151,32 +160,37 @@ class Loader:
         expected = sum(record.spans for record in records)
         if expected != (counted := outcomes["spans"].sum()):
             log.error("spans do not balance", expected=expected, counted=counted, position=tuple(self._position))
-        return ledger.Batch(done.spans, outcomes, done.quarantined)
+        return ledger.Batch(done.spans, outcomes, done.quarantined, done.revised, done.told, done.edges, done.series)
 
     def _set_aside(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
         """Records that no attempt could store: counted as quarantined, their bytes kept where nothing retires them."""
         whole = [record for record in records if isinstance(record, Record)]
         for record in whole:
-            file = (
-                self.spool.directory / "aside" / f"{record.position.segment}-{record.position.offset}.{record.encoding}"
-            )
-            file.parent.mkdir(exist_ok=True)
+            folder, name = self.spool.directory / "aside", f"{record.position.segment}-{record.position.offset}"
+            folder.mkdir(exist_ok=True)
+            file = folder / f"{name}.{record.encoding}"
             file.write_bytes(record.body)
+            about = {"tenant": record.tenant, "key_id": record.key_id, "signal": record.signal, "spans": record.spans,
+                     "received_at": _instant(record.received_ns).isoformat()}  # fmt: skip
+            (folder / f"{name}.json").write_text(json.dumps(about))
             log.error("record set aside", spans=record.spans, file=str(file))
         outcomes = _outcomes(None, [*_lost(whole, "unloadable"), *_lost_damaged(records)])
         return ledger.Batch(pl.DataFrame(), outcomes, pl.DataFrame())
 
     def _recover(self, error: Exception) -> None:
-        """Decide from what is stored. Rows that were refused go one record at a time, then aside."""
-        if self._attempts >= ATTEMPTS and (isinstance(error, RowsRefusedError) or not isinstance(error, EngineError)):
-            self._hopeless = self._position < self._careful_until
-            self._careful_until = max(self._careful_until, self.spool.read(self._position, BATCH_BYTES)[1])
-            self._attempts = 0
+        """Decide from what is stored. Rows that fail where others can be stored go one record at a time, then aside."""
         try:
             self._warehouse.engine.reopen()
             self._position = Position(*ledger.position(self._warehouse.engine, SPOOL))
+            if isinstance(error, EngineError) and not isinstance(error, RowsRefusedError):
+                ledger.touch(self._warehouse.engine)
         except EngineError:
-            log.exception("warehouse cannot be reopened")
+            log.exception("the warehouse takes nothing now")
+            return
+        if self._attempts >= ATTEMPTS:
+            self._hopeless = self._position < self._careful_until
+            self._careful_until = max(self._careful_until, self.spool.read(self._position, BATCH_BYTES)[1])
+            self._attempts = 0
 
     def _housekeep(self, now: datetime) -> None:
         """Every few minutes: make what is loaded part of the database file, then let old segments go."""

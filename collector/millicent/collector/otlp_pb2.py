@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillicent/collector/otlp.proto\x12\x0emillicent.otlp\"R\n\x19\x45xportTraceServiceRequest\x12\x35\n\x0eresource_spans\x18\x01 \x03(\x0b\x32\x1d.millicent.otlp.ResourceSpans\"l\n\rResourceSpans\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12/\n\x0bscope_spans\x18\x02 \x03(\x0b\x32\x1a.millicent.otlp.ScopeSpans\"8\n\x08Resource\x12,\n\nattributes\x18\x01 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\"f\n\nScopeSpans\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12#\n\x05spans\x18\x02 \x03(\x0b\x32\x14.millicent.otlp.Span\"c\n\x14InstrumentationScope\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\nattributes\x18\x03 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\"\xb8\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12,\n\nattributes\x18\t \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12%\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x15.millicent.otlp.Event\x12&\n\x06status\x18\x0f \x01(\x0b\x32\x16.millicent.otlp.Status\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"-\n\x05\x45vent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"O\n\x18\x45xportLogsServiceRequest\x12\x33\n\rresource_logs\x18\x01 \x03(\x0b\x32\x1c.millicent.otlp.ResourceLogs\"i\n\x0cResourceLogs\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12-\n\nscope_logs\x18\x02 \x03(\x0b\x32\x19.millicent.otlp.ScopeLogs\"p\n\tScopeLogs\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12.\n\x0blog_records\x18\x02 \x03(\x0b\x32\x19.millicent.otlp.LogRecord\"\xd1\x01\n\tLogRecord\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12&\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x18.millicent.otlp.AnyValue\x12,\n\nattributes\x18\x06 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12\x10\n\x08trace_id\x18\t \x01(\x0c\x12\x0f\n\x07span_id\x18\n \x01(\x0c\x12\x1f\n\x17observed_time_unix_nano\x18\x0b \x01(\x06\x12\x12\n\nevent_name\x18\x0c \x01(\t\"X\n\x1b\x45xportMetricsServiceRequest\x12\x39\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.ResourceMetrics\"r\n\x0fResourceMetrics\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12\x33\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x1c.millicent.otlp.ScopeMetrics\"l\n\x0cScopeMetrics\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12\'\n\x07metrics\x18\x02 \x03(\x0b\x32\x16.millicent.otlp.Metric\"\xdf\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12$\n\x05gauge\x18\x05 \x01(\x0b\x32\x15.millicent.otlp.Gauge\x12 \n\x03sum\x18\x07 \x01(\x0b\x32\x13.millicent.otlp.Sum\x12,\n\thistogram\x18\t \x01(\x0b\x32\x19.millicent.otlp.Histogram\x12\x43\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32$.millicent.otlp.ExponentialHistogram\"=\n\x05Gauge\x12\x34\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.NumberDataPoint\"r\n\x03Sum\x12\x34\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.NumberDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"e\n\tHistogram\x12\x37\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\".millicent.otlp.HistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"{\n\x14\x45xponentialHistogram\x12\x42\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32-.millicent.otlp.ExponentialHistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"\xa5\x01\n\x0fNumberDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12,\n\nattributes\x18\x07 \x03(\x0b\x32\x18.millicent.otlp.KeyValueB\x07\n\x05value\"\xa1\x01\n\x12HistogramDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12,\n\nattributes\x18\t \x03(\x0b\x32\x18.millicent.otlp.KeyValueB\x06\n\x04_sum\"\xac\x01\n\x1d\x45xponentialHistogramDataPoint\x12,\n\nattributes\x18\x01 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_sum\"@\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.millicent.otlp.AnyValue\"\xa1\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x31\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.millicent.otlp.ArrayValueH\x00\x42\x07\n\x05value\"9\n\nArrayValue\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.millicent.otlp.ScalarValue\"q\n\x0bScalarValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x42\x07\n\x05value\"P\n\x15\x45xportServiceResponse\x12\x37\n\x0fpartial_success\x18\x01 \x01(\x0b\x32\x1e.millicent.otlp.PartialSuccess\"9\n\x0ePartialSuccess\x12\x10\n\x08rejected\x18\x01 \x01(\x03\x12\x15\n\rerror_message\x18\x02 \x01(\t\"*\n\tRpcStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillicent/collector/otlp.proto\x12\x0emillicent.otlp\"R\n\x19\x45xportTraceServiceRequest\x12\x35\n\x0eresource_spans\x18\x01 \x03(\x0b\x32\x1d.millicent.otlp.ResourceSpans\"l\n\rResourceSpans\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12/\n\x0bscope_spans\x18\x02 \x03(\x0b\x32\x1a.millicent.otlp.ScopeSpans\"8\n\x08Resource\x12,\n\nattributes\x18\x01 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\"f\n\nScopeSpans\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12#\n\x05spans\x18\x02 \x03(\x0b\x32\x14.millicent.otlp.Span\"c\n\x14InstrumentationScope\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12,\n\nattributes\x18\x03 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\"\xb8\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12,\n\nattributes\x18\t \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12%\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x15.millicent.otlp.Event\x12&\n\x06status\x18\x0f \x01(\x0b\x32\x16.millicent.otlp.Status\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"-\n\x05\x45vent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"O\n\x18\x45xportLogsServiceRequest\x12\x33\n\rresource_logs\x18\x01 \x03(\x0b\x32\x1c.millicent.otlp.ResourceLogs\"i\n\x0cResourceLogs\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12-\n\nscope_logs\x18\x02 \x03(\x0b\x32\x19.millicent.otlp.ScopeLogs\"p\n\tScopeLogs\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12.\n\x0blog_records\x18\x02 \x03(\x0b\x32\x19.millicent.otlp.LogRecord\"\xd1\x01\n\tLogRecord\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12&\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x18.millicent.otlp.AnyValue\x12,\n\nattributes\x18\x06 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12\x10\n\x08trace_id\x18\t \x01(\x0c\x12\x0f\n\x07span_id\x18\n \x01(\x0c\x12\x1f\n\x17observed_time_unix_nano\x18\x0b \x01(\x06\x12\x12\n\nevent_name\x18\x0c \x01(\t\"X\n\x1b\x45xportMetricsServiceRequest\x12\x39\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.ResourceMetrics\"r\n\x0fResourceMetrics\x12*\n\x08resource\x18\x01 \x01(\x0b\x32\x18.millicent.otlp.Resource\x12\x33\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x1c.millicent.otlp.ScopeMetrics\"l\n\x0cScopeMetrics\x12\x33\n\x05scope\x18\x01 \x01(\x0b\x32$.millicent.otlp.InstrumentationScope\x12\'\n\x07metrics\x18\x02 \x03(\x0b\x32\x16.millicent.otlp.Metric\"\x89\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12$\n\x05gauge\x18\x05 \x01(\x0b\x32\x15.millicent.otlp.Gauge\x12 \n\x03sum\x18\x07 \x01(\x0b\x32\x13.millicent.otlp.Sum\x12,\n\thistogram\x18\t \x01(\x0b\x32\x19.millicent.otlp.Histogram\x12\x43\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32$.millicent.otlp.ExponentialHistogram\x12(\n\x07summary\x18\x0b \x01(\x0b\x32\x17.millicent.otlp.Summary\"=\n\x05Gauge\x12\x34\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.NumberDataPoint\"r\n\x03Sum\x12\x34\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1f.millicent.otlp.NumberDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"e\n\tHistogram\x12\x37\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\".millicent.otlp.HistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"{\n\x14\x45xponentialHistogram\x12\x42\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32-.millicent.otlp.ExponentialHistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"@\n\x07Summary\x12\x35\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32 .millicent.otlp.SummaryDataPoint\"\xa5\x01\n\x0fNumberDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12,\n\nattributes\x18\x07 \x03(\x0b\x32\x18.millicent.otlp.KeyValueB\x07\n\x05value\"\xa1\x01\n\x12HistogramDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12,\n\nattributes\x18\t \x03(\x0b\x32\x18.millicent.otlp.KeyValueB\x06\n\x04_sum\"\xac\x01\n\x1d\x45xponentialHistogramDataPoint\x12,\n\nattributes\x18\x01 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_sum\"v\n\x10SummaryDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12,\n\nattributes\x18\x07 \x03(\x0b\x32\x18.millicent.otlp.KeyValue\"@\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.millicent.otlp.AnyValue\"\xa1\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x31\n\x0b\x61rray_value\x18\x05 \x01(\x0b\x32\x1a.millicent.otlp.ArrayValueH\x00\x42\x07\n\x05value\"9\n\nArrayValue\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x1b.millicent.otlp.ScalarValue\"q\n\x0bScalarValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x42\x07\n\x05value\"P\n\x15\x45xportServiceResponse\x12\x37\n\x0fpartial_success\x18\x01 \x01(\x0b\x32\x1e.millicent.otlp.PartialSuccess\"9\n\x0ePartialSuccess\x12\x10\n\x08rejected\x18\x01 \x01(\x03\x12\x15\n\rerror_message\x18\x02 \x01(\t\"S\n\tRpcStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\'\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x16.millicent.otlp.Detail\")\n\x06\x44\x65tail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"7\n\tRetryInfo\x12*\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x15.millicent.otlp.Delay\"\x18\n\x05\x44\x65lay\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,33 +62,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOPEMETRICS']._serialized_start=1613
   _globals['_SCOPEMETRICS']._serialized_end=1721
   _globals['_METRIC']._serialized_start=1724
-  _globals['_METRIC']._serialized_end=1947
-  _globals['_GAUGE']._serialized_start=1949
-  _globals['_GAUGE']._serialized_end=2010
-  _globals['_SUM']._serialized_start=2012
-  _globals['_SUM']._serialized_end=2126
-  _globals['_HISTOGRAM']._serialized_start=2128
-  _globals['_HISTOGRAM']._serialized_end=2229
-  _globals['_EXPONENTIALHISTOGRAM']._serialized_start=2231
-  _globals['_EXPONENTIALHISTOGRAM']._serialized_end=2354
-  _globals['_NUMBERDATAPOINT']._serialized_start=2357
-  _globals['_NUMBERDATAPOINT']._serialized_end=2522
-  _globals['_HISTOGRAMDATAPOINT']._serialized_start=2525
-  _globals['_HISTOGRAMDATAPOINT']._serialized_end=2686
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_start=2689
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_end=2861
-  _globals['_KEYVALUE']._serialized_start=2863
-  _globals['_KEYVALUE']._serialized_end=2927
-  _globals['_ANYVALUE']._serialized_start=2930
-  _globals['_ANYVALUE']._serialized_end=3091
-  _globals['_ARRAYVALUE']._serialized_start=3093
-  _globals['_ARRAYVALUE']._serialized_end=3150
-  _globals['_SCALARVALUE']._serialized_start=3152
-  _globals['_SCALARVALUE']._serialized_end=3265
-  _globals['_EXPORTSERVICERESPONSE']._serialized_start=3267
-  _globals['_EXPORTSERVICERESPONSE']._serialized_end=3347
-  _globals['_PARTIALSUCCESS']._serialized_start=3349
-  _globals['_PARTIALSUCCESS']._serialized_end=3406
-  _globals['_RPCSTATUS']._serialized_start=3408
-  _globals['_RPCSTATUS']._serialized_end=3450
+  _globals['_METRIC']._serialized_end=1989
+  _globals['_GAUGE']._serialized_start=1991
+  _globals['_GAUGE']._serialized_end=2052
+  _globals['_SUM']._serialized_start=2054
+  _globals['_SUM']._serialized_end=2168
+  _globals['_HISTOGRAM']._serialized_start=2170
+  _globals['_HISTOGRAM']._serialized_end=2271
+  _globals['_EXPONENTIALHISTOGRAM']._serialized_start=2273
+  _globals['_EXPONENTIALHISTOGRAM']._serialized_end=2396
+  _globals['_SUMMARY']._serialized_start=2398
+  _globals['_SUMMARY']._serialized_end=2462
+  _globals['_NUMBERDATAPOINT']._serialized_start=2465
+  _globals['_NUMBERDATAPOINT']._serialized_end=2630
+  _globals['_HISTOGRAMDATAPOINT']._serialized_start=2633
+  _globals['_HISTOGRAMDATAPOINT']._serialized_end=2794
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_start=2797
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_end=2969
+  _globals['_SUMMARYDATAPOINT']._serialized_start=2971
+  _globals['_SUMMARYDATAPOINT']._serialized_end=3089
+  _globals['_KEYVALUE']._serialized_start=3091
+  _globals['_KEYVALUE']._serialized_end=3155
+  _globals['_ANYVALUE']._serialized_start=3158
+  _globals['_ANYVALUE']._serialized_end=3319
+  _globals['_ARRAYVALUE']._serialized_start=3321
+  _globals['_ARRAYVALUE']._serialized_end=3378
+  _globals['_SCALARVALUE']._serialized_start=3380
+  _globals['_SCALARVALUE']._serialized_end=3493
+  _globals['_EXPORTSERVICERESPONSE']._serialized_start=3495
+  _globals['_EXPORTSERVICERESPONSE']._serialized_end=3575
+  _globals['_PARTIALSUCCESS']._serialized_start=3577
+  _globals['_PARTIALSUCCESS']._serialized_end=3634
+  _globals['_RPCSTATUS']._serialized_start=3636
+  _globals['_RPCSTATUS']._serialized_end=3719
+  _globals['_DETAIL']._serialized_start=3721
+  _globals['_DETAIL']._serialized_end=3762
+  _globals['_RETRYINFO']._serialized_start=3764
+  _globals['_RETRYINFO']._serialized_end=3819
+  _globals['_DELAY']._serialized_start=3821
+  _globals['_DELAY']._serialized_end=3845
 # @@protoc_insertion_point(module_scope)

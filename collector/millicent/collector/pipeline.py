@@ -12,13 +12,16 @@ from typing import Final
 
 import polars as pl
 
-from millicent.collector.attribution import attribute, match_deployment
+from millicent.collector.attribution import attribute, follow_rules, keep_attributes, match_deployment, rule_keys
 from millicent.collector.batch import Batch, Context, Incoming
-from millicent.collector.counting import count_once
-from millicent.collector.decode import decode
+from millicent.collector.counting import count_once, settle
+from millicent.collector.decode import Kind, decode
 from millicent.collector.dialects import wanted
+from millicent.collector.metering import since_last
+from millicent.collector.points import decode_points
 from millicent.collector.reading import normalise_tokens, pick_calls, read_dialect
 from millicent.warehouse import record
+from millicent.warehouse.frames import EMPTY
 
 
 def run(incoming: Sequence[Incoming], context: Context) -> Batch:
@@ -27,21 +30,50 @@ def run(incoming: Sequence[Incoming], context: Context) -> Batch:
     Returns:
         `spans` in the columns of `record.SCHEMA` (`trace_id` as 16 bytes), all that left, and what was quarantined.
     """
-    decoded = decode([one.body for one in incoming], wanted())
-    envelope = pl.DataFrame(
-        [(at, one.tenant, one.key_id, one.received_at) for at, one in enumerate(incoming)],
-        schema={
-            "record": pl.UInt32,
-            "tenant": pl.String,
-            "key_id": pl.String,
-            "received_at": pl.Datetime("us", "UTC"),
-        },
-        orient="row",
-    )
-    batch = Batch(decoded.spans.join(envelope, on="record", how="left", maintain_order="left"), broken=decoded.broken)
+    batch = _received(incoming, context)
     for step in STEPS:
         batch = step(batch, context)
     return batch
+
+
+def _received(incoming: Sequence[Incoming], context: Context) -> Batch:
+    """Spans, log records and what metrics added, as rows of one layout, with who sent them."""
+    keys: dict[str, Kind] = {**dict.fromkeys(rule_keys(context.rules), "text"), **wanted()}
+    told = [at for at, one in enumerate(incoming) if one.signal != "metrics"]
+    metered = [at for at, one in enumerate(incoming) if one.signal == "metrics"]
+    decoded = decode(
+        [incoming[at].body for at in told], keys, ["logs" if incoming[at].signal == "logs" else "traces" for at in told]
+    )
+    spans = _sent(decoded.spans, told, incoming)
+    batch = Batch(spans, broken=tuple(told[at] for at in decoded.broken))
+    if metered:
+        points = decode_points([incoming[at].body for at in metered], keys)
+        added = since_last(_sent(points.points, metered, incoming), context.series)
+        unread = _sent(points.unread, metered, incoming).select(
+            "tenant", "received_at", outcome=pl.lit("not_a_call"), reason="reason"
+        )
+        batch = Batch(
+            pl.concat([spans, added.rows], how="diagonal_relaxed"),
+            left=(unread, added.left),
+            broken=(*batch.broken, *(metered[at] for at in points.broken)),
+            quarantined=added.quarantined,
+            series=added.series,
+        )
+    return replace(batch, spans=keep_attributes(batch.spans, context.rules))
+
+
+def _sent(rows: pl.DataFrame, places: Sequence[int], incoming: Sequence[Incoming]) -> pl.DataFrame:
+    """`rows` with the tenant, key and receive time of the request that each came in; `record` becomes its place."""
+    senders = pl.DataFrame(
+        [(at, place, incoming[place].tenant, incoming[place].key_id, incoming[place].received_at)
+         for at, place in enumerate(places)],
+        schema={
+            "record": pl.UInt32, "place": pl.UInt32, "tenant": pl.String, "key_id": pl.String,
+            "received_at": pl.Datetime("us", "UTC"),
+        },
+        orient="row",
+    )  # fmt: skip
+    return rows.join(senders, on="record", how="left", maintain_order="left").with_columns(record="place").drop("place")
 
 
 def price(batch: Batch, context: Context) -> Batch:
@@ -71,10 +103,11 @@ def quarantine(batch: Batch, _: Context) -> Batch:
         span_id=pl.col("span_id_bytes").bin.slice(0, 32).bin.encode("hex"),
         scope=pl.col("scope"), service=pl.col("service"), usage_raw=pl.col("usage_raw"),
     )  # fmt: skip
+    aside = pl.concat([batch.quarantined, aside], how="diagonal_relaxed") if batch.quarantined.height else aside
     batch = batch.leave(pl.col("odd").is_not_null(), "quarantined", pl.col("odd").struct["reason"])
     spans = batch.spans.select(
-        pl.col(column.name).cast(_POLARS[column.name]) if column.name in _POLARS else pl.col(column.name)
-        for column in record.CALLS
+        *(pl.col(name).cast(_POLARS[name]) if name in _POLARS else pl.col(name) for name in record.SCHEMA.names),
+        "stored",
     )
     return replace(batch, spans=spans, quarantined=aside)
 
@@ -84,13 +117,13 @@ STEPS: Final = (
     read_dialect,
     normalise_tokens,
     attribute,
-    match_deployment,
     count_once,
+    follow_rules,
+    match_deployment,
     price,
     quarantine,
+    settle,
 )
 
-EMPTY: Final = pl.DataFrame(pl.from_arrow(record.PLAIN.empty_table()))
-"""The record's columns as polars types."""
 _NOTHING: Final = pl.lit(0, pl.Decimal(18, 12))
 _POLARS: Final = {name: dtype for name, dtype in EMPTY.schema.items() if name != "labels"}

@@ -42,7 +42,7 @@ class Record:
     tenant: str
     key_id: str
     signal: str  # traces, metrics, logs
-    encoding: str  # of the body: identity, gzip
+    encoding: str  # of the body: identity, gzip, zstd
     spans: int
     spans_before: int  # in all records before this one, since the spool began
     body: bytes

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import google_crc32c
 
 SIGNALS = ("traces", "metrics", "logs")  # stored as their index: append, never reorder
-ENCODINGS = ("identity", "gzip")
+ENCODINGS = ("identity", "gzip", "zstd")  # likewise
 MARK_BYTES = 4
 
 _VERSION = 1

@@ -1,16 +1,18 @@
-"""The receiver as a process: one socket, one spool, one event loop; there within a second, gone within three."""
+"""The receiver as a process: two ports, one spool, one event loop; there within a second, gone within three."""
 
 import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from millicent.collector import rpc
 from millicent.collector.receiver import Receiver
-from millicent.collector.spool import Spool, SpoolFailedError
+from millicent.collector.spool import SpoolFailedError
 
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 1024
@@ -18,26 +20,39 @@ KEEP_ALIVE_SECONDS = 75  # longer than the pause between two exports, so that no
 STOP_SECONDS = 3  # stock exporters give up after ten
 
 
+class Listening(NamedTuple):
+    """Where requests are accepted."""
+
+    host: str
+    port: int  # OTLP over HTTP, and calls in JSON
+    grpc_port: int | None  # OTLP over gRPC
+
+
+Ready = Callable[[Listening], object]
+
+
 def serve(
     app: Receiver,
     *,
     host: str = "127.0.0.1",
     port: int = 4318,
-    ready: Callable[[str, int], None] | None = None,
+    grpc_port: int | None = None,
+    ready: Ready | None = None,
     parent: int | None = None,
 ) -> None:
-    """Receive on `host` and `port` until SIGTERM, SIGINT or the end of the parent; then finish, and return.
+    """Receive on `host` until SIGTERM, SIGINT or the end of the parent; then finish, and return.
 
     Args:
         app: Its spool is the caller's to close.
         host: Address to bind.
-        port: 0 takes any free one.
-        ready: Called with the address and the port once requests are accepted.
+        port: Of OTLP over HTTP; 0 takes any free one.
+        grpc_port: Of OTLP over gRPC; 0 takes any free one, None leaves gRPC out.
+        ready: Called once requests are accepted.
         parent: A file descriptor that becomes readable when the parent process is gone, however it went: 0 in a
             child started with `stdin=PIPE`, `multiprocessing.parent_process().sentinel` in one started that way.
 
     Raises:
-        OSError: The address is taken.
+        OSError: An address is taken.
         SpoolFailedError: A write or sync failed: start again, in a new process.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -55,7 +70,7 @@ def serve(
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(_Server(config), listener, app.spool, ready, parent))
+            runner.run(_run(_Server(config), listener, app, grpc_port, ready, parent))
     if app.spool.failure is not None:
         raise SpoolFailedError(f"the spool in {app.spool.directory} failed: start again") from app.spool.failure
 
@@ -63,17 +78,20 @@ def serve(
 async def _run(
     server: "_Server",
     listener: socket.socket,
-    spool: Spool,
-    ready: Callable[[str, int], None] | None,
+    app: Receiver,
+    grpc_port: int | None,
+    ready: Ready | None,
     parent: int | None,
 ) -> None:
     def stop(*_: object) -> None:
         server.should_exit = True
 
     loop = asyncio.get_running_loop()
-    address, port = listener.getsockname()[:2]
-    server.when_started = lambda: ready(address, port) if ready else None
-    failure = asyncio.create_task(spool.failed())
+    host, port = listener.getsockname()[:2]
+    if grpc_port is not None:
+        server.beside, grpc_port = await rpc.start(app, host, grpc_port)
+    server.when_started = lambda: ready(Listening(host, port, grpc_port)) if ready else None
+    failure = asyncio.create_task(app.spool.failed())
     failure.add_done_callback(stop)
     watched = parent if parent is None else os.dup(parent)
     if watched is not None:
@@ -88,13 +106,18 @@ async def _run(
 
 
 class _Server(uvicorn.Server):
-    """Says when it accepts, and returns after a signal instead of raising it once more."""
+    """Says when it accepts, ends the gRPC server too, and returns after a signal instead of raising it once more."""
 
     when_started: Callable[[], object]
+    beside: Any = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.when_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        rest = [self.beside.stop(STOP_SECONDS)] if self.beside else []
+        await asyncio.gather(super().shutdown(sockets), *rest)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -150,7 +150,7 @@ class Spool(SpoolReader):
             key_id: Which key it came with.
             spans: In the body.
             signal: `traces`, `metrics` or `logs`.
-            encoding: `identity` or `gzip`.
+            encoding: `identity`, `gzip` or `zstd`.
             received_ns: Unix time, UTC; None is now.
 
         Raises:

@@ -26,15 +26,15 @@ SYNC_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 # fmt: off
 METRICS: tuple[Metric, ...] = (
     Metric("millicent_receiver_requests_total", "counter", ("signal", "status"),
-           "Requests answered, by OTLP signal and HTTP status"),
+           "Requests answered, by signal and status: a number over HTTP, a word over gRPC"),
     Metric("millicent_receiver_refused_total", "counter", ("signal", "reason"),
            "Requests not taken, by the reason given to the sender"),
     Metric("millicent_receiver_received_bytes_total", "counter", ("signal",),
            "Body bytes read, as they came over the wire"),
-    Metric("millicent_receiver_spans_total", "counter", (),
-           "Spans acknowledged"),
-    Metric("millicent_receiver_not_supported_total", "counter", ("signal",),
-           "Data points and log records answered as rejected, because the signal is not read yet"),
+    Metric("millicent_receiver_items_total", "counter", ("signal",),
+           "Spans, data points and log records acknowledged"),
+    Metric("millicent_receiver_rejected_calls_total", "counter", (),
+           "Calls in plain JSON that were answered as not right"),
     Metric("millicent_receiver_in_flight_bytes", "gauge", (),
            "Body bytes held by requests that are not answered yet"),
     Metric("millicent_spool_sync_seconds", "histogram", (),
@@ -44,7 +44,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("millicent_spool_written_bytes_total", "counter", (),
            "Bytes synced to the spool"),
     Metric("millicent_spool_spans", "gauge", (),
-           "Spans in all records since the spool began"),
+           "Spans, data points and log records in all records since the spool began"),
 )
 # fmt: on
 

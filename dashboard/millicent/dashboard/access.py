@@ -1,7 +1,8 @@
 """Who may do what: every route has a declared policy, every request one principal, or it goes no further.
 
-A request is let in by a read key (`Authorization: Bearer`), by a session cookie got with the set-up token, or, when the
-process runs with `--insecure-local`, by coming to a loopback name. Paths are judged as they came on the wire.
+A request is let in by a read or operator key (`Authorization: Bearer`), by a session cookie got with the set-up token,
+or, when the process runs with `--insecure-local`, by coming to a loopback name. Paths are judged as they came on the
+wire.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millicent.warehouse.control import DEFAULT_TENANT, SESSION_LIFE, Control
 
-Policy = Literal["public", "read"]
+Policy = Literal["public", "read", "forwarded"]
 COOKIE: Final = "millicent_session"
 LOGIN: Final = "/login"
 _MAX_FORM: Final = 4096
@@ -31,6 +32,7 @@ POLICIES: Final[tuple[tuple[str, Policy], ...]] = (
     ("/readyz", "public"),
     (LOGIN, "public"),
     ("/metrics", "read"),
+    ("POST /api/v1/calls", "forwarded"),
     ("/api", "read"),
     ("/assets", "public"),
     ("/_dash-component-suites", "public"),
@@ -42,15 +44,20 @@ POLICIES: Final[tuple[tuple[str, Policy], ...]] = (
     ("/", "read"),
     ("/{path:path}", "read"),
 )
-"""A path and all below it; an address that no line covers needs a reader, a route that none covers stops the start."""
+"""A path and all below it, or a method and a path; the first line that covers an address counts.
+
+An address that no line covers needs a reader, a route that none covers stops the start. What is forwarded is judged by
+the receiver that it goes to.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a tenant, and by what means (for the audit log)."""
+    """Who asks: a tenant, by what means (for the audit log), and whether they may change what everybody sees."""
 
     tenant: str
     actor: str
+    operates: bool = False
 
 
 _principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
@@ -72,10 +79,10 @@ def principal() -> Principal:
     return found
 
 
-def policy(path: str) -> Policy | None:
+def policy(path: str, method: str = "GET") -> Policy | None:
     """Policy of a path; None when none is declared."""
     for prefix, declared in POLICIES:
-        if path == prefix or (prefix != "/" and path.startswith(prefix + "/")):
+        if prefix in {path, f"{method} {path}"} or (prefix != "/" and path.startswith(prefix + "/")):
             return declared
     return None
 
@@ -130,7 +137,8 @@ class Access:
             return _problem(400, "Bad host", "with --insecure-local only loopback names are served: use 127.0.0.1")
         if path == LOGIN and not self._insecure_local:
             return await self._login(scope, receive, headers)
-        return None if policy(path) == "public" else self._authenticate(scope, headers)
+        open_ = policy(path, scope["method"]) in {"public", "forwarded"}
+        return None if open_ else self._authenticate(scope, headers)
 
     def _authenticate(self, scope: Scope, headers: Headers) -> Response | None:
         try:
@@ -148,16 +156,18 @@ class Access:
 
     def _find(self, headers: Headers) -> tuple[Principal | None, bool]:
         if self._insecure_local:
-            return Principal(DEFAULT_TENANT, "insecure-local"), True
+            return Principal(DEFAULT_TENANT, "insecure-local", operates=True), True
         scheme, _, credential = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            key = self._control.check(credential.strip(), "read", "ingest")
-            if key is not None and key.scope != "read":
+            key = self._control.check(credential.strip(), "read", "operator", "ingest")
+            if key is None:
+                return None, False
+            if key.scope == "ingest":
                 raise PermissionError(f"key {key.id} may write calls, not read them: use a read key")
-            return (Principal(key.tenant, f"key {key.id}") if key else None), False
+            return Principal(key.tenant, f"key {key.id}", operates=key.scope == "operator"), False
         session = _cookie(headers)
         tenant = self._control.session_tenant(session) if session else None
-        return (Principal(tenant, "session") if tenant else None), True
+        return (Principal(tenant, "session", operates=True) if tenant else None), True
 
     async def _login(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
         if scope["method"] == "GET":

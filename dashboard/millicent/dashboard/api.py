@@ -21,12 +21,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from millicent.dashboard import access
-from millicent.warehouse.calls import Search
+from millicent.dashboard import access, filters
+from millicent.dashboard.forward import mount_forward
+from millicent.dashboard.rereading import mount_rereading
+from millicent.dashboard.rules import mount_rules
+from millicent.warehouse.calls import Order, Search
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Filter, Grain, Period
+from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain, Period
 from millicent.warehouse.query import Query as Question
+from millicent.warehouse.record import CALLS
 from millicent.warehouse.store import Warehouse
 
 PREFIX: Final = "/api/v1"
@@ -41,11 +45,23 @@ _FORMATS: Final = {
 _NAMES: Final = Query(description="Names; repeat the parameter or separate with commas.")
 
 
-_FILTER: Final = Query(description="team:a,b keeps, -team:a drops, team:null is unknown; repeats mean AND.")
+_FILTER: Final = Query(description=filters.GRAMMAR)
+_TOLD: Final = {column.name: column.meaning for column in CALLS}
+_MEANINGS: Final = {name: _TOLD.get(name, "api or hardware: what the money went to") for name in ASKABLE}
+_BY_DIMENSION: Final = {
+    "parameters": [
+        {
+            "name": name, "in": "query", "required": False, "schema": {"type": "string"},
+            "description": f"{meaning}; the same as `filter={name}:…`",
+        }
+        for name, meaning in _MEANINGS.items()
+    ]
+}  # fmt: skip
+"""Any dimension is a parameter of its own."""
 
 
 def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str, int]], metrics: Callable[[], str],
-              ready: Callable[[], bool]) -> None:  # fmt: skip
+              ready: Callable[[], bool], receiver: str = "http://127.0.0.1:4318") -> None:  # fmt: skip
     """Add the API, health and telemetry routes to `server`.
 
     Args:
@@ -54,7 +70,9 @@ def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[st
         books: spans received and where each is, of the whole installation.
         metrics: the process's own telemetry in Prometheus text.
         ready: whether calls are being loaded.
+        receiver: base URL of the OTLP port, where calls that are posted here go.
     """
+    mount_forward(server, PREFIX, receiver)
     _routes(server, warehouse, books)
     server.add_exception_handler(BadQuery, _bad_query)
     server.add_exception_handler(HTTPException, _http_problem)
@@ -94,7 +112,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         question = Question(
             measures=_list(measures),
             dimensions=_list(group_by),
-            filters=_filters(filter),
+            filters=filters.parse_all(filter),
             period=_period(start, end, period),
             grain=cast("Grain | None", grain),
             basis=cast("Basis", basis),
@@ -117,26 +135,35 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         rows = _texts(answer.frame).write_json()
         return Response(f'{{"rows":{rows},"meta":{_json(meta)}}}', media_type="application/json")
 
-    @server.get(f"{PREFIX}/calls", summary="Single calls, newest first")
+    @server.get(f"{PREFIX}/calls", summary="Single calls", openapi_extra=_BY_DIMENSION)
     def calls(
         request: Request,
         trace_id: str | None = None,
+        filter: Annotated[list[str] | None, _FILTER] = None,  # noqa: A002 - the parameter's public name
         start: str | None = None,
         end: str | None = None,
         period: str | None = None,
-        include: Literal["uncounted"] | None = None,
+        include: Annotated[
+            Literal["uncounted"] | None,
+            Query(
+                description="uncounted: also what is stored but not counted, with `not_counted_reason` and "
+                "`counted_as`, `counted_as_trace_id` of the row that counts."
+            ),
+        ] = None,
+        order: Annotated[Order, Query(description="Equal costs newest first, unknown costs last.")] = "-started_at",
         limit: int = 100,
-        cursor: str | None = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before, in the same order.")] = None,
     ) -> JSONResponse:
         bounded = start or end or period
-        named = {"trace_id", "start", "end", "period", "include", "limit", "cursor", "filter"}
-        filters = [*request.query_params.getlist("filter")]
-        filters += [f"{name}:{value}" for name, value in request.query_params.multi_items() if name not in named]
+        named = {"trace_id", "filter", "start", "end", "period", "include", "order", "limit", "cursor"}
+        wanted = [*(filter or ())]
+        wanted += [f"{name}:{value}" for name, value in request.query_params.multi_items() if name not in named]
         search = Search(
             trace_id=_trace(trace_id) if trace_id else None,
             period=_period(start, end, period) if bounded else None,
-            filters=_filters(filters),
+            filters=filters.parse_all(wanted),
             include_uncounted=include == "uncounted",
+            order=order,
             limit=limit,
             cursor=cursor,
         )
@@ -168,6 +195,9 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         declared = warehouse.control.deployments(access.principal().tenant)
         return JSONResponse({"deployments": [_plain(asdict(one)) for _, one in declared]})
 
+    mount_rules(server, PREFIX, warehouse)
+    mount_rereading(server, PREFIX, warehouse)
+
     @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
     def unknown(path: str) -> None:
         raise HTTPException(404, f"there is no {PREFIX}/{path}: see {PREFIX}/openapi.json")
@@ -175,21 +205,6 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
 
 def _list(names: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(part for name in names or () for part in name.split(",") if part)
-
-
-def _filters(texts: Iterable[str] | None) -> tuple[Filter, ...]:
-    return tuple(_filter(text) for text in texts or ())
-
-
-def _filter(text: str) -> Filter:
-    name, colon, values = text.partition(":")
-    dimension = name.removeprefix("-")
-    if not colon or not values:
-        raise BadQuery(f"filter {text!r} is not `dimension:value`: write team:search or -team:search,ads")
-    if dimension not in ASKABLE:
-        raise BadQuery(f"unknown filter {dimension!r}: choose from {', '.join(sorted(ASKABLE))}")
-    wanted = tuple(None if value == "null" else value for value in values.split(","))
-    return Filter(dimension, wanted, negated=name.startswith("-"))
 
 
 def _period(start: str | None, end: str | None, relative: str | None) -> Period:

@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dash import Dash
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from fastapi import FastAPI, HTTPException, Request
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import overview
+from millicent.dashboard.pages import overview, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,8 @@ BUNDLE: Final = ASSETS / "vendor" / "plotly-cartesian.min.js"
 FONT: Final = ASSETS / "vendor" / "inter.woff2"
 PLOTLY: Final = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 FOREVER: Final = "public, max-age=31536000, immutable"
+PAGES: Final = {"/": ("Millicent", overview), "/requests": ("Requests · Millicent", requests)}
+"""Address of each page, its title and its module."""
 UNUSED: Final = ("/_reload-hash", "/_dash-ws-callback")
 HEADERS: Final = {
     "x-content-type-options": "nosniff",
@@ -85,16 +87,43 @@ def create_app(
         __name__, server=cast("Any", server), title=title, update_title="", enable_mcp=False, add_log_handler=False,
         use_pages=False, pages_folder="", index_string=_PAGE.replace("<!--head-->", _head()),
         assets_folder=str(ASSETS), assets_path_ignore=["vendor"], assets_ignore=r"theme\.js|login\.css|\.svg",
+        suppress_callback_exceptions=True,  # one page's components are there at a time
     )  # fmt: skip
     dash.enable_dev_tools(debug=False, dev_tools_disable_version_check=True)
-    dash.layout = overview.layout(warehouse.price_version)
-    overview.register(dash, warehouse)
+    _pages(dash, warehouse)
     dash.backend.websocket_capability = False
     server.router.routes[:] = [route for route in server.router.routes if getattr(route, "path", "") not in UNUSED]
     _answer_unknown(server, title)
     server.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=6)
+    server.add_middleware(OneDocument)
     server.add_middleware(Headers, policy=_content_security_policy(dash))
     return server
+
+
+def _pages(dash: Dash, warehouse: Warehouse) -> None:
+    """Every page in the first answer; the browser puts the one of its address into the frame."""
+    places = {path: (title, page.layout(warehouse.price_version)) for path, (title, page) in PAGES.items()}
+    dash.layout = html.Div(
+        [dcc.Location(id="place", refresh=False), dcc.Store(id="pages", data=places), html.Div(id="page")]
+    )
+    browser: Any = dash.clientside_callback
+    browser(
+        ClientsideFunction("millicent", "route"),
+        Output("page", "children"), Input("place", "pathname"), State("pages", "data"),
+    )  # fmt: skip
+    for _, page in PAGES.values():
+        page.register(dash, warehouse)
+
+
+class OneDocument:
+    """ASGI middleware: every page is the same document, which Dash answers at `/` alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = scope["type"] == "http" and scope["path"] in PAGES
+        await self._app({**scope, "path": "/", "raw_path": b"/"} if page else scope, receive, send)
 
 
 class Headers:

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-import httpx
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from millicent.dashboard import serve
+from millicent.dashboard.rereading import reread_calls
+from millicent.dashboard.rule_commands import rules
 from millicent.dashboard.settings import BadSettingsError, Settings, load, told
+from millicent.dashboard.terminal import URL, AsJson, Failed, Token, Url, err, get, out, show
 from millicent.warehouse.control import Control, Deployment, Scope
 
 app = typer.Typer(
@@ -36,25 +37,16 @@ prices = typer.Typer(no_args_is_help=True, help="API list prices.")
 app.add_typer(keys, name="keys")
 app.add_typer(deployments, name="deployments")
 app.add_typer(prices, name="prices")
-
-out, err = Console(), Console(stderr=True)
-URL: Final = "http://127.0.0.1:8050"
+app.add_typer(rules, name="rules")
+app.command("reread")(reread_calls)
 
 Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API.", show_default="8050")]
-OtlpPort = Annotated[int | None, typer.Option(help="Port that takes OTLP over HTTP.", show_default="4318")]
-Url = Annotated[str, typer.Option(envvar="MILLICENT_URL", help="A running instance.")]
-Token = Annotated[str | None, typer.Option(envvar="MILLICENT_TOKEN", help="A read key of it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class Failed(typer.Exit):
-    """Ends the command with a message on standard error."""
-
-    def __init__(self, message: str) -> None:
-        err.print(f"[red]error:[/red] {message}", highlight=False)
-        super().__init__(1)
+OtlpPort = Annotated[
+    int | None, typer.Option(help="Port that takes OTLP over HTTP and calls in JSON.", show_default="4318")
+]
+GrpcPort = Annotated[int | None, typer.Option(help="Port that takes OTLP over gRPC.", show_default="4317")]
 
 
 @app.command()
@@ -63,15 +55,16 @@ def up(
     host: Host = None,
     port: Port = None,
     otlp_port: OtlpPort = None,
+    grpc_port: GrpcPort = None,
     insecure_local: Annotated[
         bool | None, typer.Option("--insecure-local", help="No keys, no login; loopback only.")
     ] = None,
     behind_proxy: Annotated[bool | None, typer.Option("--behind-proxy", help="A trusted proxy terminates TLS.")] = None,
 ) -> None:
     """Run collector, jobs, API and dashboard in one process tree."""
-    settings = _settings(data=data, host=host, port=port, otlp_port=otlp_port, insecure_local=insecure_local,
-                         behind_proxy=behind_proxy)  # fmt: skip
-    _free(settings)
+    settings = _settings(data=data, host=host, port=port, otlp_port=otlp_port, grpc_port=grpc_port,
+                         insecure_local=insecure_local, behind_proxy=behind_proxy)  # fmt: skip
+    settings = _free(settings)
     made = serve.first_keys(settings)
     if made is not None:
         told_once = (
@@ -85,11 +78,12 @@ def up(
 
 
 @app.command()
-def demo(port: Port = None, otlp_port: OtlpPort = None) -> None:
+def demo(port: Port = None, otlp_port: OtlpPort = None, grpc_port: GrpcPort = None) -> None:
     """Run the product on a scratch directory with an example company's two months, and its calls arriving live."""
     with tempfile.TemporaryDirectory(prefix="millicent-demo-") as scratch:
-        settings = _settings(data=Path(scratch), port=port, otlp_port=otlp_port, insecure_local=True)
-        _free(settings)
+        settings = _settings(data=Path(scratch), port=port, otlp_port=otlp_port, grpc_port=grpc_port,
+                             insecure_local=True)  # fmt: skip
+        settings = _free(settings)
         _fill(settings)
         _announce(settings)
         stop = threading.Event()
@@ -136,6 +130,7 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
         "data directory": _writable(settings.data),
         f"port {settings.port}": _port_state(settings.host, settings.port),
         f"port {settings.otlp_port}": _port_state(settings.host, settings.otlp_port),
+        f"port {settings.grpc_port}": _port_state(settings.host, settings.grpc_port),
         "chart bundle": "small" if serve.small_bundle() else "full (make assets fetches the small one)",
     }
     if as_json:
@@ -163,8 +158,8 @@ def query(
 ) -> None:
     """Measures by dimensions over a period."""
     asked = {"measures": measures, "group_by": by, "filter": filter, "period": period, "grain": grain, "basis": basis}
-    answer = _get(url, token, "query", {name: value for name, value in asked.items() if value})
-    _show(answer["rows"], answer, as_json=as_json)
+    answer = get(url, token, "query", {name: value for name, value in asked.items() if value})
+    show(answer["rows"], answer, as_json=as_json)
 
 
 @app.command()
@@ -177,10 +172,10 @@ def calls(
     as_json: AsJson = False,
 ) -> None:
     """Single calls, newest first."""
-    answer = _get(url, token, "calls", {"filter": filter or [], "period": period, "limit": limit})
+    answer = get(url, token, "calls", {"filter": filter or [], "period": period, "limit": limit})
     shown = ("started_at", "team", "model", "accelerator", "input_tokens", "output_tokens", "effective_cost_usd",
              "trace_id", "span_id")  # fmt: skip
-    _show([{name: row[name] for name in shown} for row in answer["calls"]], answer, as_json=as_json)
+    show([{name: row[name] for name in shown} for row in answer["calls"]], answer, as_json=as_json)
 
 
 @app.command()
@@ -192,17 +187,17 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Why a call costs what it does, line by line."""
-    answer = _get(url, token, f"explain/{trace_id}/{span_id}", {})
-    _show(answer["lines"], answer, as_json=as_json)
+    answer = get(url, token, f"explain/{trace_id}/{span_id}", {})
+    show(answer["lines"], answer, as_json=as_json)
 
 
 @app.command()
 def balance(url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
     """Where every acknowledged span went."""
-    answer = _get(url, token, "balance", {})
+    answer = get(url, token, "balance", {})
     rows = [{"what": name, "why": "", "spans": count} for name, count in answer.items() if name != "reasons"]
     rows += [{"what": r["outcome"], "why": r["reason"], "spans": r["spans"]} for r in answer["reasons"]]
-    _show(rows, answer, as_json=as_json)
+    show(rows, answer, as_json=as_json)
 
 
 @app.command()
@@ -215,7 +210,8 @@ def version() -> None:
 def create_key(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     scope: Annotated[
-        Scope, typer.Option(help="ingest writes calls, read asks, setup opens one dashboard session.")
+        Scope,
+        typer.Option(help="ingest writes calls, read asks, operator also changes rules, setup opens one session."),
     ] = "ingest",
     data: Data = None,
 ) -> None:
@@ -233,7 +229,7 @@ def list_keys(data: Data = None, as_json: AsJson = False) -> None:
              "revoked_at": k.revoked_at.isoformat() if k.revoked_at else None}
             for k in control.keys()  # noqa: SIM118 - the control plane's, not a dictionary's
         ]  # fmt: skip
-    _show(rows, rows, as_json=as_json)
+    show(rows, rows, as_json=as_json)
 
 
 @keys.command("revoke")
@@ -257,7 +253,7 @@ def list_deployments(data: Data = None, as_json: AsJson = False) -> None:
              "to": d.effective_to.isoformat() if d.effective_to else None}
             for _, d in control.deployments()
         ]  # fmt: skip
-    _show(rows, rows, as_json=as_json)
+    show(rows, rows, as_json=as_json)
 
 
 @deployments.command("declare")
@@ -311,7 +307,7 @@ def search_prices(
     wanted = pl.concat_str("provider", pl.lit("/"), "model").str.contains(text.lower(), literal=True)
     shown = ("provider", "model", "variant", "effective_from", "input_usd_per_mtok", "output_usd_per_mtok", "source")
     rows = PriceBook.bundled().models().filter(wanted).select(pl.col(shown).cast(pl.String)).to_dicts()
-    _show(rows, rows, as_json=as_json)
+    show(rows, rows, as_json=as_json)
 
 
 def main() -> None:
@@ -341,14 +337,19 @@ class _control:  # noqa: N801 - reads as a verb at its uses
 def _announce(settings: Settings) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     out.print(
-        f"Dashboard  http://{host}:{settings.port}\nOTLP       http://{host}:{settings.otlp_port}", highlight=False
+        f"Dashboard  http://{host}:{settings.port}\nOTLP       http://{host}:{settings.otlp_port}\n"
+        f"OTLP gRPC  {host}:{settings.grpc_port}",
+        highlight=False,
     )
 
 
-def _free(settings: Settings) -> None:
-    for flag, port in (("--port", settings.port), ("--otlp-port", settings.otlp_port)):
+def _free(settings: Settings) -> Settings:
+    """The settings with ports that are free; 0 becomes any one."""
+    for name in serve.PORTS:
+        port, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
         if (state := _port_state(settings.host, port)) != "free":
-            raise Failed(f"port {port} is {state}: stop what uses it, or choose another with {flag}")
+            raise Failed(f"port {port} is {state}: stop what uses it, or choose another with {flag} (0: any free one)")
+    return serve.with_ports(settings)
 
 
 def _port_state(host: str, port: int) -> str:
@@ -372,32 +373,6 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
         if "=" not in text:
             raise ValueError(f"{text!r} is not name=value")
     return dict(text.split("=", 1) for text in texts)
-
-
-def _get(url: str, token: str | None, path: str, params: dict[str, Any]) -> Any:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    try:
-        answer = httpx.get(f"{url.rstrip('/')}/api/v1/{path}", params=params, headers=headers, timeout=60)
-    except httpx.TransportError as error:
-        raise Failed(f"nothing answers at {url} ({error}): start `millicent up`, or name another with --url") from error
-    if answer.is_error:
-        raise Failed(answer.json()["detail"] if "problem" in answer.headers.get("content-type", "") else answer.text)
-    return answer.json()
-
-
-def _show(rows: Sequence[dict[str, Any]], whole: Any, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(whole, ensure_ascii=False))  # noqa: T201 - JSON is for pipes, not for the console's width
-        return
-    if not rows:
-        out.print("nothing found")
-        return
-    table = Table(box=None)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")  # an id that is cut cannot be asked about
-    for row in rows:
-        table.add_row(*("—" if value is None else str(value) for value in row.values()))
-    out.print(table)
 
 
 if __name__ == "__main__":

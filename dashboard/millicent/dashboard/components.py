@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
-from dash import html
+from dash import dcc, html
 
 from millicent.dashboard import format as fmt
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from dash.development.base_component import Component
@@ -181,17 +181,24 @@ def freshness(fresh: datetime, now: datetime) -> Component:
 
 
 def coverage(total: dict[str, Any]) -> Component:
-    """Shares of calls priced and attributed, amber under 95%, with the counts behind them on a click."""
-    priced, attributed = total["priced_ratio"], total["attributed_ratio"]
-    low = any(ratio is not None and ratio < COVERED for ratio in (priced, attributed))
-    wide = html.Span([" · attributed ", html.B(fmt.percent(attributed))], className="wide")
-    face = pill([html.Span(["Priced ", html.B(fmt.percent(priced)), wide])], "warn" if low else "plain")
+    """Share of calls priced, amber under 95%, with the counts behind it on a click."""
+    priced = total["priced_ratio"]
+    low = priced is not None and priced < COVERED
+    face = pill([html.Span(["Priced ", html.B(fmt.percent(priced))])], "warn" if low else "plain")
     calls, unpriced, nobody = (fmt.count(total[n] or 0) for n in ("calls", "unpriced_calls", "unattributed_calls"))
     body = [
         html.P(f"{unpriced} of {calls} calls are unpriced: their cost is unknown and in no sum here."),
         html.P(f"{nobody} calls carry no team; they are the row Unattributed."),
     ]
     return popover(face, body, className="cover")
+
+
+def unattributed(share: Decimal | None, href: str) -> Component:
+    """Share of spend that no team carries, amber over 5%; leads to those calls."""
+    high = share is not None and share > 1 - COVERED
+    words = [html.Span("Unattributed"), html.B(fmt.percent(share))]
+    return link(words, href, className="pill warn" if high else "pill plain", id="unattributed",
+                title="Spend on calls that carry no team: show only those")  # fmt: skip
 
 
 def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
@@ -205,18 +212,14 @@ def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
     return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")
 
 
-def sidebar(sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot: Sequence[str]) -> Component:
-    """Navigation. `sections`: heading ('' for none) and entries (icon, words, address); the first entry is here."""
-    here = sections[0][1][0]
+def sidebar(
+    sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot: Sequence[str], here: str
+) -> Component:
+    """Navigation. `sections`: heading ('' for the pages) and entries (icon, words, address); `here` is this page's."""
     groups: list[Component] = []
     for heading, entries in sections:
-        items = [
-            html.Li(html.A([icon(name), words], href=href, **(aria(current="page") if entry is here else {})))
-            for entry in entries
-            for name, words, href in (entry,)
-        ]
         groups += [html.H3(heading)] if heading else []
-        groups.append(html.Ul(items))
+        groups.append(html.Ul([html.Li(_entry(*entry, page=not heading, here=here)) for entry in entries]))
     return html.Nav(
         [html.A([html.I(className="mark", **aria(hidden="true")), "Millicent"], href="/", className="brand"),
          *groups, html.Div([html.P(line) for line in foot], className="nav-foot")],
@@ -224,16 +227,35 @@ def sidebar(sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot
     )  # fmt: skip
 
 
-def header(title: str, actions: Sequence[Any]) -> Component:
-    """Title, period in words (`#words`), pills (`#pills`) and actions."""
+def _entry(name: str, words: str, href: str, *, page: bool, here: str) -> Component:
+    if page:
+        return link([icon(name), words], href, **data(carry=""), **(aria(current="page") if href == here else {}))
+    return html.A([icon(name), words], href=href)
+
+
+def header(title: str, actions: Sequence[Any], prefix: str = "") -> Component:
+    """Title, period in words (`#words`), pills (`#pills`) and actions; `prefix` goes before both ids."""
     theme = html.Button(icon("theme"), className="button square", type="button",
                         **data(action="theme"), **aria(label="Switch between light and dark"))  # fmt: skip
     return html.Header(
         [
-            html.Div([html.H1(title), html.P(id="words")]),
-            html.Div([html.Div(id="pills", className="pills"), *actions, theme], className="actions"),
+            html.Div([html.H1(title), html.P(id=f"{prefix}words")]),
+            html.Div([html.Div(id=f"{prefix}pills", className="pills"), *actions, theme], className="actions"),
         ]
     )
+
+
+def segmented(control: str, options: Mapping[Any, str], value: str, words: str, size: str = "") -> Component:
+    """One choice of a few, side by side; `words` name it for those who hear it."""
+    choices = [{"value": key, "label": text} for key, text in options.items()]
+    radio = dcc.RadioItems(id=control, options=choices, value=value, inline=True, className=f"segmented {size}")
+    return html.Div(radio, role="group", **aria(label=words))
+
+
+def chooser(control: str, title: str) -> Component:
+    """Any number of a dimension's values; what can be chosen comes later."""
+    return dcc.Dropdown(id=control, options=[], value=[], multi=True, placeholder=f"{title}: all", debounce=True,
+                        maxHeight=320, labels={"selected_count": title + ": {num_selected}"})  # fmt: skip
 
 
 def _svg(body: str) -> str:

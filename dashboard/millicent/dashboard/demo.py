@@ -24,6 +24,7 @@ from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT, Deployment
+from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
 
 DAYS: Final = 56
@@ -230,12 +231,14 @@ def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
         endpoint_host=pl.lit(None, pl.String),
         endpoint_port=pl.lit(None, pl.Int64),
         odd=pl.lit(None, pl.Struct({"reason": pl.String, "detail": pl.String})),
+        counted=pl.lit(value=True),
+        stored=pl.lit(value=False),
     )
     absent = [column.name for column in record.CALLS if column.name not in spans.columns]
-    spans = spans.with_columns(pl.lit(None, pipeline.EMPTY.schema[name]).alias(name) for name in absent)
+    spans = spans.with_columns(pl.lit(None, EMPTY.schema[name]).alias(name) for name in absent)
     spans = spans.with_columns(span_id_bytes=pl.lit(None, pl.Binary))
     batch = Batch(spans)
-    for step in pipeline.STEPS[4:]:
+    for step in pipeline.STEPS[5:-1]:
         batch = step(batch, context)
     return batch.spans
 

@@ -72,6 +72,12 @@ class Reader:
         found = charts.colours(self.warehouse.values(self.tenant, dimension, self.window.period))
         return found | {None: charts.API_COLOUR} if dimension == "accelerator" else found
 
+    def choices(self, dimension: str) -> list[dict[str, str]]:
+        """What can be chosen of a dimension: what occurs in the period, most spend first."""
+        names = self.warehouse.values(self.tenant, dimension, self.window.period)
+        labels = [(name or "", charts.label(dimension, name)) for name in names]
+        return [{"value": value, "label": label, "search": f"{value} {label}"} for value, label in labels]
+
     @property
     def trend_start(self) -> datetime:
         """First day that a smoothed trend needs."""

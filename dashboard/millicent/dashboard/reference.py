@@ -16,15 +16,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import polars as pl
 import typer
 from fastapi import FastAPI
 from prometheus_client.core import Metric
 from starlette.routing import Route
 
-from millicent.collector import receiver
+from millicent.collector import import_calls, receiver
 from millicent.collector import telemetry as receiver_telemetry
-from millicent.collector.dialects import ATTRIBUTION, CALL_OPERATIONS, DIALECTS
+from millicent.collector.dialects import ATTRIBUTION, DIALECTS, Dialect
 from millicent.collector.loader import Loader
+from millicent.collector.retag import Move, Reach
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access
 from millicent.dashboard import telemetry as platform_telemetry
@@ -37,6 +39,7 @@ from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import DICTIONARY, Measure
 from millicent.warehouse.query import COST_TYPE, MAX_ROWS, OF_DEPLOYMENTS, Basis, Grain
+from millicent.warehouse.rules import Rule
 from millicent.warehouse.store import Warehouse
 
 SOURCES: Final = Path(__file__).parents[3]
@@ -140,6 +143,10 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "measures": [field.name for field in fields(Measure)],
     },
     "/api/v1/deployments": {"": ("deployments",), "deployments": [field.name for field in fields(Deployment)]},
+    "/api/v1/rules": {"": ("rules",), "rules": [field.name for field in fields(Rule)]},
+    "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
+    "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
+    "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
 }
 """Keys of the JSON that a path answers with: of the whole (""), then of what stands under a key of it."""
 
@@ -156,7 +163,11 @@ def api() -> str:
             ]
             sections += [f"## {method.upper()} {path}", f"{told['summary']}."]
             sections += [_table(("parameter", "in", "type", "meaning"), rows)] if rows else []
-            sections.append("\n\n".join(_answer(ANSWERS[path])))
+            if method == "get":
+                sections.append("\n\n".join(_answer(ANSWERS[path])))
+            else:
+                answers = [(status, answer["description"]) for status, answer in told["responses"].items()]
+                sections.append(_table(("status", "answer"), answers))
     beside = [
         (_code(f"GET {route.path}"), access.policy(route.path))
         for route in server.routes
@@ -174,13 +185,15 @@ def api() -> str:
         "## Beside the API",
         _table(("address", "policy"), beside),
         "## Policies of the dashboard's port",
-        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token. A line holds for "
-        "its address and all below it; `/` for itself alone. The process does not start with a route that no line "
-        "covers.",
+        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token; what is "
+        "`forwarded` goes to the OTLP port as it came, which asks for an ingest key. A line holds for its address and "
+        "all below it, the first one that fits; `/` for itself alone. The process does not start with a route that no "
+        "line covers.",
         _table(("address", "policy"), [(_code(path), policy) for path, policy in access.POLICIES]),
         "## The OTLP port",
-        "`ingest` asks for an ingest key, `read` for a read key. `/v1/traces` takes `application/x-protobuf`, plain or "
-        "gzip; `/v1/metrics` and `/v1/logs` are answered with a partial success that rejects everything.",
+        "`ingest` asks for an ingest key, as `Bearer` or as the password of `Basic`; `read` for a read key. OTLP is "
+        "`application/x-protobuf` or `application/json`, calls are [JSON or lines of it](call-fields.md), all plain, "
+        "gzip or zstd. The gRPC port serves `Export` of the trace, metrics and logs services to ingest keys.",
         _table(("address", "policy"), [(_code(f"{r.method} {r.path}"), r.policy) for r in receiver.ROUTES]),
     )
 
@@ -251,34 +264,67 @@ def columns() -> str:
 
 
 def dialects() -> str:
-    """Where each column is read from."""
-    claims = [(_code(d.id), _code(d.rule), _code(d.claims), _listed(d.absent_is_zero)) for d in DIALECTS]
+    """Whose spans are understood, and where each column is read from."""
+    claims = [
+        (
+            _code(d.id), d.about, _marks(d), ", ".join(d.signals), d.rank, _semantics(d.excludes_cache),
+            _semantics(d.excludes_reasoning), _listed(d.absent_is_zero),
+        )
+        for d in DIALECTS
+    ]  # fmt: skip
+    header = ("dialect", "what it is", "recognised by", "comes as", "rank", "input", "output", "absent counts as 0")
     sections = []
     for title, what in (("Usage", "usage"), ("Facts", "facts")):
         tables: dict[str, list[str]] = {}
         for dialect in DIALECTS:
             tables.setdefault(_keys(getattr(dialect, what)), []).append(dialect.id)
         for text, ids in tables.items():
-            sections += [f"## {title}", f"In {_listed(ids)}.", text]
+            sections += [f"## {title} of {', '.join(ids)}", text]
+    calls: dict[str, list[str]] = {}
+    for dialect in DIALECTS:
+        spelled = ", ".join(f"{_code(word)} → {_code(stored)}" for word, stored in dialect.calls.items())
+        calls.setdefault(spelled, []).append(dialect.id)
     return _page(
         "Dialects",
-        "A span is read by the first dialect that claims it. Of several attributes the first one present wins; two "
-        "spellings of one counter are never added.",
-        _table(("dialect", "rule stored with the call", "claims", "absent counts as 0"), claims),
+        "A row is read by the first dialect that knows the scope it came from and the marks it has, and only then by "
+        "one that goes by marks alone. Of several attributes the first one present wins; two spellings of one counter "
+        "are never added. [Add a dialect](../howto/add-a-dialect.md) tells how.",
+        _table(header, claims),
+        "`rank`: when two rows tell of one call, the numbers of the lower rank are kept. `input` and `output`: "
+        "`inclusive` has cached tokens inside input and reasoning inside output, `exclusive` has them beside; `row by "
+        "row` depends on the shape or the version; `undecided` is taken as inclusive, and marked where there is a "
+        "cache and nothing proves it. Numbers that cannot be so prove the opposite, whatever stands here.",
         "An absent counter is 0 where the dialect is known to leave it out when it is 0; any other absent counter is "
-        "unknown. `ttft_s` is stored as `ttft_ms`; `endpoint_port` only helps to find the deployment.",
+        "unknown. `ttft_s`, `ttft_ms` and `first_token_at` become `ttft_ms`; `endpoint_url` and `endpoint_port` help "
+        "to find host and deployment. `#` leads to a place inside a text: JSON, or what Python prints of it. `llm.*.` "
+        "stands for any provider's name.",
         *sections,
         "## Attribution",
         "Blank says nothing. `resource:` is an attribute of the resource. `millicent.label.NAME` becomes `labels`.",
         _keys(ATTRIBUTION),
-        "## Operations that are calls",
-        "Any other operation is a roll-up, a tool or a look-up, and is counted as `not_a_call`.",
-        _table(("operation on the span", "stored as"), [(_code(k), _code(v)) for k, v in CALL_OPERATIONS.items()]),
+        "## Words that are calls",
+        "Any other word is a roll-up, a tool or a look-up, and is counted as `not_a_call` with the word as its reason.",
+        _table(("dialects", "word → operation stored"), [(", ".join(ids), spelled) for spelled, ids in calls.items()]),
     )
 
 
+def _marks(dialect: Dialect) -> str:
+    scope = [f"scope {_code(dialect.scope)}"] if dialect.scope else []
+    marked = dialect.marks.meta.root_names()
+    alone = [] if dialect.unscoped is None else dialect.unscoped.meta.root_names()
+    marks = [f"and {_listed(dict.fromkeys(marked))}"] if scope and marked else []
+    others = [f"{'or ' if scope else ''}{_listed(dict.fromkeys(alone))}"] if alone else []
+    return " ".join((*scope, *marks, *others))
+
+
+def _semantics(excludes: pl.Expr | None) -> str:
+    known = {"None": "undecided", "false": "inclusive", "true": "exclusive"}
+    return known.get(str(excludes), "row by row")
+
+
 def _keys(table: Mapping[str, Sequence[str]]) -> str:
-    return _table(("column", "attributes, first one present wins"), [(_code(c), _listed(k)) for c, k in table.items()])
+    rows = [(_code(column), _listed(keys)) for column, keys in table.items() if keys]
+    return _table(("column", "attributes, first one present wins"), rows)
 
 
 # ---- running it
@@ -344,6 +390,20 @@ def _exposed(metric: Metric) -> str:
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
+def call_fields() -> str:
+    """Every field of a call in plain JSON."""
+    rows = [
+        (_code(name), field.meaning, field.kind.rule, _code(field.attribute) if field.attribute else "")
+        for name, field in import_calls.FIELDS.items()
+    ]
+    return _page(
+        "Fields of a call in JSON",
+        "What `POST /api/v1/calls` takes; [how to send them](../howto/send-calls-as-json.md). A field that is null or "
+        "left out is unknown, which is not 0. An unknown field is an error.",
+        _table(("field", "meaning", "must be", "becomes the attribute"), rows),
+    )
+
+
 def attributes() -> str:
     """Every attribute that the SDK writes."""
     sections = []
@@ -400,6 +460,7 @@ def _listed(names: Iterable[object]) -> str:
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": api,
     "attributes.md": attributes,
+    "call-fields.md": call_fields,
     "cli.md": cli,
     "columns.md": columns,
     "dialects.md": dialects,

@@ -7,6 +7,7 @@ and the pages are still being imported; the spool between them is files, so eith
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from millicent.warehouse.store import Warehouse
 
 RESTART_S: Final = 0.5
+PORTS: Final = ("port", "otlp_port", "grpc_port")
 log = structlog.get_logger("millicent")
 
 
@@ -51,12 +53,25 @@ def first_keys(settings: Settings) -> FirstKeys | None:
         control.close()
 
 
+def with_ports(settings: Settings) -> Settings:
+    """The same settings with a free port in place of each 0, so that what is announced stays when a child restarts."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with contextlib.ExitStack() as held:  # all at once, or two of them might be the same
+        found = {
+            name: held.enter_context(socket.create_server((settings.host, 0), family=family)).getsockname()[1]
+            for name in PORTS
+            if getattr(settings, name) == 0
+        }
+    return settings.model_copy(update=found)
+
+
 @contextlib.contextmanager
 def receiver(settings: Settings) -> Iterator[None]:
     """Run the OTLP receiver as a child for as long as the block lasts; one that dies is started again."""
     command = [
         sys.executable, "-m", "millicent.collector",
-        "--with-parent", "--data", str(settings.data), "--host", settings.host, "--port", str(settings.otlp_port),
+        "--with-parent", "--data", str(settings.data), "--host", settings.host,
+        "--port", str(settings.otlp_port), "--grpc-port", str(settings.grpc_port),
         *(["--insecure-local"] if settings.insecure_local else []),
     ]  # fmt: skip
     stop = threading.Event()
@@ -90,8 +105,15 @@ def serve(settings: Settings) -> None:
         _platform(settings)
 
 
-def application(warehouse: Warehouse, spool: SpoolReader, loader: Loader, *, insecure_local: bool) -> ASGIApp:
-    """Pages, API, health and telemetry as one ASGI application behind `Access`.
+def application(
+    warehouse: Warehouse,
+    spool: SpoolReader,
+    loader: Loader,
+    *,
+    insecure_local: bool,
+    receiver: str = "http://127.0.0.1:4318",
+) -> ASGIApp:
+    """Pages, API, health and telemetry as one ASGI application behind `Access`; `receiver` is where calls are stored.
 
     Raises:
         UndeclaredRouteError: a route has no policy.
@@ -103,7 +125,7 @@ def application(warehouse: Warehouse, spool: SpoolReader, loader: Loader, *, ins
 
     def mount(server: FastAPI) -> None:
         telemetry = Telemetry(warehouse, spool, loader)
-        mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running)
+        mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running, receiver)
 
     server = create_app(warehouse, mount=mount)
     access.check_routes(getattr(route, "path", repr(route)) for route in server.routes)
@@ -129,7 +151,9 @@ def _platform(settings: Settings) -> None:
     for worker in workers:
         worker.start()
     try:
-        app = application(warehouse, spool, loader, insecure_local=settings.insecure_local)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        app = application(warehouse, spool, loader, insecure_local=settings.insecure_local,
+                          receiver=f"http://{host}:{settings.otlp_port}")  # fmt: skip
         config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", server_header=False,
                                 proxy_headers=settings.behind_proxy, lifespan="off")  # fmt: skip
         uvicorn.Server(config).run()

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
+from millicent.dashboard import filters
 from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class View:
     @staticmethod
     def parse(search: str | None) -> View:
         """Read a query string. What it cannot mean is ignored: an old link still opens."""
-        pairs = parse_qsl((search or "").removeprefix("?")[: _LIMITS["search"]], keep_blank_values=True)
+        pairs = pairs_of(search)
         last = dict(pairs)
         if last.get("v", VERSION) != VERSION:
             return View()
@@ -140,6 +141,12 @@ class Window:
         return last if last + timedelta(days=1) > self.period.end else None
 
 
+def pairs_of(search: str | None) -> list[tuple[str, str]]:
+    """Keys and values of a query string, cut where it is too long; what is no text becomes question marks."""
+    told = (search or "").removeprefix("?")[: _LIMITS["search"]].encode("utf-8", "replace").decode()
+    return parse_qsl(told, keep_blank_values=True)
+
+
 def question(
     view: View, period: Period, measures: tuple[str, ...], by: tuple[str, ...] = (), grain: Grain | None = None
 ) -> Query:
@@ -158,17 +165,16 @@ def api_query(query: Query, path: str = "/api/v1/query", **extra: str) -> str:
     """The same question as an address of the HTTP API, with its bounds written out."""
     pairs = [("measures", ",".join(query.measures))]
     pairs += [("group_by", ",".join(query.dimensions))] if query.dimensions else []
-    pairs += [
-        ("filter", f"{f.dimension}:{','.join('null' if v is None else v for v in f.values)}") for f in query.filters
-    ]
-    pairs += [("start", _instant(query.period.start)), ("end", _instant(query.period.end))]
+    pairs += [("filter", filters.written(wanted)) for wanted in query.filters]
+    pairs += [("start", instant(query.period.start)), ("end", instant(query.period.end))]
     pairs += [("grain", query.grain)] if query.grain else []
     pairs += [("basis", query.basis), *extra.items()]
     return f"{path}?{urlencode(pairs, quote_via=quote, safe=':,')}"
 
 
-def _instant(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def instant(moment: datetime) -> str:
+    """As the API takes it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _one_of(value: str | None, allowed: tuple[str, ...], default: str) -> str:

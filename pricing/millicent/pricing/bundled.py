@@ -55,8 +55,11 @@ PROVIDERS: Mapping[str, str] = {
     "z.ai": "zai",
 }
 
-# These name a client or a gateway, not who serves the model: the model's own name decides.
-NAMELESS = frozenset({"", "langchain", "litellm", "openai_compatible", "strands-agents"})
+# These name a client, a gateway or hardware of our own, not who sells the model: the model's own name decides.
+NAMELESS = frozenset({"", "langchain", "litellm", "openai_compatible", "self-hosted", "strands-agents"})
+
+# These serve what they like under any name: no price list holds.
+UNLISTED = frozenset({"openai-compatible"})
 
 # These name a wire format that many speak: a known endpoint decides before they do.
 WIRE_FORMATS = frozenset({"openai", "openai.chat", "openai.completion", "openai.embedding", "openai.responses"})
@@ -99,7 +102,7 @@ def find(provider: str | None, model: str | None, endpoint_host: str | None) -> 
     Returns:
         None where the price data does not have it.
     """
-    if not model or len(model) > _LONGEST_NAME:
+    if not model or len(model) > _LONGEST_NAME or (provider or "").strip().lower() in UNLISTED:
         return None
     for candidate, reference in _candidates((provider or "").strip().lower(), model.lower(), endpoint_host):
         if info := candidate.find_model(reference, all_providers=data.providers):
@@ -165,7 +168,7 @@ def _candidates(provider: str, model: str, host: str | None) -> Iterator[tuple[P
 
 def _by_name(name: str) -> Provider | None:
     """By id or by the data's own matching; an API suffix ("openai.chat") may follow the name."""
-    if not name:
+    if not name or name in UNLISTED:
         return None
     names = [name, name.rpartition(".")[0]]
     known = [PROVIDERS[each] for each in names if each in PROVIDERS]

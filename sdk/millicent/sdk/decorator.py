@@ -10,6 +10,8 @@ from millicent.sdk.scope import wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_WRITTEN_BY_THE_APP = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
 
 class Tracker(Protocol):
     """Decorates a function without changing its type."""
@@ -40,6 +42,8 @@ def track_tokens(
     region: str | None = None,
     environment: str | None = None,
     labels: Mapping[str, str] | None = None,
+    stream_usage: bool = False,
+    estimate: bool | None = None,
 ) -> Tracker: ...
 
 
@@ -62,6 +66,8 @@ def track_tokens(
     region: str | None = None,
     environment: str | None = None,
     labels: Mapping[str, str] | None = None,
+    stream_usage: bool = False,
+    estimate: bool | None = None,
 ) -> Any:
     """Record every call of a function that calls a model: tokens, model, time, and the tags given here.
 
@@ -87,9 +93,14 @@ def track_tokens(
         region: Where the model runs.
         environment: production, staging, …
         labels: Any other tags.
+        stream_usage: Ask OpenAI-compatible chat streams for their usage: a call with `stream=True` of the client's own
+            `create` gets `stream_options={"include_usage": True}`, and the chunk that comes for it stays hidden.
+            Not every server takes that option; without it, most tell no usage.
+        estimate: Where no usage is told, count the tokens of the texts here, by the tokenizer of the model; such calls
+            are marked as estimated. Needs `millicent-sdk[estimate]`. By default as `instrument` was told.
 
     Raises:
-        TypeError: At decoration, if what is decorated cannot be called.
+        TypeError: At decoration, if what is decorated cannot be called, or cannot be asked for `stream_usage`.
     """
     named = {
         attributes.TEAM: team,
@@ -104,7 +115,19 @@ def track_tokens(
         attributes.REGION: region,
         attributes.ENVIRONMENT: environment,
     }
-    plan = functools.partial(Plan, model=model, provider=provider, operation=operation, tags=clean_tags(named, labels))
+    if estimate:
+        from millicent.sdk.estimate import prepare  # noqa: PLC0415  # only those who ask for it pay for it
+
+        prepare()
+    plan = functools.partial(
+        Plan,
+        model=model,
+        provider=provider,
+        operation=operation,
+        tags=clean_tags(named, labels),
+        estimate=estimate,
+        stream_usage=stream_usage,
+    )
     return _tracker(plan) if func is None else _tracker(plan)(func)
 
 
@@ -116,21 +139,25 @@ def _tracker(plan: Callable[..., Plan]) -> Callable[[Any], Any]:
             raise TypeError(
                 f"track_tokens decorates a function, got {func!r}; name its arguments: @track_tokens(team='search')"
             )
-        position, default = _model_parameter(func)
-        return wrap(func, functools.partial(start, plan(model_position=position, model_default=default)))
+        parameters, default = _parameters(func)
+        shared = plan(parameters=parameters, model_default=default)
+        if shared.stream_usage and any(is_kind(func) for is_kind in _WRITTEN_BY_THE_APP):
+            raise TypeError(
+                f"stream_usage adds to the call that it decorates, and {func!r} only makes that call: "
+                "decorate the client's own method, client.chat.completions.create"
+            )
+        return wrap(func, functools.partial(start, shared))
 
     return track
 
 
-def _model_parameter(func: Callable[..., Any]) -> tuple[int | None, str | None]:
-    """Return where `func` takes its `model` argument by position, and its default."""
+def _parameters(func: Callable[..., Any]) -> tuple[tuple[str, ...], str | None]:
+    """Return the parameters that `func` takes by position, and the default of its `model`."""
     try:
         parameters = inspect.signature(func).parameters
     except (TypeError, ValueError):  # builtins without a signature
-        return None, None
-    parameter = parameters.get("model")
-    if parameter is None:
-        return None, None
-    is_positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    default = parameter.default if isinstance(parameter.default, str) else None
-    return list(parameters).index("model") if is_positional else None, default
+        return (), None
+    model = parameters.get("model")
+    default = model.default if model is not None and isinstance(model.default, str) else None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(name for name, parameter in parameters.items() if parameter.kind in positional), default

@@ -11,12 +11,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from millicent.sdk import attributes, call
 from millicent.sdk.attribution import Tags, clean_tags, typed
 from millicent.sdk.hardware import detect
 from millicent.sdk.processor import TokenSpanProcessor
+from millicent.sdk.sampling import EveryCall
 from millicent.sdk.sender import Sender
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
@@ -75,6 +75,7 @@ def instrument(
     labels: Mapping[str, str] | None = None,
     service: str | None = None,
     detect_hardware: bool = False,
+    estimate: bool = False,
 ) -> Instrumentation:
     """Send every tracked call to a Millicent collector, whatever the app's own sampling.
 
@@ -101,6 +102,8 @@ def instrument(
         labels: Any other tags.
         service: Name of this service; by default that of the app's own provider.
         detect_hardware: Fill in `accelerator` and `accelerator_count` from the local machine.
+        estimate: Count the tokens of calls that tell no usage, here, by the tokenizer of the model, and mark them as
+            estimated. Needs `millicent-sdk[estimate]`.
 
     Returns:
         A handle to flush and to shut down. At exit it flushes by itself, for at most 1.5 s.
@@ -122,16 +125,20 @@ def instrument(
     if detect_hardware and attributes.ACCELERATOR not in tags and (found := detect()) is not None:
         detected = {attributes.ACCELERATOR: found.name, attributes.ACCELERATOR_COUNT: found.count}
         tags = {**clean_tags(detected), **tags}
+    if estimate:
+        from millicent.sdk.estimate import prepare  # noqa: PLC0415  # only those who ask for it pay for it
+
+        prepare()
     url, token = _traces_url(endpoint), key or os.environ.get("MILLICENT_KEY")
     sender = Sender(lambda: _exporter(url, token))
     resource = _resource(tags, service or os.environ.get("MILLICENT_SERVICE"))
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(sampler=EveryCall(), resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(sender)
     handle = Instrumentation(provider, sender)
     global _running
     with _lock:
         earlier, _running = _running, handle
-        call.send_spans_to(provider)
+        call.send_spans_to(provider, estimate=estimate)
         _stamp_app_spans(tags)
     if earlier is not None:
         atexit.unregister(earlier.shutdown)

@@ -25,8 +25,15 @@ class Scope:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def begin(self, stream: object) -> None:
+        """Hear of the stream that the function returned, or that what it returned has opened."""
+
     def observe(self, item: object) -> None:
         """Hear of an item that the function yielded."""
+
+    def hides(self, item: object) -> bool:  # noqa: ARG002  # subclasses look at it
+        """Tell whether an item of a returned stream is there only because the scope asked for it."""
+        return False
 
     def settle(self, result: T) -> T:
         """Hear of the result; return it, or a stand-in that behaves like it."""

@@ -7,10 +7,23 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from decimal import Context, Decimal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, cast, func, literal_column, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+)
 
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept, weighted_tokens
@@ -22,11 +35,21 @@ COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd")
 _IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id", "request_id")
 _NEWEST_FIRST: Final = (calls.c.started_at, calls.c.span_id, calls.c.trace_id)
 _CURSOR: Final = struct.Struct(">qQ16s")
+_COST_CURSOR: Final = struct.Struct(">qQ16s16s")
+_UNKNOWN_LAST: Final = Decimal(-1)
+_WIDE: Final = Context(prec=38)
+APART: Final = timedelta(days=1)
+"""Two tellings of one call do not begin further from each other than this."""
+
+Order = Literal["-started_at", "-effective_cost_usd", "-billed_cost_usd", "-list_cost_usd"]
+"""Newest first, or most expensive first by one of three costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Which calls. Newest first, `limit` at a time; `cursor` is the `next` of the page before.
+    """Which calls. In `order`, then newest first, `limit` at a time; `cursor` is the `next` of the page before.
+
+    `counted_as` (trace and span of a call that counts) asks for the other tellings of it. Unknown costs come last.
 
     Raises:
         BadQuery: a bound is not what it must be.
@@ -35,14 +58,18 @@ class Search:
     period: Period | None = None
     trace_id: UUID | None = None
     span_id: int | None = None
+    counted_as: tuple[UUID, int] | None = None
     filters: Sequence[Filter] = ()
     include_uncounted: bool = False
+    order: Order = "-started_at"
     limit: int = 100
     cursor: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST:
             raise BadQuery(f"limit {self.limit} is outside 1 to {MOST}: page with cursor")
+        if self.order not in get_args(Order):
+            raise BadQuery(f"calls cannot be ordered by {self.order!r}: choose from {', '.join(get_args(Order))}")
 
 
 def find(engine: Engine, tenant: str, search: Search) -> tuple[list[dict[str, Any]], str | None]:
@@ -52,42 +79,106 @@ def find(engine: Engine, tenant: str, search: Search) -> tuple[list[dict[str, An
         Rows with the columns of the record and `effective_cost_usd` (billed cost, or weighted tokens times the rate of
         their deployment-hour; None while unknown). Ids are lower-case hex, instants aware, money Decimal.
     """
-    rows = engine.read(_statement(tenant, search)).to_pylist()
-    page = rows[: search.limit]
-    following = _cursor(page[-1]) if len(rows) > search.limit else None
-    return [_presentable(row) for row in page], following
+    places = engine.read(_places(tenant, search)).to_pylist()
+    page = places[: search.limit]
+    rows = {_key(row): row for row in engine.read(_rows(tenant, page)).to_pylist()} if page else {}
+    following = _cursor(page[-1], search.order) if len(places) > search.limit else None
+    return [_presentable(rows[_key(place)]) for place in page if _key(place) in rows], following
 
 
-def _statement(tenant: str, search: Search) -> Select[Any]:
-    where: list[ColumnElement[bool]] = [calls.c.tenant == tenant]
-    if search.period is not None:
-        where += [calls.c.started_at >= _utc(search.period.start), calls.c.started_at < _utc(search.period.end)]
+def tellings(engine: Engine, tenant: str, call: dict[str, Any]) -> list[dict[str, Any]]:
+    """What else told of a counted call (a row of `find`) and is therefore not counted; newest first."""
+    around = Period(call["started_at"] - APART, call["started_at"] + APART)
+    told = Search(
+        counted_as=(UUID(call["trace_id"]), int(call["span_id"], 16)), period=around, include_uncounted=True, limit=MOST
+    )
+    return find(engine, tenant, told)[0]
+
+
+def uncounted(engine: Engine, tenant: str, period: Period, filters: Sequence[Filter] = ()) -> list[tuple[str, int]]:
+    """(reason, rows) of what is stored but not counted, most first."""
+    rows, reason = func.count().label("rows"), calls.c.not_counted_reason
+    where = [~calls.c.counted, *_within(tenant, period, filters)]
+    asked = select(reason, rows).where(*where).group_by(reason).order_by(rows.desc(), reason)
+    return [(row["not_counted_reason"] or "", int(row["rows"])) for row in engine.read(asked).to_pylist()]
+
+
+def _places(tenant: str, search: Search) -> Select[Any]:
+    """Which rows, in order, with `amount` where that is what orders them: few columns, so that few are read."""
+    where = _within(tenant, search.period, search.filters)
     if search.trace_id is not None:
         where.append(calls.c.trace_id == search.trace_id)
     if search.span_id is not None:
         where.append(calls.c.span_id == search.span_id)
+    if search.counted_as is not None:
+        trace, span = search.counted_as
+        where += [calls.c.counted_as_trace_id == trace, calls.c.counted_as == span]
     if not search.include_uncounted:
         where.append(calls.c.counted)
+    order: list[ColumnElement[Any]] = [*_NEWEST_FIRST]
+    source: FromClause = calls
+    if search.order != "-started_at":
+        name = search.order.removeprefix("-")
+        own = name == "effective_cost_usd"
+        source = _with_hours() if own else calls
+        cost = func.coalesce(_effective() if own else calls.c[name], _amount(_UNKNOWN_LAST, search.order))
+        order.insert(0, cost.label("amount"))
     if search.cursor is not None:
-        where.append(tuple_(*_NEWEST_FIRST) < tuple_(*_after(search.cursor)))
-    where += [kept(wanted, askable(calls)[wanted.dimension]) for wanted in search.filters]
+        after = _after(search.cursor, search.order)
+        where += [order[0] <= after[0], tuple_(*order) < tuple_(*after)]  # the first alone decides for most, and fast
+    by = [place.desc() for place in order]
+    return select(*order).select_from(source).where(*where).order_by(*by).limit(search.limit + 1)
+
+
+def _rows(tenant: str, places: Sequence[dict[str, Any]]) -> Select[Any]:
+    """Rows by instant and span, in any order; others that share both may be among them."""
+    instants = sorted({place["started_at"].replace(tzinfo=None) for place in places})
+    return (
+        select(*calls.c, _effective().label("effective_cost_usd"))
+        .select_from(_with_hours())
+        .where(
+            calls.c.tenant == tenant,
+            calls.c.started_at.between(instants[0], instants[-1]),
+            calls.c.started_at.in_(instants),
+            calls.c.span_id.in_([place["span_id"] for place in places]),
+        )
+    )
+
+
+def _amount(amount: Decimal, order: Order) -> ColumnElement[Any]:
+    """In the type of what it is compared with, which would be converted row by row otherwise."""
+    return cast(literal(amount), EXACT if order == "-effective_cost_usd" else calls.c[order.removeprefix("-")].type)
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["started_at"], row["span_id"], row["trace_id"]
+
+
+def _with_hours() -> FromClause:
     hours = deployment_hours.c
     same_hour = and_(
         hours.tenant == calls.c.tenant,
         hours.deployment == calls.c.deployment,
         hours.hour == func.date_trunc(literal_column("'hour'"), calls.c.started_at),
     )
-    effective = case(
-        (calls.c.billing == "self_hosted", cast(weighted_tokens(calls) * hours.rate_usd_per_weight, EXACT)),
+    return calls.outerjoin(deployment_hours, same_hour)
+
+
+def _effective() -> ColumnElement[Any]:
+    return case(
+        (
+            calls.c.billing == "self_hosted",
+            cast(weighted_tokens(calls) * deployment_hours.c.rate_usd_per_weight, EXACT),
+        ),
         else_=cast(calls.c.billed_cost_usd, EXACT),
     )
-    return (
-        select(*calls.c, effective.label("effective_cost_usd"))
-        .select_from(calls.outerjoin(deployment_hours, same_hour))
-        .where(*where)
-        .order_by(*(column.desc() for column in _NEWEST_FIRST))
-        .limit(search.limit + 1)
-    )
+
+
+def _within(tenant: str, period: Period | None, filters: Sequence[Filter]) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = [calls.c.tenant == tenant]
+    if period is not None:
+        where += [calls.c.started_at >= _utc(period.start), calls.c.started_at < _utc(period.end)]
+    return [*where, *(kept(wanted, askable(calls)[wanted.dimension]) for wanted in filters)]
 
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
@@ -101,18 +192,26 @@ def _presentable(row: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _cursor(row: dict[str, Any]) -> str:
-    micros = round(row["started_at"].timestamp() * 1_000_000)
-    return base64.urlsafe_b64encode(_CURSOR.pack(micros, row["span_id"], UUID(str(row["trace_id"])).bytes)).decode()
+def _cursor(place: dict[str, Any], order: Order) -> str:
+    micros = round(place["started_at"].timestamp() * 1_000_000)
+    identity = (micros, place["span_id"], UUID(str(place["trace_id"])).bytes)
+    if order == "-started_at":
+        return base64.urlsafe_b64encode(_CURSOR.pack(*identity)).decode()
+    scaled = int(_WIDE.scaleb(place["amount"], 24)).to_bytes(16, signed=True)
+    return base64.urlsafe_b64encode(_COST_CURSOR.pack(*identity, scaled)).decode()
 
 
-def _after(cursor: str) -> tuple[datetime, int, UUID]:
+def _after(cursor: str, order: Order) -> list[Any]:
+    shape = _CURSOR if order == "-started_at" else _COST_CURSOR
     try:
-        micros, span, trace = _CURSOR.unpack(base64.urlsafe_b64decode(cursor))
+        micros, span, trace, *costs = shape.unpack(base64.urlsafe_b64decode(cursor))
         started_at = datetime.fromtimestamp(0, UTC).replace(tzinfo=None) + timedelta(microseconds=micros)
-        return started_at, span, UUID(bytes=trace)
+        amounts = [_WIDE.scaleb(int.from_bytes(cost, signed=True), -24) for cost in costs]
+        return [*(_amount(amount, order) for amount in amounts), started_at, span, UUID(bytes=trace)]
     except (ValueError, OverflowError, struct.error) as error:
-        raise BadQuery(f"cursor {cursor!r} was not made here: pass the `next` of the page before, unchanged") from error
+        raise BadQuery(
+            f"cursor {cursor!r} was not made here: pass the `next` of the page before, unchanged, in the same order"
+        ) from error
 
 
 def _utc(instant: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""The control plane: keys, sessions, deployments and the audit log. Small, relational, apart from the facts.
+"""The control plane: keys, sessions, deployments, rules and the audit log. Small, relational, apart from the facts.
 
 Secrets are stored as HMAC-SHA256 digests under a pepper that lives in a file beside the database, so that neither a
 copy of the database nor a backup of it opens a door. A key reads `mk_<scope>_<id>_<secret>`.
@@ -25,7 +25,6 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Integer,
-    MetaData,
     String,
     Table,
     create_engine,
@@ -42,14 +41,16 @@ from sqlalchemy import (
 from millicent.pricing import catalog
 from millicent.pricing.hardware import hourly_cost
 from millicent.pricing.profiles import CostProfile, Owned, Power, Preset, Rented
+from millicent.warehouse import rules
+from millicent.warehouse.rules import Rule
 
-Scope = Literal["ingest", "read", "setup"]
+Scope = Literal["ingest", "read", "setup", "operator"]
 SESSION_LIFE: Final = timedelta(hours=24)
 KEY_LIFE: Final = timedelta(days=365)
 SETUP_LIFE: Final = timedelta(days=7)
 DEFAULT_TENANT: Final = "default"
 
-metadata: Final = MetaData()
+metadata: Final = rules.metadata
 tenants: Final = Table("tenants", metadata, Column("id", String, primary_key=True), Column("name", String))
 keys: Final = Table(
     "keys", metadata,
@@ -204,7 +205,7 @@ class Control:
         """Make a key and return it whole; it cannot be shown again.
 
         Raises:
-            ValueError: `scope` is not one of ingest, read, setup, or there is no such tenant.
+            ValueError: `scope` is not one of ingest, read, setup, operator, or there is no such tenant.
         """
         if scope not in get_args(Scope):
             raise ValueError(f"scope {scope!r} is not one of {', '.join(get_args(Scope))}")
@@ -320,6 +321,36 @@ class Control:
             asked = asked.where(deployments.c.tenant == tenant)
         with self._engine.connect() as connection:
             return [(row["tenant"], _deployment(dict(row))) for row in connection.execute(asked).mappings()]
+
+    def add_rule(self, rule: Rule, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> Rule:
+        """Add an attribution rule at its position, or as the last; returns it as stored.
+
+        Raises:
+            ValueError: there is no such tenant, or it has as many rules as it may have.
+        """
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            added = rules.store(connection, tenant, rule, actor, datetime.now(UTC))
+            _record(connection, tenant, actor, "rule.add", rules.written(added))
+        return added
+
+    def remove_rule(self, rule_id: int, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> bool:
+        """Take a rule away; False when there is none of that id. The audit log keeps it whole."""
+        with self._engine.begin() as connection:
+            gone = rules.drop(connection, tenant, rule_id)
+            if gone is not None:
+                _record(connection, tenant, actor, "rule.remove", rules.written(gone))
+        return gone is not None
+
+    def rules(self, tenant: str | None = None) -> list[tuple[str, Rule]]:
+        """(tenant, rule), by position; all tenants when none is named."""
+        with self._engine.connect() as connection:
+            return rules.stored(connection, tenant)
+
+    def note(self, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:
+        """Write into the audit log what was done to the facts; `detail` is JSON."""
+        with self._engine.begin() as connection:
+            _record(connection, tenant, actor, action, detail)
 
     def close(self) -> None:
         """Close every connection."""

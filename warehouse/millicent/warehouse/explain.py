@@ -1,4 +1,4 @@
-"""Why a call costs what it does, line by line: tokens and rule, price entry or deployment-hour, rounding."""
+"""Why a call costs what it does, line by line: counting, tokens and rule, price entry or deployment-hour, rounding."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy import select
 from millicent.pricing.book import PriceBook
 from millicent.pricing.profiles import MATH
 from millicent.warehouse.engine import Engine
+from millicent.warehouse.record import NOT_COUNTED, USAGE_FLAGS
 from millicent.warehouse.tables import deployment_hours
 
 
@@ -31,12 +32,24 @@ class Line:
 def lines(engine: Engine, book: PriceBook, tenant: str, call: dict[str, Any]) -> list[Line]:
     """The derivation of one call (a row of `calls.find`), in reading order.
 
-    The amounts of `list` lines add up to `list_cost_usd`, those of `own hardware` to `effective_cost_usd`.
+    The amounts of `list` lines add up to `list_cost_usd`, those of `own hardware` to `effective_cost_usd`. A call that
+    is not counted says first why, and which row counts instead.
     """
-    derived = [*_tokens(call), *_list_price(book, call)]
+    derived = [*_counting(call), *_tokens(call), *_list_price(book, call)]
     if call["billing"] == "self_hosted":
         return [*derived, *_own_hardware(engine, tenant, call)]
     return [*derived, Line("effective", "billed cost of the API call", _text(call["effective_cost_usd"]), "USD", "")]
+
+
+def _counting(call: dict[str, Any]) -> Iterator[Line]:
+    if call["counted"]:
+        return
+    reason = call["not_counted_reason"] or "no reason was stored"
+    yield Line("counting", f"not counted: {NOT_COUNTED.get(reason, reason)}", "", "", reason)
+    if call["counted_as"] is not None:
+        counts = f"trace {call['counted_as_trace_id'] or call['trace_id']}, span {call['counted_as']}"
+        yield Line("counting", "the row that counts", counts, "", "")
+    yield Line("counting", "the amounts below are in no sum", "", "", "")
 
 
 def _tokens(call: dict[str, Any]) -> Iterator[Line]:
@@ -51,7 +64,7 @@ def _tokens(call: dict[str, Any]) -> Iterator[Line]:
         if call[name] is not None or name in {"input_tokens", "output_tokens"}:
             yield Line("tokens", what, _text(call[name]), "tokens", rule)
     for flag in call["usage_flags"]:
-        yield Line("tokens", f"flag: {flag}", "", "", rule)
+        yield Line("tokens", f"flag {flag}: {USAGE_FLAGS.get(flag, 'no words for it')}", "", "", rule)
 
 
 def _list_price(book: PriceBook, call: dict[str, Any]) -> Iterator[Line]:

@@ -12,6 +12,10 @@ from millicent.warehouse import record
 UUIDS: Final = {column.name for column in record.CALLS if column.type == pa.uuid()} | {"series"}
 
 
+EMPTY: Final = pl.DataFrame(pl.from_arrow(record.PLAIN.empty_table()))
+"""The record's columns as polars types, no rows."""
+
+
 def arrow(frame: pl.DataFrame) -> pa.Table:
     """`frame` as the database takes it: 16-byte ids typed as UUID, labels as a map."""
     typed = frame.to_arrow()

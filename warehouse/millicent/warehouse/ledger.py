@@ -68,6 +68,14 @@ def seen(engine: Engine, keys: pl.DataFrame) -> pl.Series:
     return mask.scatter(pl.Series(rows.to_numpy()), True) if len(rows) else mask
 
 
+def remembered(engine: Engine, asked: pl.DataFrame) -> pl.DataFrame:
+    """What is remembered of metrics (`asked`: tenant, series as 16 bytes): tenant, series, last_at, value, count."""
+    by = [series.c[name] for name in ("tenant", "series", "last_at", "value", "count")]
+    mine = [series.c[name] == _SERIES.c[name] for name in ("tenant", "series")]
+    with engine.write() as transaction:
+        return plain(transaction.read(select(*by).where(*mine), asked=arrow(asked)))
+
+
 def commit(engine: Engine, batch: Batch, spool: str, position: tuple[int, int]) -> None:
     """Store `batch` and move `spool` to `position`, together or not at all.
 
@@ -79,6 +87,16 @@ def commit(engine: Engine, batch: Batch, spool: str, position: tuple[int, int]) 
         store(transaction, batch, change)
 
 
+def touch(engine: Engine) -> None:
+    """Commit a change that changes nothing, to see whether anything can be stored now.
+
+    Raises:
+        EngineError: nothing can.
+    """
+    with engine.write() as transaction:
+        transaction.execute(loaded.update().values(change=loaded.c.change))
+
+
 def store(transaction: Transaction, batch: Batch, change: int) -> None:
     """Add calls, their rollup deltas and everything counted about them inside an open transaction."""
     if not batch.calls.is_empty():
@@ -87,10 +105,7 @@ def store(transaction: Transaction, batch: Batch, change: int) -> None:
         transaction.insert("dirty_hours", _touched(batch.calls, change).to_arrow())
     if not batch.revised.is_empty():
         _replace(transaction, batch.revised, change)
-    if not batch.told.is_empty():
-        mine = and_(*(told.c[name] == _ASKED.c[name] for name in KEY))
-        transaction.execute(told.delete().where(mine), asked=arrow(batch.told.select(KEY)))
-        transaction.insert("told", arrow(batch.told))
+    _keep_told(transaction, batch.told)
     if not batch.series.is_empty():
         mine = and_(series.c.tenant == _SERIES.c.tenant, series.c.series == _SERIES.c.series)
         transaction.execute(series.delete().where(mine), asked=arrow(batch.series.select("tenant", "series")))
@@ -112,10 +127,18 @@ def calls_between(engine: Engine, tenant: str, start: datetime, end: datetime) -
     return plain(engine.read(asked))
 
 
-def revise(engine: Engine, rows: pl.DataFrame) -> int:
+def own_words(engine: Engine, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of stored calls (found by `KEY`), those that counting changed, as their own span told them (`record.PLAIN`)."""
+    with engine.write() as transaction:
+        mine = (told.c[name] == _ASKED.c[name] for name in KEY)
+        return plain(transaction.read(select(told).where(*mine), asked=arrow(rows.select(KEY))))
+
+
+def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None) -> int:
     """Replace stored calls by `rows` (as `record.PLAIN`, found by `KEY`), and correct the sums, all or nothing.
 
-    Hold `Warehouse.writing` from reading the rows until this returns, so that no change in between is lost.
+    Hold `Warehouse.writing` from reading the rows until this returns, so that no change in between is lost. `own`
+    replaces what is kept of the calls' own words.
 
     Returns:
         How many calls were replaced.
@@ -130,7 +153,17 @@ def revise(engine: Engine, rows: pl.DataFrame) -> int:
         change = (last or 0) + 1
         transaction.execute(loaded.update().values(change=change))
         _replace(transaction, rows, change)
+        if own is not None:
+            _keep_told(transaction, own)
     return rows.height
+
+
+def _keep_told(transaction: Transaction, rows: pl.DataFrame) -> None:
+    if rows.is_empty():
+        return
+    mine = (told.c[name] == _ASKED.c[name] for name in KEY)
+    transaction.execute(told.delete().where(*mine), asked=arrow(rows.select(KEY)))
+    transaction.insert("told", arrow(rows))
 
 
 def _replace(transaction: Transaction, rows: pl.DataFrame, change: int) -> None:

@@ -87,6 +87,8 @@ DICTIONARY: Final = {
         _sum("unpriced_calls", "Unpriced calls", "count", "Billable calls whose price is unknown or partly unknown.",
              "lower"),
         _sum("unattributed_calls", "Unattributed calls", "count", "Calls that carry no team.", "lower"),
+        _sum("unattributed_spend_usd", "Unattributed spend", "usd",
+             "Spend on calls that carry no team; idle is not in it.", "lower"),
         _sum("attributed_calls", "Attributed calls", "count", "Calls that carry a team.", "higher"),
         _sum("priced_calls", "Priced calls", "count", "Calls whose cost is known in full.", "higher"),
         _sum("error_calls", "Failed calls", "count", "Calls that ended in an error.", "lower"),
@@ -112,6 +114,8 @@ DICTIONARY: Final = {
                "Share of calls whose cost is known in full.", better="higher"),
         _ratio("attributed_ratio", "Attributed", "ratio", "attributed_calls", "calls",
                "Share of calls that carry a team.", better="higher"),
+        _ratio("unattributed_spend_share", "Unattributed", "ratio", "unattributed_spend_usd", "spend_usd",
+               "Share of spend on calls that carry no team; idle is in the whole, not in the part."),
         _ratio("error_ratio", "Errors", "ratio", "error_calls", "calls", "Share of calls that failed."),
     )
 }  # fmt: skip

@@ -336,6 +336,7 @@ def _call_sum(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]
         "unpriced_calls": case((known, 0), else_=number),
         "priced_calls": case((known, number), else_=0),
         "unattributed_calls": case((c.team.is_(None), number), else_=0),
+        "unattributed_spend_usd": case((c.team.is_(None), spend[basis]), else_=literal_column("0")),
         "attributed_calls": case((c.team.is_not(None), number), else_=0),
         "error_calls": case((c.status == "error", number), else_=0),
         "missing_usage_calls": case((c.usage_source == "missing", number), else_=0),

@@ -7,6 +7,7 @@ those two. NULL means unknown, 0 means none. Instants are UTC with microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -132,8 +133,12 @@ CALLS: Final = (
 )
 
 SCHEMA: Final = pa.schema([(column.name, column.type) for column in CALLS])
-PLAIN: Final = pa.schema([(c.name, pa.binary() if c.type == pa.uuid() else c.type) for c in CALLS])
-"""`SCHEMA` as frames carry it on the way here: UUIDs as 16 bytes."""
+_IN_FRAMES: Final = {
+    pa.uuid(): pa.binary(),
+    TEXT_MAP: pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())])),
+}
+PLAIN: Final = pa.schema([(column.name, _IN_FRAMES.get(column.type, column.type)) for column in CALLS])
+"""`SCHEMA` as frames carry it: UUIDs as 16 bytes, labels as a list of (key, value)."""
 DIMENSIONS: Final = tuple(c.name for c in CALLS if c.role == "dimension")
 DETAILS: Final = tuple(c.name for c in CALLS if c.role == "detail")
 TOKENS: Final = tuple(c.name for c in CALLS if c.role == "tokens")
@@ -142,3 +147,32 @@ SUMMED: Final = TOKENS + MONEY
 
 IDLE: Final = "__idle__"
 """Value of a caller's dimension (team, service, ...) on capacity that no call used."""
+
+NOT_COUNTED: Final[Mapping[str, str]] = {
+    "rollup": "sums up the calls below it",
+    "same_response": "same provider response as the call that counts",
+    "same_request": "same provider request as the call that counts",
+    "wraps_counted_call": "a span around the call that counts",
+    "same_call_other_scope": "another instrumentation told of the same call",
+    "engine_of_counted_call": "the engine's side of a call that counts",
+    "stream_of_counted_call": "the stream of a call that counts",
+    "spans_tell_of_it": "spans of the same service tell of it and are counted",
+    "logs_tell_of_it": "log events of the same service tell of it and are counted",
+}
+"""Values of `not_counted_reason` in words that follow "not counted:"."""
+
+USAGE_FLAGS: Final[Mapping[str, str]] = {
+    "input_excluded_cache": "the input told left cached tokens out; they were added",
+    "output_excluded_reasoning": "the output told left reasoning out; it was added",
+    "cache_without_input": "cached tokens were told without the input that they are part of",
+    "failed_without_usage": "the call failed and told no usage, which is taken as 0 tokens",
+    "ended_before_start": "it ended before it began; its duration is unknown",
+    "lasted_over_a_day": "by its own clock it lasted over a day, which is not believed; its duration is unknown",
+    "generic_dialect": "no known instrumentation wrote it; its counters were read by their names alone",
+    "totals_disagree": "the total told is not input plus output",
+    "cache_semantics_assumed": "whether input includes the cache was not told; the rule of its dialect was taken",
+    "cache_lost_on_stream": "this instrumentation loses cached tokens of streams; the input may be too low",
+    "counter_reset": "the counter began anew between two readings; what it counted in between is lost",
+    "merged_from_others": "what it left out was filled in from others that told of the same call",
+}
+"""Values of `usage_flags` in words."""

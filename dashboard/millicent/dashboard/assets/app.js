@@ -1,7 +1,9 @@
 // The address is the state of a page. Controls write it, links are addresses, and the server reads it.
 (() => {
   const VERSION = "1";
-  const LOOK = ["by", "in"]; // how the chart is cut; everything else is the scope of all numbers
+  const LOOK = ["by", "in", "call"]; // how a chart is cut, which call is open; everything else is the scope of all numbers
+  const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
+  const CARRIED = ["p", "team", "model", "accelerator", "environment"]; // what goes along from page to page
   const dash = window.dash_clientside = window.dash_clientside || {};
 
   const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
@@ -38,35 +40,42 @@
     fill(controls);
   };
 
-  // One callback owns the address, the controls and what the server is asked, so that they cannot disagree. What a
-  // person did last wins (a control, a bar of the chart); all else is as the address says.
-  let last = null;
-  const address = (_search, click, ...rest) => {
-    const [controls, figure] = rest.slice(-2);
+  // One callback of a page owns the address, the controls and what the server is asked, so that they cannot disagree.
+  // What a person did last wins (a control, a bar of the chart); all else is as the address says.
+  const steer = (params, values, controls, scope, look) => {
     const causes = dash.callback_context.triggered.map((cause) => cause.prop_id);
-    let params = new URLSearchParams(location.search);
-    if (causes.includes("chart.clickData")) {
-      const hit = click?.points?.map((point) => figure.data[point.curveNumber]?.meta?.href).find(Boolean);
-      if (hit) params = new URLSearchParams(hit);
-    }
     if ((params.get("v") ?? VERSION) !== VERSION) params = new URLSearchParams();
     const now = read(params, controls);
-    if (last) controls.forEach(([, id], at) => { if (causes.includes(`${id}.value`)) now[at] = rest[at]; });
-    const next = { address: write(now, controls), scope: only(now, controls, (key) => !LOOK.includes(key)), look: only(now, controls, (key) => LOOK.includes(key)) };
-    const before = last ?? {};
-    last = next;
-    const renew = (part) => (next[part] === before[part] ? dash.no_update : next[part]);
-    if (next.address !== before.address) setTimeout(() => fill(controls));
-    return [
-      next.address === location.search ? dash.no_update : next.address,
-      renew("scope"),
-      renew("look"),
-      ...controls.flatMap(([, , usual], at) => (usual === null ? [] : [now[at] === rest[at] ? dash.no_update : now[at]])),
-    ];
+    const shown = controls.map(([, id], at) => [id, at]).filter(([id]) => id !== null);
+    const moved = scope == null ? [] : shown.filter(([id]) => causes.includes(`${id}.value`));
+    for (const [id, at] of moved) now[at] = values[shown.findIndex(([one]) => one === id)];
+    if (moved.length) controls.forEach(([key, , usual], at) => { if (PASSING.includes(key)) now[at] = usual; });
+    const address = write(now, controls);
+    const next = { scope: only(now, controls, (key) => !LOOK.includes(key)), look: only(now, controls, (key) => LOOK.includes(key)) };
+    if (next.scope !== scope) setTimeout(() => fill(controls));
+    const renew = (fresh, old) => (fresh === old ? dash.no_update : fresh);
+    const single = shown.map(([, at], place) => [controls[at][2], now[at], values[place]]).filter(([usual]) => usual !== null);
+    return [renew(address, location.search), renew(next.scope, scope), renew(next.look, look), ...single.map(([, value, old]) => renew(value, old))];
+  };
+
+  const overview = (_search, click, ...rest) => {
+    const [controls, figure, scope, look] = rest.slice(-4);
+    const clicked = dash.callback_context.triggered.some((cause) => cause.prop_id === "chart.clickData");
+    const hit = clicked && click?.points?.map((point) => figure.data[point.curveNumber]?.meta?.href).find(Boolean);
+    return steer(new URLSearchParams(hit || location.search), rest, controls, scope, look);
+  };
+
+  const requests = (_search, ...rest) => steer(new URLSearchParams(location.search), rest, ...rest.slice(-3));
+
+  // Which page stands in the frame: all of them came with the first answer.
+  const route = (path, pages) => {
+    const [title, page] = pages[path] ?? pages["/"];
+    document.title = title;
+    return page;
   };
 
   // New calls show up by themselves, unless nobody looks or somebody is in the middle of something.
-  const tick = (count) => (document.hidden || document.querySelector("details.pop[open], [data-state=open], .hoverlayer > *") ? dash.no_update : count);
+  const tick = (count) => (document.hidden || document.querySelector("details.pop[open], [data-state=open], .hoverlayer > *, .drawer section, .calls :focus-visible") ? dash.no_update : count);
 
   const element = (type, children, props = {}) => ({ namespace: "dash_html_components", type, props: { children, ...props } });
 
@@ -80,7 +89,18 @@
     return element("Table", [head, element("Tbody", rows)], { className: "figures" });
   };
 
-  dash.millicent = { address, offer, tick, table };
+  // Focus goes into a call that opens, and back to its row when it closes.
+  let opened = null;
+  const drawer = (_content, look) => { setTimeout(() => {
+    const call = new URLSearchParams(look ?? "").get("call");
+    for (const row of document.querySelectorAll(".calls tr")) row.classList.toggle("open", Boolean(call) && row.querySelector("th a")?.id === `call-${call}`);
+    if (call === opened) return;
+    if (call) document.querySelector(".drawer section")?.focus({ preventScroll: true });
+    else document.getElementById(`call-${opened}`)?.focus({ preventScroll: true });
+    opened = call;
+  }); };
+
+  dash.millicent = { overview, requests, route, offer, tick, table, drawer };
 
   const say = (words) => { const place = document.getElementById("said"); if (place) place.textContent = words; };
 
@@ -96,19 +116,46 @@
     setTimeout(() => { label.textContent = "Share"; }, 2000);
   };
 
+  const copy = async (button) => {
+    const label = button.querySelector("span");
+    try {
+      await navigator.clipboard.writeText(button.dataset.text);
+      label.textContent = "Copied";
+      say(`${button.getAttribute("aria-label")}: done`);
+    } catch {
+      label.textContent = "Select it";
+    }
+    setTimeout(() => { label.textContent = "Copy"; }, 2000);
+  };
+
+  const carried = () => {
+    const kept = [...new URLSearchParams(location.search)].filter(([key]) => CARRIED.includes(key));
+    return kept.length ? "?" + [["v", VERSION], ...kept].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "";
+  };
+
+  const go = (link) => {
+    const href = link.getAttribute("href") ?? link.dataset.href;
+    const to = href === "?" ? location.pathname : href.startsWith("?") ? location.pathname + href : href;
+    history.pushState(null, "", link.dataset.carry === undefined ? to : to + carried());
+    if (link.dataset.carry !== undefined || link.dataset.top !== undefined) scrollTo(0, 0);
+    dispatchEvent(new PopStateEvent("popstate"));
+  };
+
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-action=share]");
-    if (button) share(button);
+    const action = event.target.closest("[data-action=share], [data-action=copy]");
+    if (action) (action.dataset.action === "share" ? share : copy)(action);
     for (const open of document.querySelectorAll("details.pop[open]")) if (!open.contains(event.target)) open.open = false;
-    const link = event.target.closest("a[data-nav]");
+    const link = event.target.closest("[data-nav]");
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
-    history.pushState(null, "", link.getAttribute("href") === "?" ? location.pathname : link.href);
-    dispatchEvent(new PopStateEvent("popstate"));
+    go(link);
   });
 
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    for (const open of document.querySelectorAll("details.pop[open]")) { open.open = false; open.querySelector("summary").focus(); }
+    const popovers = document.querySelectorAll("details.pop[open]");
+    for (const open of popovers) { open.open = false; open.querySelector("summary").focus(); }
+    const close = document.querySelector(".drawer [data-close]");
+    if (close && !popovers.length && !document.querySelector("[data-state=open]")) go(close);
   });
 })();

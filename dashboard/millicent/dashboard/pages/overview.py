@@ -14,7 +14,20 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 
 from millicent.dashboard import charts, tables
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import STALE, aria, coverage, dot, empty, freshness, kpi, link, meter, pill, spark
+from millicent.dashboard.components import (
+    STALE,
+    aria,
+    coverage,
+    dot,
+    empty,
+    freshness,
+    kpi,
+    link,
+    meter,
+    pill,
+    spark,
+    unattributed,
+)
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
 from millicent.dashboard.reader import Reader, Row
 from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, api_query, question
@@ -32,7 +45,7 @@ __all__ = ["layout", "register"]
 HEADLINE: Final = (
     "spend_usd", "total_tokens", "calls", "cost_per_mtok_usd", "idle_ratio", "idle_cost_usd", "capacity_cost_usd",
     "hardware_cost_usd", "billed_cost_usd", "cache_saving_usd", "cache_hit_ratio", "priced_ratio", "attributed_ratio",
-    "unpriced_calls", "unattributed_calls",
+    "unpriced_calls", "unattributed_calls", "unattributed_spend_share",
 )  # fmt: skip
 DAILY: Final = (
     "spend_usd", "total_tokens", "priced_tokens", "idle_cost_usd", "capacity_cost_usd", "hardware_cost_usd",
@@ -49,10 +62,10 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     browser: Any = app.clientside_callback
     single = [Output(control, "value") for _, control, default in CONTROLS if default is not None]
     browser(
-        ClientsideFunction("millicent", "address"),
+        ClientsideFunction("millicent", "overview"),
         Output("url", "search"), Output("scope", "data"), Output("look", "data"), *single,
         Input("url", "search"), Input("chart", "clickData"), *(Input(control, "value") for _, control, _ in CONTROLS),
-        State("controls", "data"), State("chart", "figure"),
+        State("controls", "data"), State("chart", "figure"), State("scope", "data"), State("look", "data"),
     )  # fmt: skip
     browser(ClientsideFunction("millicent", "offer"), Input("choices", "data"), State("controls", "data"))
     browser(
@@ -100,13 +113,14 @@ def _headline(warehouse: Warehouse, view: View) -> list[Any]:
     total, before = reader.over(HEADLINE).row(0, named=True), reader.before(HEADLINE)
     export = api_query(question(view, period, tables.TEAM_MEASURES, ("team",), "day"), format="csv")
     words, pills = _period_words(reader.window), [freshness(reader.fresh, reader.now)]
-    choices = {name: _choices(reader, name) for name in FILTERS}
+    choices = {name: reader.choices(name) for name in FILTERS}
     if _is_empty(total):
         waiting = reader.now - reader.fresh > STALE and not view.filters
         clear = view.unfiltered().href() if view.filters else None
         return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, export, [], choices]
     cards = _cards(reader, total, before.row(0, named=True) if before is not None else {})
-    return [None, words, [*pills, coverage(total)], export, cards, choices]
+    pills += [coverage(total), unattributed(total["unattributed_spend_share"], view.toggled(team=None).href())]
+    return [None, words, pills, export, cards, choices]
 
 
 def _is_empty(total: Row) -> bool:
@@ -276,10 +290,3 @@ def _period_words(window: Window) -> str:
     if window.prior:
         words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
     return words
-
-
-def _choices(reader: Reader, dimension: str) -> list[dict[str, str]]:
-    """What can be chosen: what occurs in the period, most spend first."""
-    names = reader.warehouse.values(reader.tenant, dimension, reader.window.period)
-    labels = [(name or "", charts.label(dimension, name)) for name in names]
-    return [{"value": value, "label": label, "search": f"{value} {label}"} for value, label in labels]

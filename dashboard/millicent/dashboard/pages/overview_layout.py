@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import dcc, html
 
-from millicent.dashboard.components import aria, data, header, icon, panel, sidebar
+from millicent.dashboard.components import aria, chooser, header, icon, panel, segmented
+from millicent.dashboard.pages.frame import frame, share
 from millicent.dashboard.state import BASES, CUTS, FILTERS, RANGES, SCALES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dash.development.base_component import Component
 
 TITLES: Final = {"team": "Team", "model": "Model", "accelerator": "Accelerator", "environment": "Environment"}
@@ -36,19 +35,15 @@ NOTHING: Final[dict[str, Any]] = {
 }
 """A figure without anything in it."""
 
-NAVIGATION: Final = (
-    ("", (("home", "Overview", "/"),)),
-    ("On this page", (("bars", "Spend over time", "#spend"), ("swap", "What changed", "#changes"),
-                      ("grid", "Cost per 1M tokens", "#heat"), ("people", "Teams", "#teams"))),
-    ("Data", (("book", "Metrics dictionary", "/api/v1/metrics-dictionary"),
-              ("check", "Balance of calls", "/api/v1/balance"))),
+PLACES: Final = (
+    "On this page",
+    (("bars", "Spend over time", "#spend"), ("swap", "What changed", "#changes"),
+     ("grid", "Cost per 1M tokens", "#heat"), ("people", "Teams", "#teams")),
 )  # fmt: skip
 
 
 def layout(price_version: str) -> Component:
     """The page, its stores and its controls."""
-    share = html.Button([icon("share"), html.Span("Share")], className="button", type="button",
-                        title="Copy the address of this view", **data(action="share"))  # fmt: skip
     export = html.A([icon("download"), html.Span("Export")], id="export", className="button", href="#",
                     title="What is shown, by day and team, as CSV", download="millicent.csv")  # fmt: skip
     body = {name: html.Div(id=f"{name}-body") for name in ("changes", "heat", "teams")}
@@ -62,33 +57,23 @@ def layout(price_version: str) -> Component:
         ],
         className="board",
     )
-    page = html.Main([header("Overview", [share, export]), _filter_bar(), html.Div(id="notice"), board], id="main")
-    return html.Div(
-        [
-            dcc.Location(id="url", refresh=False),
-            dcc.Interval(id="clock", interval=REFRESH_MS),
-            *(dcc.Store(id=name) for name in ("scope", "look", "tick", "choices")),
-            dcc.Store(id="controls", data=CONTROLS),
-            html.A("Skip to the numbers", href="#main", className="skip"),
-            sidebar(NAVIGATION, ["USD · UTC days", f"Price book {price_version}"]),
-            page,
-            html.Div(id="said", role="status", className="unseen"),
-        ],
-        className="frame",
-    )
+    page = html.Main([header("Overview", [share(), export]), _filter_bar(), html.Div(id="notice"), board], id="main")
+    stores = [
+        dcc.Location(id="url", refresh=False),
+        dcc.Interval(id="clock", interval=REFRESH_MS),
+        *(dcc.Store(id=name) for name in ("scope", "look", "tick", "choices")),
+        dcc.Store(id="controls", data=CONTROLS),
+    ]
+    return frame("/", page, stores, price_version, PLACES)
 
 
 def _filter_bar() -> Component:
     compare = dcc.Dropdown(id="compare", options=[{"value": value, "label": words} for value, words in COMPARE.items()],
                            value="previous", clearable=False, searchable=False)  # fmt: skip
-    filters = [
-        dcc.Dropdown(id=name, options=[], value=[], multi=True, placeholder=f"{title}: all", debounce=True,
-                     maxHeight=320, labels={"selected_count": title + ": {num_selected}"})
-        for name, title in TITLES.items()
-    ]  # fmt: skip
+    filters = [chooser(name, title) for name, title in TITLES.items()]
     return html.Div(
-        [_segmented("range", RANGES, "4w", "Period"), compare, *filters, html.Div(className="grow"),
-         _segmented("basis", BASES, "effective", "Cost basis")],
+        [segmented("range", RANGES, "4w", "Period"), compare, *filters, html.Div(className="grow"),
+         segmented("basis", BASES, "effective", "Cost basis")],
         className="filters", role="search", **aria(label="Filters"),
     )  # fmt: skip
 
@@ -96,15 +81,9 @@ def _filter_bar() -> Component:
 def _spend_panel() -> Component:
     table = html.Button(icon("table"), id="chart-as-table", type="button", className="button square small",
                         title="Show as a table", **aria(label="Show as a table", controls="chart-table"))  # fmt: skip
-    aside = html.Div([_segmented("cut", CUTS, "team", "Stack by", "small"),
-                      _segmented("scale", SCALES, "usd", "Unit", "small"), table], className="aside")  # fmt: skip
+    aside = html.Div([segmented("cut", CUTS, "team", "Stack by", "small"),
+                      segmented("scale", SCALES, "usd", "Unit", "small"), table], className="aside")  # fmt: skip
     graph = dcc.Graph(id="chart", figure=NOTHING, responsive=True, style={"height": CHART_HEIGHT}, className="chart",
                       config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
     body = html.Div([html.Ul(id="legend", className="legend"), graph, html.Div(id="chart-table", className="as-table")])
     return panel("Spend over time", "daily · UTC days", body, aside=aside, id="spend")
-
-
-def _segmented(control: str, options: Mapping[Any, str], value: str, words: str, size: str = "") -> Component:
-    choices = [{"value": key, "label": text} for key, text in options.items()]
-    radio = dcc.RadioItems(id=control, options=choices, value=value, inline=True, className=f"segmented {size}")
-    return html.Div(radio, role="group", **aria(label=words))

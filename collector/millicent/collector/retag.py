@@ -1,0 +1,209 @@
+"""Tagging stored calls again after rules have changed: what would move from whom to whom, then moving it.
+
+It goes day by day. A day is read, tagged and written under the writer's lock, in one transaction with its sums; days
+that are done stay done when a later one fails, and doing a day twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+from sqlalchemy import func, select
+
+from millicent.collector import pipeline
+from millicent.collector.attribution import RULED, apply_rules, reached
+from millicent.collector.batch import Batch, Context
+from millicent.warehouse import ledger, record
+from millicent.warehouse.query import Period
+from millicent.warehouse.store import Warehouse
+from millicent.warehouse.tables import calls, deployment_hours
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+AT_ONCE: Final = 200_000
+"""Most calls that are read together."""
+_CHANGED: Final = (*RULED, "tag_sources", "identity_source", "billing")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Counted calls that go from one team to another, None standing for no team; the same team where other tags change.
+
+    `spend_usd` is what they cost before: billed, or their share of own hardware without idle; None where unknown.
+    """
+
+    before: str | None
+    after: str | None
+    calls: int
+    tokens: int
+    spend_usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retagged:
+    """`calls`: rows that change or changed, uncounted ones included. `moves`: those that count, most spend first."""
+
+    calls: int
+    moves: tuple[Move, ...]
+
+
+def retag(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, actor: str) -> Retagged:
+    """Tag the calls of a tenant that began in `period` by its rules as they are now.
+
+    Args:
+        warehouse: whose calls.
+        tenant: whose calls of it.
+        period: half-open.
+        apply: False only tells what would change.
+        actor: who asked, for the audit log.
+
+    Raises:
+        EngineError: a day could not be written; those before it are.
+    """
+    tagger = _Tagger(warehouse, tenant)
+    total, moves = 0, list[Move]()
+    for day in steps(period, DAY):
+        if apply:
+            with warehouse.writing:
+                changed = tagger.changed(day)
+                ledger.revise(warehouse.engine, changed.select(record.SCHEMA.names))
+        else:
+            changed = tagger.changed(day)
+        total += changed.height
+        moves += tagger.moves(changed, day)
+    if apply:
+        told = {"start": period.start.isoformat(), "end": period.end.isoformat(), "calls": total,
+                "rules": [rule.id for _, rule in tagger.rules]}  # fmt: skip
+        warehouse.control.note(tenant, actor, "rules.apply", told)
+    return Retagged(total, tuple(summed(moves)))
+
+
+def summed(moves: Iterable[Move]) -> list[Move]:
+    """One move for each two teams, most spend first, unknown spend last."""
+    sums: dict[tuple[str | None, str | None], Move] = {}
+    for one in moves:
+        key = one.before, one.after
+        was = sums.get(key, Move(*key, 0, 0, None))
+        known = [spend for spend in (was.spend_usd, one.spend_usd) if spend is not None]
+        sums[key] = Move(
+            *key, was.calls + one.calls, was.tokens + one.tokens, sum(known, Decimal(0)) if known else None
+        )
+    return sorted(sums.values(), key=lambda one: (one.spend_usd is None, -(one.spend_usd or 0), -one.calls))
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How many stored calls a rule holds for, and for how many it is the one that sets a tag."""
+
+    id: int | None
+    position: int | None
+    holds: int
+    decides: int
+
+
+def check(warehouse: Warehouse, tenant: str, period: Period) -> list[Reach]:
+    """What each rule of a tenant does to its calls that began in `period`, by position; changes nothing."""
+    rules = warehouse.control.rules(tenant)
+    sums = {rule.id: [0, 0] for _, rule in rules}
+    for day in steps(period, DAY):
+        for part in _parts(warehouse, tenant, day):
+            stored = ledger.calls_between(warehouse.engine, tenant, part.start, part.end)
+            for rule, holds, decides in reached(stored.filter("counted"), rules):
+                sums[rule.id][0] += holds
+                sums[rule.id][1] += decides
+    return [Reach(rule.id, rule.position, *sums[rule.id]) for _, rule in rules]
+
+
+class _Tagger:
+    """The rules and deployments of one tenant as they are when it is made, and the calls that they change."""
+
+    def __init__(self, warehouse: Warehouse, tenant: str) -> None:
+        self._warehouse, self._tenant = warehouse, tenant
+        self.rules = warehouse.control.rules(tenant)
+        self._deployments = warehouse.control.deployments(tenant)
+        self._context = Context(warehouse.book, self._deployments, lambda keys: pl.Series([False] * keys.height))
+
+    def changed(self, period: Period) -> pl.DataFrame:
+        """Calls that read otherwise by the rules, as they would, and `team_now` and so on: as they do."""
+        return pl.concat([self._changed(part) for part in _parts(self._warehouse, self._tenant, period)])
+
+    def _changed(self, period: Period) -> pl.DataFrame:
+        now = ledger.calls_between(self._warehouse.engine, self._tenant, period.start, period.end)
+        after = apply_rules(now, self.rules, self._deployments)
+        both = pl.concat([after, now.select(pl.all().name.suffix("_now"))], how="horizontal")
+        both = both.filter(_differs(*_CHANGED))
+        costs_otherwise = _differs("provider", "billing")
+        return pl.concat([both.filter(~costs_otherwise), self._priced(both.filter(costs_otherwise))])
+
+    def _priced(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if rows.is_empty():
+            return rows
+        return pipeline.price(Batch(rows), self._context).spans.select(rows.columns).cast(rows.schema)
+
+    def moves(self, changed: pl.DataFrame, period: Period) -> list[Move]:
+        """What moves between any two teams; of some teams there may be several."""
+        rows = changed.filter("counted").with_columns(hour=pl.col("started_at").dt.truncate("1h"))
+        rows = rows.join(
+            self._rates(period), left_on=["deployment_now", "hour"], right_on=["deployment", "hour"], how="left"
+        )
+        own, cached = pl.col("billing_now") == "self_hosted", pl.col("cache_read_tokens").fill_null(0)
+        weight = (
+            (pl.col("input_tokens").fill_null(0) - cached) * pl.col("w_input")
+            + cached * pl.col("w_cached")
+            + pl.col("output_tokens").fill_null(0) * pl.col("w_output")
+        )
+        billed = pl.when(~own).then("billed_cost_usd_now").cast(pl.Decimal(38, 12))
+        sums = rows.group_by("team_now", "team", "rate_usd_per_weight").agg(
+            calls=pl.col("call_count").sum(),
+            tokens=pl.sum_horizontal("input_tokens", "output_tokens").sum(),
+            billed=pl.when(billed.count() > 0).then(billed.sum()),
+            weight=pl.when(own).then(weight).sum(),
+        )
+        return [
+            Move(before, after, calls, tokens, _spend(billed, weight, rate))
+            for before, after, rate, calls, tokens, billed, weight in sums.iter_rows()
+        ]
+
+    def _rates(self, period: Period) -> pl.DataFrame:
+        c = deployment_hours.c
+        asked = select(c.deployment, c.hour, c.w_input, c.w_cached, c.w_output, c.rate_usd_per_weight).where(
+            c.tenant == self._tenant, c.hour > _utc(period.start - HOUR), c.hour < _utc(period.end)
+        )
+        return pl.DataFrame(pl.from_arrow(self._warehouse.engine.read(asked)))
+
+
+def _differs(*names: str) -> pl.Expr:
+    """Whether one of these columns reads otherwise than now."""
+    return pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in names)
+
+
+def _spend(billed: Decimal | None, weight: int, rate: Decimal | None) -> Decimal | None:
+    if rate is None:
+        return billed
+    return (billed or Decimal(0)) + weight * rate
+
+
+def steps(period: Period, step: timedelta) -> Iterator[Period]:
+    """The days or hours of UTC that `period` touches, cut at its bounds."""
+    start = period.start.astimezone(UTC)
+    while start < period.end:
+        end = min(start - (start - EPOCH) % step + step, period.end.astimezone(UTC))
+        yield Period(start, end)
+        start = end
+
+
+def _parts(warehouse: Warehouse, tenant: str, day: Period) -> list[Period]:
+    """What to read of a day at a time, so that a busy one need not fit into memory."""
+    c = calls.c
+    mine = (c.tenant == tenant, c.started_at >= _utc(day.start), c.started_at < _utc(day.end))
+    count = warehouse.engine.read(select(func.count()).select_from(calls).where(*mine)).column(0)[0].as_py()
+    return list(steps(day, HOUR)) if count > AT_ONCE else [day]
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)
