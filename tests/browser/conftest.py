@@ -65,9 +65,10 @@ def hostile_calls() -> bytes:
 
 
 def retell(data: Path) -> None:
-    """Add to the dearest call what else told of it, as counting would have stored it, and doubts to the call itself."""
+    """Add to the dearest call of yesterday what else told of it, as counting would have stored it, and doubts to it."""
     warehouse = Warehouse.embedded(data)
-    dearest = "counted AND list_cost_usd = (SELECT max(list_cost_usd) FROM calls WHERE counted)"
+    yesterday = "counted AND started_at >= CURRENT_DATE - 1 AND started_at < CURRENT_DATE"
+    dearest = f"{yesterday} AND list_cost_usd = (SELECT max(list_cost_usd) FROM calls WHERE {yesterday})"
     retold = (
         "INSERT INTO calls BY NAME SELECT * REPLACE (:span AS span_id, false AS counted, "
         ":reason AS not_counted_reason, span_id AS counted_as, trace_id AS counted_as_trace_id, :scope AS scope) "

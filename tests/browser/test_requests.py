@@ -13,6 +13,8 @@ pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[2] / "artefacts"
 PATIENCE_MS = 60_000
 PAGE = 50
+RETOLD = ".calls tr:has(td.notes .tag) th a"
+"""The call that other spans told of too; it alone has flags."""
 
 
 def settle(seen, rows: int = PAGE):
@@ -63,10 +65,10 @@ CONTRAST = """(selector) => {
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_is_quiet_asks_nobody_else_and_can_be_read(visit, theme):
-    seen = settle(visit("requests?v=1&all=1", theme=theme))
+    seen = settle(visit("requests?v=1&p=7d&cost=list&all=1", theme=theme))
     PICTURES.mkdir(exist_ok=True)
     seen.page.screenshot(path=PICTURES / f"requests-{theme}-1440x900.png")
-    seen.page.locator(".calls tr:not(.uncounted) th a").first.click()
+    seen.page.locator(RETOLD).click()
     expect(drawer(seen)).to_contain_text("Also told by (2)")
     seen.quiet().page.screenshot(path=PICTURES / f"requests-call-{theme}-1440x900.png")
 
@@ -124,7 +126,7 @@ def test_a_filter_and_the_cost_shown_write_the_address_and_go_back_to_the_first_
 
 
 def test_the_switch_shows_what_is_not_counted_with_the_reason_and_where_it_counts(visit):
-    seen = settle(visit("requests"))
+    seen = settle(visit("requests?v=1&p=7d&cost=list"))
     assert seen.page.locator(".uncounted").count() == 0
     switch = seen.page.get_by_role("switch", name="Show calls that are not counted")
     assert switch.get_attribute("aria-checked") == "false"
@@ -132,11 +134,11 @@ def test_the_switch_shows_what_is_not_counted_with_the_reason_and_where_it_count
     seen.page.keyboard.press("Space")
     expect(seen.page.locator(".uncounted")).to_have_count(2)
     expect(switch).to_have_attribute("aria-checked", "true")
-    assert query(seen) == {"v": ["1"], "all": ["1"]}
+    assert query(seen) == {"v": ["1"], "p": ["7d"], "cost": ["list"], "all": ["1"]}
     expect(seen.page.locator(".reasons")).to_contain_text("2 rows are kept but not counted")
 
     row = seen.page.locator(".uncounted", has_text="same provider response as the call that counts")
-    counts = seen.page.locator(".calls tr:not(.uncounted) th a").first.get_attribute("id").removeprefix("call-")
+    counts = seen.page.locator(RETOLD).get_attribute("id").removeprefix("call-")
     row.get_by_role("link", name="counted there").last.click()
     expect(drawer(seen)).to_contain_text("Also told by (2)")
     assert query(seen)["call"] == [counts]
@@ -148,8 +150,8 @@ def test_the_switch_shows_what_is_not_counted_with_the_reason_and_where_it_count
 
 
 def test_an_opened_call_tells_its_cost_its_flags_its_counters_and_its_tags(visit, product):
-    seen = settle(visit("requests?v=1&cost=list"))
-    seen.page.locator(".calls tbody th a").first.click()
+    seen = settle(visit("requests?v=1&p=7d&cost=list"))
+    seen.page.locator(RETOLD).click()
     opened = drawer(seen)
     expect(opened).to_contain_text("whether input includes the cache was not told; the rule of its dialect was taken.")
     expect(opened.locator(".raw")).to_contain_text("1234")
@@ -169,7 +171,7 @@ def test_an_opened_call_tells_its_cost_its_flags_its_counters_and_its_tags(visit
     opened.get_by_role("link", name="All calls of this trace").click()
     expect(seen.page.get_by_role("dialog")).to_have_count(0)
     settle(seen, 3)
-    assert query(seen) == {"v": ["1"], "cost": ["list"], "sort": ["time"], "all": ["1"], "trace": [trace]}
+    assert query(seen) == {"v": ["1"], "p": ["7d"], "cost": ["list"], "sort": ["time"], "all": ["1"], "trace": [trace]}
     seen.page.get_by_role("link", name="Trace").click()
     settle(seen)
 
@@ -253,7 +255,7 @@ def test_an_address_of_no_call_and_a_place_of_no_list_say_so_or_start_anew(visit
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_a_telephone(visit, theme):
-    seen = settle(visit("requests?v=1&all=1", theme=theme, width=390, height=844))
+    seen = settle(visit("requests?v=1&p=7d&cost=list&all=1", theme=theme, width=390, height=844))
     seen.page.screenshot(path=PICTURES / f"requests-{theme}-390x844.png")
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
     overflow = seen.page.locator(".listing .scroll").evaluate("box => box.scrollWidth - box.clientWidth")

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from sqlalchemy import select
 
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context, Incoming
@@ -18,6 +19,10 @@ from millicent.collector.decode import decode
 from millicent.collector.dialects import wanted
 from millicent.collector.reading import normalise_tokens, pick_calls, read_dialect
 from millicent.pricing.book import PriceBook
+from millicent.warehouse import evidence, ledger, record, rollups
+from millicent.warehouse.embedded import Embedded
+from millicent.warehouse.frames import plain
+from millicent.warehouse.tables import calls, usage_hourly
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_NS = int(NOW.timestamp()) * 10**9
@@ -30,6 +35,9 @@ CHAT = {
     "gen_ai.usage.output_tokens": 100,
 }
 _numbers = count(1)
+_tenants = (f"t{number}" for number in count())
+OUTCOMES = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
+            "spans": pl.Int64}  # fmt: skip
 
 
 def pairs(attributes):
@@ -75,10 +83,27 @@ def left(batch):
     return sorted(row for frame in batch.left for row in frame.select("outcome", "reason").iter_rows())
 
 
+def alone(body):
+    """Every span of a request as a request of its own."""
+    whole = ExportTraceServiceRequest.FromString(body)
+    for group in whole.resource_spans:
+        for scoped in group.scope_spans:
+            for span in scoped.spans:
+                one = ExportTraceServiceRequest()
+                resource = one.resource_spans.add()
+                resource.resource.CopyFrom(group.resource)
+                part = resource.scope_spans.add()
+                part.scope.CopyFrom(scoped.scope)
+                part.spans.append(span)
+                yield one.SerializeToString()
+
+
 @pytest.fixture(scope="session")
 def otlp():
     """Building requests and taking them through the pipeline."""
-    return SimpleNamespace(span=span, request=request, run=run, left=left, NOW=NOW, NOW_NS=NOW_NS, CHAT=CHAT)
+    return SimpleNamespace(
+        span=span, request=request, run=run, left=left, alone=alone, NOW=NOW, NOW_NS=NOW_NS, CHAT=CHAT
+    )
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +144,47 @@ def steps(rows, received_at=None):
 def reading():
     """Requests, and decoded rows, up to the normal form of tokens."""
     return SimpleNamespace(told=told, steps=steps)
+
+
+@pytest.fixture(scope="module")
+def ledger_of(tmp_path_factory, otlp):
+    """A real ledger; every use takes a tenant of its own. Bodies are of traces, or (body, signal)."""
+    engine = Embedded(tmp_path_factory.mktemp("ledger"), threads=2, memory_limit="256MB")
+    book = PriceBook.bundled()
+    steps = count(1)
+
+    def load(*batches, tenant=None, deployments=(), received_at=otlp.NOW):
+        tenant = tenant or next(_tenants)
+        for bodies in batches:
+            context = Context(
+                book, [(tenant, one) for one in deployments], lambda keys: ledger.seen(engine, keys),
+                related=lambda probe, since: evidence.related(engine, probe, since),
+                tellers=lambda start, end: evidence.tellers(engine, start, end),
+                services=lambda asked: evidence.services(engine, asked),
+                series=lambda asked: ledger.remembered(engine, asked),
+            )  # fmt: skip
+            told = [body if isinstance(body, tuple) else (body, "traces") for body in bodies]
+            arrived = [Incoming(body, tenant, "key-1", received_at, signal) for body, signal in told]
+            done = pipeline.run(arrived, context)
+            batch = ledger.Batch(done.spans, pl.DataFrame(schema=OUTCOMES), done.quarantined, done.revised, done.told,
+                                 done.edges, done.series)  # fmt: skip
+            ledger.commit(engine, batch, "otlp", (0, next(steps)))
+        return tenant
+
+    def rows(tenant):
+        """Stored calls by span id, without what tells of their arrival."""
+        stored = plain(engine.read(select(calls).where(calls.c.tenant == tenant)))
+        return stored.drop("tenant", "received_at", "labels").sort("started_at", "trace_id", "span_id")
+
+    def assert_rollup_is_raw(tenant):
+        kept = pl.DataFrame(pl.from_arrow(engine.read(select(usage_hourly).where(usage_hourly.c.tenant == tenant))))
+        raw = rollups.deltas(plain(engine.read(select(calls).where(calls.c.tenant == tenant))))
+        key, names = (
+            ("hour", *record.DIMENSIONS),
+            ("row_count", "calls", "input_tokens", "output_tokens", "list_cost_usd"),
+        )
+        both = [f.group_by(key).agg(pl.col(name).sum() for name in names) for f in (kept, raw)]
+        assert sorted(both[0].rows(), key=str) == sorted(both[1].rows(), key=str)
+
+    yield SimpleNamespace(engine=engine, load=load, rows=rows, assert_rollup_is_raw=assert_rollup_is_raw)
+    engine.close()

@@ -415,8 +415,8 @@ def test_a_rule_holds_from_its_first_instant_up_to_its_last(call, since, until, 
 
 def test_rules_of_another_tenant_do_nothing(call):
     rule = rules.read(when("checkout", {"team": "x"}))
-    told = call()
-    assert attribution.apply_rules(told, [("other", rule)]).equals(told)
+    two = pl.concat([call(), call().with_columns(tenant=pl.lit("other"))])
+    assert attribution.apply_rules(two, [("other", rule)])["team"].to_list() == [None, "x"]
 
 
 def test_conditions_look_at_what_was_told_not_at_what_rules_set(call):
@@ -444,6 +444,15 @@ def test_a_rule_may_say_whose_price_list_holds_behind_a_gateway(otlp):
     assert row["billed_cost_usd"] == Decimal("0.0035")
 
 
+def test_what_a_rule_says_of_the_provider_wins_over_the_address_even_when_placed_again(call):
+    told = call({"server.address": "10.0.0.9", **QWEN})
+    assert told["billing"].to_list() == ["self_hosted"]
+    rule = ruled(when("checkout", {"provider": "openai"}, override=True))
+    found = attribution.apply_rules(told, rule)
+    assert found.select("provider", "billing").row(0) == ("openai", "api")
+    assert attribution.placed(found, []).select(found.columns).equals(found)
+
+
 # ---- rules again
 
 names = st.sampled_from(["a", "b", None])
@@ -467,6 +476,7 @@ def test_applying_rules_forgets_nothing_and_can_be_done_again(call, first, then,
     deployments = [("acme", H100)]
     once = attribution.apply_rules(told, ruled(*first), deployments)
     assert attribution.apply_rules(once, ruled(*first), deployments).equals(once)
+    assert attribution.placed(once, deployments).select(once.columns).equals(once)
     changed = attribution.apply_rules(once, ruled(*then), deployments)
     assert changed.equals(attribution.apply_rules(told, ruled(*then), deployments))
     assert attribution.apply_rules(changed, [], deployments).equals(told)

@@ -3,73 +3,18 @@
 import itertools
 import random
 from datetime import timedelta
-from types import SimpleNamespace
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from sqlalchemy import select
 
-from millicent.collector import pipeline
-from millicent.collector.batch import Context, Incoming
-from millicent.pricing.book import PriceBook
-from millicent.warehouse import evidence, ledger, record, rollups
-from millicent.warehouse.embedded import Embedded
-from millicent.warehouse.frames import plain
-from millicent.warehouse.tables import calls, usage_hourly
+from millicent.warehouse import evidence
 
 GENAI, OPENLLMETRY, OFFICIAL = (
     "opentelemetry.instrumentation.genai.openai", "opentelemetry.instrumentation.openai.v1",
     "opentelemetry.instrumentation.openai_v2",
 )  # fmt: skip
-OUTCOMES = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
-            "spans": pl.Int64}  # fmt: skip
 MS = 10**6
-_tenants = (f"t{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def ledger_of(tmp_path_factory, otlp):
-    """A real ledger; every use takes a tenant of its own."""
-    engine = Embedded(tmp_path_factory.mktemp("ledger"), threads=2, memory_limit="256MB")
-    book = PriceBook.bundled()
-    steps = itertools.count(1)
-
-    def load(*batches, tenant=None, deployments=(), received_at=otlp.NOW):
-        tenant = tenant or next(_tenants)
-        for bodies in batches:
-            context = Context(
-                book, [(tenant, one) for one in deployments], lambda keys: ledger.seen(engine, keys),
-                related=lambda probe, since: evidence.related(engine, probe, since),
-                tellers=lambda start, end: evidence.tellers(engine, start, end),
-                services=lambda asked: evidence.services(engine, asked),
-            )  # fmt: skip
-            done = pipeline.run([Incoming(body, tenant, "key-1", received_at) for body in bodies], context)
-            batch = ledger.Batch(
-                done.spans, pl.DataFrame(schema=OUTCOMES), done.quarantined, done.revised, done.told, done.edges
-            )
-            ledger.commit(engine, batch, "otlp", (0, next(steps)))
-        return tenant
-
-    def rows(tenant):
-        """Stored calls by span id, without what tells of their arrival."""
-        stored = plain(engine.read(select(calls).where(calls.c.tenant == tenant)))
-        return stored.drop("tenant", "received_at", "labels").sort("started_at", "trace_id", "span_id")
-
-    def assert_rollup_is_raw(tenant):
-        kept = pl.DataFrame(pl.from_arrow(engine.read(select(usage_hourly).where(usage_hourly.c.tenant == tenant))))
-        raw = rollups.deltas(plain(engine.read(select(calls).where(calls.c.tenant == tenant))))
-        key, names = (
-            ("hour", *record.DIMENSIONS),
-            ("row_count", "calls", "input_tokens", "output_tokens", "list_cost_usd"),
-        )
-        both = [f.group_by(key).agg(pl.col(name).sum() for name in names) for f in (kept, raw)]
-        assert sorted(both[0].rows(), key=str) == sorted(both[1].rows(), key=str)
-
-    yield SimpleNamespace(engine=engine, load=load, rows=rows, assert_rollup_is_raw=assert_rollup_is_raw)
-    engine.close()
 
 
 @pytest.fixture
@@ -90,21 +35,6 @@ def counted(rows):
 
 def uncounted(rows):
     return [row for row in rows if not row["counted"]]
-
-
-def alone(body):
-    """Every span of a request as a request of its own."""
-    whole = ExportTraceServiceRequest.FromString(body)
-    for group in whole.resource_spans:
-        for scoped in group.scope_spans:
-            for span in scoped.spans:
-                one = ExportTraceServiceRequest()
-                resource = one.resource_spans.add()
-                resource.resource.CopyFrom(group.resource)
-                part = resource.scope_spans.add()
-                part.scope.CopyFrom(scoped.scope)
-                part.spans.append(span)
-                yield one.SerializeToString()
 
 
 # ---- the kinds of double telling
@@ -308,7 +238,7 @@ def test_a_tangle_counts_each_call_once(otlp, loaded):
 @settings(max_examples=20, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
 def test_order_batches_and_repetition_change_nothing(otlp, ledger_of, rnd: random.Random, batches):
-    spans = [one for body in family(otlp) for one in alone(body)]
+    spans = [one for body in family(otlp) for one in otlp.alone(body)]
     whole = ledger_of.load(spans)
     arriving = spans * 2
     rnd.shuffle(arriving)

@@ -208,6 +208,32 @@ def test_the_first_token_is_an_event(told, otlp):
     assert (row.ttft_ms, row.streaming) == (16, True)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "name", "streaming"),
+    [
+        ({"llm.invocation_parameters": '{"stream": true}'}, "ChatCompletion", True),
+        ({"input.value": '{"stream": true}', "llm.invocation_parameters": "{}"}, "ChatCompletion", True),
+        ({"llm.invocation_parameters": '{"stream": false}'}, "ChatCompletion", False),
+        ({"output.value": '{"generations": [[{"type": "ChatGenerationChunk"}]]}'}, "ChatOpenAI", True),
+        ({}, "GenerateContentStream", True),
+        ({"openinference.span.kind": "EMBEDDING"}, "CreateEmbeddings", False),
+        ({}, "ChatCompletion", None),
+    ],
+)
+def test_a_stream_is_told_by_what_was_asked_and_by_what_came(told, attributes, name, streaming):
+    assert told("openinference", OI | attributes, name=name).streaming is streaming
+
+
+def test_one_odd_text_changes_nothing_for_its_neighbours(otlp, reading):
+    texts = ['{"id": "a", "usage": {"service_tier": "x"}}', '{"id": "b", "usage": 7}', '{"id": "c", "usage', "{}", "",
+             '{"id": "d", "id": "e"}', '{"id": "f"""}', '{"generations": {"a": 1}}', '{"id": 5}']  # fmt: skip
+    spans = [otlp.span(dict.fromkeys(otlp.CHAT) | OI | {"output.value": text}) for text in texts]
+    alone = [reading.told(otlp.request(one, scope=ANTHROPIC), received_at=otlp.NOW).spans for one in spans]
+    together = reading.told(otlp.request(*spans, scope=ANTHROPIC), received_at=otlp.NOW).spans
+    assert pl.concat(alone).equals(together)
+    assert together["response_id"].null_count() == 4
+
+
 # ---- OpenLLMetry
 
 

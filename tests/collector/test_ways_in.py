@@ -364,8 +364,13 @@ def test_many_calls_at_once_lose_nothing(receiver, kept):
 def test_two_receivers_cannot_share_a_grpc_port(tmp_path, receiver):
     with Spool(tmp_path / "other") as spool:
         app = Receiver(spool, authenticate, Telemetry())
+
+        async def start() -> None:
+            server, _ = await rpc.start(app, "127.0.0.1", receiver.at.grpc_port)
+            await server.stop(0)
+
         with pytest.raises(OSError, match=r"gRPC .* choose another port"):
-            asyncio.run(rpc.start(app, "127.0.0.1", receiver.at.grpc_port))
+            asyncio.run(start())
 
 
 def test_a_receiver_listens_on_ipv6_too(tmp_path):

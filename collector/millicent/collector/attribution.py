@@ -97,9 +97,12 @@ def placed(spans: pl.DataFrame, deployments: Sequence[tuple[str, Deployment]]) -
         _of_host(asked, periods, "host_and_port"),
         _of_host(asked, periods, "endpoint_host"),
     ]).unique("at", keep="first", maintain_order=True)  # fmt: skip
+    by_rule = {name: (_source(name) == "rule").fill_null(False) for name in OF_DEPLOYMENT}
+    if not spans["tag_sources"].str.contains(":rule", literal=True).any():
+        by_rule = dict.fromkeys(OF_DEPLOYMENT, pl.lit(value=False))
     spans = spans.join(found, on="at", how="left", maintain_order="left").with_columns(
         deployment=pl.coalesce("declared", "deployment"),
-        **{name: pl.coalesce(f"declared_{name}", name) for name in OF_DEPLOYMENT},
+        **{name: pl.when(~it).then(f"declared_{name}").fill_null(pl.col(name)) for name, it in by_rule.items()},
     )
     spans = spans.with_columns(engine=pl.coalesce("engine", _engine()))
     ruled = (_source("provider") == "rule").fill_null(False)
@@ -213,8 +216,12 @@ _KNOWN: Final = ("kind", "api_provider", "api_also", "closed", "wire", "host_eng
 
 
 def follow_rules(batch: Batch, context: Context) -> Batch:
-    """Tags that rules of the control plane give, where telemetry does not tell them or a rule knows better."""
-    return replace(batch, spans=apply_rules(batch.spans, context.rules, context.deployments))
+    """Tags that rules of the control plane give, where telemetry does not tell them or a rule knows better.
+
+    Rules look at provider, host and deployment as they will be stored.
+    """
+    spans = placed(batch.spans, context.deployments) if context.rules else batch.spans
+    return replace(batch, spans=apply_rules(spans, context.rules, context.deployments))
 
 
 def rule_keys(rules: Iterable[tuple[str, Rule]]) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
     spans = spans.with_columns(pl.lit(None, EMPTY.schema[name]).alias(name) for name in absent)
     spans = spans.with_columns(span_id_bytes=pl.lit(None, pl.Binary))
     batch = Batch(spans)
-    for step in pipeline.STEPS[5:-1]:
+    for step in pipeline.STEPS[5:]:
         batch = step(batch, context)
     return batch.spans
 

@@ -26,6 +26,7 @@ from millicent.collector import import_calls, receiver
 from millicent.collector import telemetry as receiver_telemetry
 from millicent.collector.dialects import ATTRIBUTION, DIALECTS, Dialect
 from millicent.collector.loader import Loader
+from millicent.collector.rereading import Difference
 from millicent.collector.retag import Move, Reach
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access
@@ -147,6 +148,9 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
     "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
     "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
+    "/api/v1/reread": {
+        "": ("calls", "differences"), "differences": [field.name for field in fields(Difference)],
+    },
 }
 """Keys of the JSON that a path answers with: of the whole (""), then of what stands under a key of it."""
 

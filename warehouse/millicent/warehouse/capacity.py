@@ -187,6 +187,7 @@ def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
         (func.epoch_ms(calls.c.started_at) + lasted).label("end"),
     ).where(
         calls.c.counted,
+        calls.c.signal != "metric",  # an interval of a metric says when it was read, not when anything ran
         calls.c.deployment.in_({slot.deployment for slot in slots}),
         calls.c.started_at >= _bare(first - LONGEST_CALL), calls.c.started_at < _bare(last),
     )  # fmt: skip

@@ -164,7 +164,7 @@ NOT_COUNTED: Final[Mapping[str, str]] = {
 USAGE_FLAGS: Final[Mapping[str, str]] = {
     "input_excluded_cache": "the input told left cached tokens out; they were added",
     "output_excluded_reasoning": "the output told left reasoning out; it was added",
-    "cache_without_input": "cached tokens were told without the input that they are part of",
+    "cache_without_input": "cached tokens were told without the input that they are part of; they are taken as unknown",
     "failed_without_usage": "the call failed and told no usage, which is taken as 0 tokens",
     "ended_before_start": "it ended before it began; its duration is unknown",
     "lasted_over_a_day": "by its own clock it lasted over a day, which is not believed; its duration is unknown",

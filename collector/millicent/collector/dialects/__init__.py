@@ -39,6 +39,7 @@ DIALECTS: Final = (
     litellm.LITELLM,
     litellm.LITELLM_RAW,
     pydantic.PYDANTIC_AI,
+    pydantic.LOGFIRE_STREAM,
     pydantic.LOGFIRE,
     agents.STRANDS,
     agents.GOOGLE_ADK,

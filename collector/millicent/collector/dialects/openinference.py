@@ -39,7 +39,7 @@ _IN_JAVASCRIPT: Final = pl.col("scope").str.contains(r"arizeai/openinference-ins
 _WITHOUT_CACHE: Final = pl.all_horizontal(
     pl.col(RAW + key).fill_null(0) == 0 for key in (*_USAGE["cache_read_tokens"], *_USAGE["cache_write_tokens"])
 )
-_PARAMETERS: Final = ("llm.invocation_parameters#stream", "embedding.invocation_parameters#stream")
+_STREAM: Final = ("llm.invocation_parameters#stream", "input.value#stream")
 
 OPENINFERENCE: Final = Dialect(
     id="openinference",
@@ -132,13 +132,14 @@ OPENINFERENCE: Final = Dialect(
         ),
         "streaming": pl.when(
             pl.col("first_token_ns").is_not_null()
-            | (told(*_PARAMETERS) == "true")
+            | (told(*_STREAM) == "true")
+            | pl.col("name").str.contains("(?i)stream")
             | pl.col(_ANSWER + "generations[0][0].type").str.ends_with("Chunk")
         )
         .then(pl.lit(True))
         .when(pl.col("openinference.span.kind").str.to_uppercase() == "EMBEDDING")
         .then(pl.lit(False))
         .when(pl.col("scope") == "openinference.instrumentation.openai")
-        .then(pl.when(any_told("llm.invocation_parameters")).then(pl.lit(False))),
+        .then(pl.when(any_told("llm.invocation_parameters#model", *_STREAM)).then(pl.lit(False))),
     },
 )

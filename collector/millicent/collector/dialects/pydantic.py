@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import polars as pl
@@ -77,4 +78,11 @@ LOGFIRE: Final = Dialect(
         "response_model": answered(_STREAMING),
         "lasted_s": pl.when(_STREAM).then(pl.col("duration")),
     },
+)
+
+LOGFIRE_STREAM: Final = replace(
+    LOGFIRE,
+    id="logfire_stream",
+    about="The span with which Logfire tells how a stream ended: the usage of the request whose span it follows.",
+    marks=_STREAM,
 )

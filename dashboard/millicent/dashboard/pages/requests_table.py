@@ -58,7 +58,9 @@ def calls(
         _sorted("Cost", listing, "cost"), html.Th("Status", scope="col"), html.Th("Notes", scope="col"),
     ]  # fmt: skip
     body = [_call(row, listing, colour_of, dearest) for row in rows]
-    table = html.Table([html.Thead(html.Tr(heads)), html.Tbody(body)], className="calls")
+    table = html.Table(
+        [html.Thead(html.Tr(heads)), html.Tbody(body)], className="calls", **aria(labelledby="calls-title")
+    )
     return html.Div([html.Div(table, className="scroll"), _pager(listing, following)])
 
 
