@@ -233,6 +233,13 @@ def test_pages_lead_to_each_other_and_keep_period_and_filters(visit):
     expect(seen.page.locator("#chart g.trace")).not_to_have_count(0, timeout=PATIENCE_MS)
     seen.page.go_back()
     settle(seen)
+    seen.page.get_by_role("link", name="Time (UTC)").click()
+    expect(seen.page.locator("th[aria-sort=descending]")).to_contain_text("Time")
+    seen.page.get_by_role("link", name="Overview").click()
+    expect(seen.page.locator(".teams tbody tr")).to_have_count(1, timeout=PATIENCE_MS)
+    seen.page.go_back()
+    settle(seen)
+    assert query(seen) == {"v": ["1"], "p": ["7d"], "sort": ["time"], "team": ["Research"]}
     assert len([url for url in seen.asked if urlsplit(url).path in {"/", "/requests"}]) == documents
     assert seen.said == []
 

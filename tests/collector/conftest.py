@@ -160,7 +160,8 @@ def ledger_of(tmp_path_factory, otlp):
                 book, [(tenant, one) for one in deployments], lambda keys: ledger.seen(engine, keys),
                 related=lambda probe, since: evidence.related(engine, probe, since),
                 tellers=lambda start, end: evidence.tellers(engine, start, end),
-                services=lambda asked: evidence.services(engine, asked),
+                metrics=lambda asked: evidence.metrics(engine, asked),
+                hours=lambda asked: evidence.hours(engine, asked),
                 series=lambda asked: ledger.remembered(engine, asked),
             )  # fmt: skip
             told = [body if isinstance(body, tuple) else (body, "traces") for body in bodies]

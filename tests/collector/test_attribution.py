@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millicent.collector import attribution, hosts, pipeline, reading
-from millicent.collector.batch import Batch, Context
-from millicent.collector.decode import decode
-from millicent.collector.dialects import wanted
+from millicent.collector import attribution, hosts, pipeline
+from millicent.collector.batch import Batch, Context, Incoming
 from millicent.pricing import bundled
 from millicent.pricing.book import PriceBook
 from millicent.warehouse import record, rules
@@ -290,19 +288,12 @@ def ruled(*told):
     return [("acme", rules.read(rule)) for rule in told]
 
 
-def through(otlp, rule, *spans, resource=()):
-    """Rows of `spans`, with what `rule` looks at kept from the request on."""
-    decoded = decode(
-        [otlp.request(*spans, resource=resource)], dict.fromkeys(attribution.rule_keys(rule), "text") | wanted()
-    )
-    told = decoded.spans.with_columns(tenant=pl.lit("acme"), key_id=pl.lit("key-1"), received_at=pl.lit(otlp.NOW))
-    batch = Batch(attribution.keep_attributes(told, rule))
-    context = Context(PriceBook.bundled(), (), lambda keys: pl.zeros(keys.height), rule)
-    steps = (reading.pick_calls, reading.read_dialect, reading.normalise_tokens, attribution.attribute,
-             attribution.match_deployment, attribution.follow_rules, pipeline.price)  # fmt: skip
-    for step in steps:
-        batch = step(batch, context)
-    return batch.spans
+def through(otlp, rule, *spans, resource=(), deployments=()):
+    """Rows of `spans` with `rule` in force from the request on."""
+    declared = [("acme", one) for one in deployments]
+    context = Context(PriceBook.bundled(), declared, lambda keys: pl.repeat(False, keys.height, eager=True), rule)
+    sent = Incoming(otlp.request(*spans, resource=resource), "acme", "key-1", otlp.NOW)
+    return pipeline.run([sent], context).spans
 
 
 def when(field, sets, **more):
@@ -442,6 +433,16 @@ def test_a_rule_may_say_whose_price_list_holds_behind_a_gateway(otlp):
     row = spans.to_dicts()[0]
     assert (row["provider"], row["billing"], row["price_status"]) == ("openai", "api", "priced")
     assert row["billed_cost_usd"] == Decimal("0.0035")
+
+
+def test_rules_look_at_calls_as_they_will_be_stored(otlp):
+    ours = Deployment(**{name: getattr(H100, name) for name in H100.__slots__} | {"endpoints": ("llm.acme.example",)})
+    conditions = [{"field": "provider", "is": hosts.OURS}, {"field": "deployment", "is": "chat-h100"},
+                  {"field": "endpoint_host", "is": "llm.acme.example"}, {"field": "engine", "is": "vllm"}]  # fmt: skip
+    rule = ruled({"when": conditions, "sets": {"team": "ML", "environment": "night"}, "override": True})
+    sent = otlp.span({"server.address": "https://LLM.acme.example/v1", **QWEN})
+    row = through(otlp, rule, sent, deployments=[ours]).to_dicts()[0]
+    assert (row["team"], row["environment"], row["billing"]) == ("ML", "night", "self_hosted")
 
 
 def test_what_a_rule_says_of_the_provider_wins_over_the_address_even_when_placed_again(call):

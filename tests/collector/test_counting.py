@@ -136,6 +136,14 @@ def test_our_decorator_around_calls_that_count_only_tags_them(otlp, loaded):
     assert outer["counted_as"] in {row["span_id"] for row in counted(rows)}
 
 
+def test_our_decorator_around_a_chat_that_nobody_else_told_of_counts_beside_an_embedding(otlp, loaded):
+    wrapper = otlp.span()
+    embedding = {"gen_ai.operation.name": "embeddings", "gen_ai.usage.input_tokens": 8}
+    inner = otlp.span(embedding, trace_id=wrapper.trace_id, parent_span_id=wrapper.span_id)
+    rows = loaded(otlp.request(wrapper), otlp.request(inner, scope=GENAI))
+    assert sorted(row["operation"] for row in counted(rows)) == ["chat", "embeddings"]
+
+
 def test_our_decorator_in_our_decorator_counts_the_inner_one(otlp, loaded):
     outer = otlp.span({"millicent.feature": "chat"})
     middle = otlp.span(trace_id=outer.trace_id, parent_span_id=outer.span_id)

@@ -304,6 +304,7 @@ def langfuse(told, usage, **more):
           "output_audio": 0}, (100, 40, 60, None, 30)),
         ({"input": 30, "output": 5, "total": 140, "input_cache_read": 60, "output_reasoning": 30, "input_audio": 10,
           "output_audio": 5}, (100, 40, 60, None, 30)),
+        ({"input": 40, "output": 35, "input_cache_read": 30, "output_reasoning": 30}, (70, 65, 30, None, 30)),
         # LangChain's callback, after Anthropic: times are a split
         ({"input": 40, "output": 40, "cache_read_input_tokens": 50, "cache_creation_input_tokens": 10,
           "cache_creation_ephemeral_1h_input_tokens": 4, "cache_creation_ephemeral_5m_input_tokens": 6},

@@ -38,6 +38,7 @@ from millicent.collector import spool as spool_module
 from millicent.collector.__main__ import presented
 from millicent.collector.limits import MIB, Limits
 from millicent.collector.receiver import Principal, Receiver
+from millicent.collector.segment import ENCODINGS, SIGNALS
 from millicent.collector.serve import Listening, serve
 from millicent.collector.spool import START, Record, Spool, SpoolReader
 from millicent.collector.telemetry import Telemetry
@@ -211,6 +212,11 @@ def test_a_stock_grpc_exporter_is_acknowledged(receiver, kept):
     provider.shutdown()
     (record,) = kept()
     assert (record.spans, record.signal, record.encoding) == (20, "traces", "identity")
+
+
+def test_the_numbers_of_encodings_and_signals_on_disk_never_change():
+    assert ENCODINGS == ("identity", "gzip", "zstd")
+    assert SIGNALS == ("traces", "metrics", "logs")
 
 
 # ---- JSON

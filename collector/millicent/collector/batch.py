@@ -44,7 +44,7 @@ class Context:
     """What the steps look things up in. `seen` tells which keys (columns of `ledger.KEY`) are stored already.
 
     `deployments` and `rules` come with their tenant, rules by position. `series` answers (tenant, series) with what is
-    remembered of them: the columns of that table. `related`, `tellers` and `services` find what
+    remembered of them: the columns of that table. `related`, `tellers`, `metrics` and `hours` find what
     is stored of the same calls: see `millicent.warehouse.evidence`.
     """
 
@@ -55,7 +55,8 @@ class Context:
     series: Callable[[pl.DataFrame], pl.DataFrame] = lambda _: _NO_SERIES
     related: Callable[[Probe, datetime], Evidence] = nothing
     tellers: Callable[[datetime, datetime], pl.DataFrame] = lambda _, __: _NOBODY
-    services: Callable[[pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]] = lambda _: (EMPTY, _NO_HOURS)
+    metrics: Callable[[pl.DataFrame], pl.DataFrame] = lambda _: EMPTY
+    hours: Callable[[pl.DataFrame], pl.DataFrame] = lambda _: _NO_HOURS
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,14 +207,14 @@ def _without_told_metrics(batch: Batch, context: Context) -> Batch:
     )
     if asked.is_empty():
         return batch
-    stored, hours = context.services(asked)
+    stored = context.metrics(asked)
     if stored.is_empty() and not (spans["signal"] == "metric").any():
         return batch
     again = _unborrowed(stored).select(*WORDS, *DECIDED, stored=pl.lit(value=True))
     spans = pl.concat([spans, again], how="diagonal")
     here = spans.filter(pl.col("odd").is_null(), pl.col("signal") != "metric")
     told = pl.concat(
-        [here.select("tenant", "service", "signal", hour=pl.col("started_at").dt.truncate("1h")), hours]
+        [here.select("tenant", "service", "signal", hour=pl.col("started_at").dt.truncate("1h")), context.hours(asked)]
     ).unique()
     told = told.group_by("tenant", "service", "hour").agg(spans_tell=(pl.col("signal") == "span").any())
     metric = spans.filter(pl.col("odd").is_null(), pl.col("signal") == "metric").select(*KEY, "service", ended=ended)

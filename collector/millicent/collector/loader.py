@@ -148,7 +148,8 @@ class Loader:
             series=partial(ledger.remembered, engine),
             related=partial(evidence.related, engine),
             tellers=partial(evidence.tellers, engine),
-            services=partial(evidence.services, engine),
+            metrics=partial(evidence.metrics, engine),
+            hours=partial(evidence.hours, engine),
         )
         done = pipeline.run(incoming, context)
         for damaged in (record for record in records if isinstance(record, Damaged)):

@@ -173,9 +173,9 @@ def _sourced(values: dict[str, pl.Expr], sources: dict[str, pl.Expr]) -> dict[st
 
 def _wrapping(rows: pl.DataFrame, above: pl.DataFrame) -> pl.DataFrame:
     """Spans around calls that count themselves: `at`, and `inner`, the nearest of those calls."""
-    inner = rows.filter("known", ~pl.col("failed")).select("at", inner_started="started_at")
-    outer = rows.filter("wraps").select(node=pl.col("at").cast(pl.Int64), wrapper="at")
-    around = above.join(outer, on="node").join(inner, on="at")
+    inner = rows.filter("known", ~pl.col("failed")).select("at", "operation", inner_started="started_at")
+    outer = rows.filter("wraps").select("operation", node=pl.col("at").cast(pl.Int64), wrapper="at")
+    around = above.join(outer, on="node").join(inner, on=["at", "operation"])
     return (
         around.filter(~pl.col("at").is_in(around["wrapper"].implode()))
         .sort("depth", "inner_started", "at")

@@ -90,26 +90,20 @@ def tellers(engine: Engine, start: datetime, end: datetime) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(engine.read(select(*by).distinct().where(*between))))
 
 
-def services(engine: Engine, asked: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What else is known of services.
+def metrics(engine: Engine, asked: pl.DataFrame) -> pl.DataFrame:
+    """Metric rows of services (`asked`: tenant, service, start, end) that started in between, as `record.PLAIN`."""
+    statement = select(calls).where(*_of_services(asked), calls.c.signal == "metric")
+    with engine.write() as transaction:
+        return plain(transaction.read(statement, asked=arrow(asked)))
 
-    `asked` holds tenant, service (unknown ones too), start, end.
 
-    Returns:
-        Their metric rows that started between these (`record.PLAIN`), and the hours in which spans or log records told
-        of calls: tenant, service, signal, hour.
-    """
-    wanted = table("asked", *(column(name) for name in asked.columns))
-    mine = [calls.c[name].is_not_distinct_from(wanted.c[name]) for name in ("tenant", "service")]
-    mine += [calls.c.started_at >= wanted.c.start, calls.c.started_at <= wanted.c.end]
-    bounds = asked.select(pl.col("start").min(), pl.col("end").max()).row(0)
-    mine += [calls.c.started_at >= _naive(bounds[0]), calls.c.started_at <= _naive(bounds[1])]
+def hours(engine: Engine, asked: pl.DataFrame) -> pl.DataFrame:
+    """Hours in which spans or log records told of calls (`asked` as above): tenant, service, signal, hour."""
     hour = func.date_trunc(literal_column("'hour'"), calls.c.started_at).label("hour")
     by = (calls.c.tenant, calls.c.service, calls.c.signal, hour)
+    statement = select(*by).distinct().where(*_of_services(asked), calls.c.signal != "metric")
     with engine.write() as transaction:
-        metrics = transaction.read(select(calls).where(*mine, calls.c.signal == "metric"), asked=arrow(asked))
-        told = transaction.read(select(*by).distinct().where(*mine, calls.c.signal != "metric"), asked=arrow(asked))
-    return plain(metrics), pl.DataFrame(pl.from_arrow(told))
+        return pl.DataFrame(pl.from_arrow(transaction.read(statement, asked=arrow(asked))))
 
 
 def forget(engine: Engine, before: datetime) -> int:
@@ -140,6 +134,16 @@ def _alike(transaction: Transaction, asked: pl.DataFrame, between: _Between, sin
     overlap = (calls.c.started_at <= wanted.c.end, ended_at >= wanted.c.start)
     statement = select(calls).where(*same, *overlap, *_ran(calls, between, since))
     return plain(transaction.read(statement, asked=arrow(asked)))
+
+
+def _of_services(asked: pl.DataFrame) -> list[ColumnElement[bool]]:
+    wanted = table("asked", *(column(name) for name in asked.columns))
+    first, last = asked.select(pl.col("start").min(), pl.col("end").max()).row(0)
+    return [
+        *(calls.c[name].is_not_distinct_from(wanted.c[name]) for name in ("tenant", "service")),
+        calls.c.started_at >= wanted.c.start, calls.c.started_at <= wanted.c.end,
+        calls.c.started_at >= _naive(first), calls.c.started_at <= _naive(last),
+    ]  # fmt: skip
 
 
 def _ran(of: Table, between: _Between, since: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -27,6 +27,7 @@
   const fill = (controls) => {
     const params = new URLSearchParams(location.search);
     for (const [key, id] of many(controls)) {
+      if (!document.getElementById(id)) continue; // another page has come in between
       const value = params.getAll(key);
       const found = choices[key] ?? [];
       const known = new Set(found.map((choice) => choice.value));
@@ -42,13 +43,16 @@
 
   // One callback of a page owns the address, the controls and what the server is asked, so that they cannot disagree.
   // What a person did last wins (a control, a bar of the chart); all else is as the address says.
-  const steer = (params, values, controls, scope, look) => {
+  const steer = (path, params, values, controls, scope, look) => {
+    if (location.pathname !== path) throw dash.PreventUpdate; // a page that is about to go does not answer for the next
     const causes = dash.callback_context.triggered.map((cause) => cause.prop_id);
     if ((params.get("v") ?? VERSION) !== VERSION) params = new URLSearchParams();
     const now = read(params, controls);
     const shown = controls.map(([, id], at) => [id, at]).filter(([id]) => id !== null);
-    const moved = scope == null ? [] : shown.filter(([id]) => causes.includes(`${id}.value`));
-    for (const [id, at] of moved) now[at] = values[shown.findIndex(([one]) => one === id)];
+    const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+    const held = shown.map(([id, at], place) => [id, at, values[place]]);
+    const moved = scope == null ? [] : held.filter(([id, at, value]) => causes.includes(`${id}.value`) && !same(value, now[at]));
+    for (const [, at, value] of moved) now[at] = value;
     if (moved.length) controls.forEach(([key, , usual], at) => { if (PASSING.includes(key)) now[at] = usual; });
     const address = write(now, controls);
     const next = { scope: only(now, controls, (key) => !LOOK.includes(key)), look: only(now, controls, (key) => LOOK.includes(key)) };
@@ -62,10 +66,10 @@
     const [controls, figure, scope, look] = rest.slice(-4);
     const clicked = dash.callback_context.triggered.some((cause) => cause.prop_id === "chart.clickData");
     const hit = clicked && click?.points?.map((point) => figure.data[point.curveNumber]?.meta?.href).find(Boolean);
-    return steer(new URLSearchParams(hit || location.search), rest, controls, scope, look);
+    return steer("/", new URLSearchParams(hit || location.search), rest, controls, scope, look);
   };
 
-  const requests = (_search, ...rest) => steer(new URLSearchParams(location.search), rest, ...rest.slice(-3));
+  const requests = (_search, ...rest) => steer("/requests", new URLSearchParams(location.search), rest, ...rest.slice(-3));
 
   // Which page stands in the frame: all of them came with the first answer.
   const route = (path, pages) => {
