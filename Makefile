@@ -53,8 +53,9 @@ $(FONT):
 venvs: $(VENVS)  ## create .venvs with the instrumentations that tests run (the tests do it themselves)
 
 .venvs/%/.installed: locks/instrumentations-%.txt
+	@rm -rf .venvs/$*
 	@if command -v uv >/dev/null; then \
-	  set -e; uv venv --quiet --allow-existing --python $(PYTHON) .venvs/$*; \
+	  set -e; uv venv --quiet --python $(PYTHON) .venvs/$*; \
 	  VIRTUAL_ENV=.venvs/$* uv pip install --quiet --require-hashes -r $<; \
 	else \
 	  set -e; $(PYTHON) -m venv .venvs/$*; \

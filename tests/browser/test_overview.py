@@ -73,6 +73,7 @@ def test_a_filter_is_an_address_that_can_be_shared_and_undone(visit):
     settle(seen)
     assert parse_qs(urlsplit(seen.page.url).query) == {"v": ["1"], "p": ["7d"], "team": ["Research"]}
     expect(seen.page.locator("#team")).to_contain_text("Research")
+    expect(seen.page.locator(".teams tbody tr")).to_have_count(1)
     narrowed = seen.page.locator(".teams tbody th").all_inner_texts()
 
     other = settle(visit("?" + urlsplit(seen.page.url).query))
@@ -89,12 +90,12 @@ def test_the_unattributed_share_leads_to_the_calls_behind_it(visit):
     pill = seen.page.locator("#unattributed")
     assert 0 < float(pill.locator("b").inner_text().removesuffix("%")) < 10
     pill.click()
-    expect(seen.page.locator(".teams tbody th")).to_have_text(["Unattributed"])
-    settle(seen)
+    expect(seen.page.locator(".teams tbody th")).to_have_text(["Unattributed"], timeout=PATIENCE_MS)
+    expect(pill.locator("b")).to_have_text("100%", timeout=PATIENCE_MS)
     assert parse_qs(urlsplit(seen.page.url).query, keep_blank_values=True)["team"] == [""]
-    assert pill.locator("b").inner_text() == "100%"
+    settle(seen)
     pill.click()
-    expect(seen.page.locator(".teams tbody th")).not_to_have_count(1)
+    expect(seen.page.locator(".teams tbody th")).not_to_have_count(1, timeout=PATIENCE_MS)
 
 
 def test_switches_write_the_address_and_ask_only_for_what_they_change(visit):

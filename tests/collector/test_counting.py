@@ -15,6 +15,7 @@ GENAI, OPENLLMETRY, OFFICIAL = (
     "opentelemetry.instrumentation.openai_v2",
 )  # fmt: skip
 MS = 10**6
+APP = {"resource": {"service.name": "app"}}
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def uncounted(rows):
 def test_the_same_response_told_by_two_instrumentations_in_two_traces_counts_once(otlp, loaded):
     same = {"gen_ai.response.id": "chatcmpl-1"}
     rows = loaded(
-        otlp.request(otlp.span({**same, "user.id": "ann"}), scope=OPENLLMETRY),
-        otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + 5 * MS), scope=GENAI),
+        otlp.request(otlp.span({**same, "user.id": "ann"}), scope=OPENLLMETRY, **APP),
+        otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + 5 * MS), scope=GENAI, **APP),
     )
     (mine,), (other,) = counted(rows), uncounted(rows)
     assert mine["scope"] == GENAI
@@ -60,7 +61,7 @@ def test_one_span_inside_another_with_the_same_tokens_is_one_call_with_the_outer
         {"millicent.team": "core", "gen_ai.usage.cache_read.input_tokens": 300},
         trace_id=outer.trace_id, parent_span_id=outer.span_id, started_ns=otlp.NOW_NS + 3 * MS, lasted_ms=400,
     )  # fmt: skip
-    rows = loaded(otlp.request(outer, scope=OFFICIAL), otlp.request(inner, scope=GENAI))
+    rows = loaded(otlp.request(outer, scope=OFFICIAL, **APP), otlp.request(inner, scope=GENAI, **APP))
     (mine,), (other,) = counted(rows), uncounted(rows)
     assert (mine["scope"], mine["team"], mine["cache_read_tokens"]) == (GENAI, "search", 300)
     assert (other["scope"], other["not_counted_reason"]) == (OFFICIAL, "same_call_other_scope")
@@ -72,13 +73,13 @@ def test_a_span_between_the_two_does_not_hide_that_they_are_one(otlp, loaded):
         {"gen_ai.operation.name": "execute_tool"}, trace_id=outer.trace_id, parent_span_id=outer.span_id
     )
     inner = otlp.span(trace_id=outer.trace_id, parent_span_id=between.span_id)
-    rows = loaded(otlp.request(outer, between, scope=OFFICIAL), otlp.request(inner, scope=GENAI))
+    rows = loaded(otlp.request(outer, between, scope=OFFICIAL, **APP), otlp.request(inner, scope=GENAI, **APP))
     assert len(counted(rows)) == 1
 
 
 def test_parallel_equal_calls_of_one_scope_are_as_many_bills(otlp, loaded):
     spans = [otlp.span() for _ in range(5)]
-    assert len(counted(loaded(otlp.request(*spans, scope=GENAI)))) == 5
+    assert len(counted(loaded(otlp.request(*spans, scope=GENAI, **APP)))) == 5
 
 
 @pytest.mark.parametrize("number", [1, 2, 40, 100])
@@ -87,7 +88,7 @@ def test_equal_parallel_calls_told_by_two_scopes_without_any_id_count_once_each(
         [otlp.span(started_ns=otlp.NOW_NS + (at + shift) * MS, lasted_ms=800) for at in range(number)]
         for shift in (0, number)
     ]
-    rows = loaded(otlp.request(*pairs[0], scope=OPENLLMETRY), otlp.request(*pairs[1], scope=GENAI))
+    rows = loaded(otlp.request(*pairs[0], scope=OPENLLMETRY, **APP), otlp.request(*pairs[1], scope=GENAI, **APP))
     assert len(counted(rows)) == number
     assert {row["scope"] for row in counted(rows)} == {GENAI}
     assert len({row["counted_as"] for row in uncounted(rows)}) == number
@@ -101,13 +102,14 @@ def test_equal_parallel_calls_told_by_two_scopes_without_any_id_count_once_each(
     ],
 )  # fmt: skip
 def test_different_tokens_or_models_are_different_calls(otlp, loaded, other):
-    rows = loaded(otlp.request(otlp.span(), scope=OFFICIAL), otlp.request(otlp.span(other), scope=GENAI))
+    rows = loaded(otlp.request(otlp.span(), scope=OFFICIAL, **APP), otlp.request(otlp.span(other), scope=GENAI, **APP))
     assert len(counted(rows)) == 2
 
 
 def test_equal_calls_one_after_the_other_or_of_two_services_are_different_calls(otlp, loaded):
     later = otlp.span(started_ns=otlp.NOW_NS + 2600 * MS)
-    assert len(counted(loaded(otlp.request(otlp.span(), scope=OFFICIAL), otlp.request(later, scope=GENAI)))) == 2
+    rows = loaded(otlp.request(otlp.span(), scope=OFFICIAL, **APP), otlp.request(later, scope=GENAI, **APP))
+    assert len(counted(rows)) == 2
     here, there = ({"service.name": name} for name in ("a", "b"))
     elsewhere = otlp.request(otlp.span(), scope=GENAI, resource=there)
     assert len(counted(loaded(otlp.request(otlp.span(), scope=OFFICIAL, resource=here), elsewhere))) == 2
@@ -122,6 +124,11 @@ def test_a_gateway_below_the_app_in_one_trace_is_one_call_of_the_app_s_team(otlp
     )
     (mine,) = counted(rows)
     assert mine["team"] == "search"
+
+
+def test_equal_calls_of_programs_without_a_name_are_different_calls(otlp, loaded):
+    rows = loaded(otlp.request(otlp.span(), scope=OFFICIAL), otlp.request(otlp.span(), scope=GENAI))
+    assert len(counted(rows)) == 2
 
 
 def test_our_decorator_around_calls_that_count_only_tags_them(otlp, loaded):
@@ -140,7 +147,7 @@ def test_our_decorator_around_a_chat_that_nobody_else_told_of_counts_beside_an_e
     wrapper = otlp.span()
     embedding = {"gen_ai.operation.name": "embeddings", "gen_ai.usage.input_tokens": 8}
     inner = otlp.span(embedding, trace_id=wrapper.trace_id, parent_span_id=wrapper.span_id)
-    rows = loaded(otlp.request(wrapper), otlp.request(inner, scope=GENAI))
+    rows = loaded(otlp.request(wrapper), otlp.request(inner, scope=GENAI, **APP))
     assert sorted(row["operation"] for row in counted(rows)) == ["chat", "embeddings"]
 
 
@@ -160,7 +167,7 @@ def test_a_client_that_told_no_tokens_below_our_decorator_that_did_is_one_call(o
     inner = otlp.span(
         {**silent, "gen_ai.request.stream": True}, trace_id=wrapper.trace_id, parent_span_id=wrapper.span_id
     )
-    rows = loaded(otlp.request(wrapper), otlp.request(inner, scope=GENAI))
+    rows = loaded(otlp.request(wrapper), otlp.request(inner, scope=GENAI, **APP))
     (mine,) = counted(rows)
     assert (mine["input_tokens"], mine["streaming"]) == (1000, True)
 
@@ -169,7 +176,7 @@ def test_a_failed_attempt_inside_a_call_that_went_well_is_an_attempt_of_its_own(
     outer = otlp.span()
     silent = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None}
     attempt = otlp.span(silent, trace_id=outer.trace_id, parent_span_id=outer.span_id, error=True)
-    rows = loaded(otlp.request(outer, scope=OFFICIAL), otlp.request(attempt, scope=GENAI))
+    rows = loaded(otlp.request(outer, scope=OFFICIAL, **APP), otlp.request(attempt, scope=GENAI, **APP))
     assert sorted((row["status"], row["input_tokens"]) for row in counted(rows)) == [("error", 0), ("ok", 1000)]
 
 
@@ -177,8 +184,20 @@ def test_a_failure_told_twice_counts_once(otlp, loaded):
     silent = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None, "gen_ai.response.model": None}
     outer = otlp.span(silent, error=True)
     inner = otlp.span(silent, trace_id=outer.trace_id, parent_span_id=outer.span_id, error=True)
-    rows = loaded(otlp.request(outer, scope=OFFICIAL), otlp.request(inner, scope=GENAI))
+    rows = loaded(otlp.request(outer, scope=OFFICIAL, **APP), otlp.request(inner, scope=GENAI, **APP))
     assert [row["status"] for row in counted(rows)] == ["error"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_stream_told_in_two_spans_and_two_batches_is_one_call(otlp, ledger_of, order):
+    silent = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None, "gen_ai.response.id": None}
+    begun = otlp.span(silent, name="Chat Completion with 'gpt-4o'", lasted_ms=5)
+    ended = otlp.span({"duration": 0.4}, name="streaming response from 'gpt-4o'", lasted_ms=0,
+                      started_ns=otlp.NOW_NS + 406 * MS)  # fmt: skip
+    bodies = [[otlp.request(one, scope="logfire.openai", **APP)] for one in (begun, ended)]
+    rows = ledger_of.rows(ledger_of.load(*bodies[::order])).to_dicts()
+    assert [(row["input_tokens"], row["dialect"]) for row in counted(rows)] == [(1000, "logfire_stream")]
+    assert [row["not_counted_reason"] for row in uncounted(rows)] == ["stream_of_counted_call"]
 
 
 # ---- tags from above
@@ -192,7 +211,7 @@ def test_tags_come_down_a_trace_from_the_nearest_span_and_never_up(otlp, loaded)
     )  # fmt: skip
     call = otlp.span(trace_id=root.trace_id, parent_span_id=middle.span_id)
     beside = otlp.span({"millicent.customer": "acme"}, trace_id=root.trace_id, parent_span_id=root.span_id)
-    rows = loaded(otlp.request(root, middle, call, beside, scope=GENAI))
+    rows = loaded(otlp.request(root, middle, call, beside, scope=GENAI, **APP))
     by_id = {row["span_id"].to_bytes(8, "big"): row for row in rows}
     below = by_id[call.span_id]
     assert (below["team"], below["feature"], below["customer"]) == ("search", "tools", None)
@@ -204,7 +223,7 @@ def test_where_a_parent_runs_is_not_where_its_call_runs(otlp, loaded):
     root = otlp.span({"gen_ai.operation.name": "invoke_agent"})
     call = otlp.span(trace_id=root.trace_id, parent_span_id=root.span_id)
     above = {"cloud.region": "eu-west-1", "team": "search", "deployment.environment.name": "staging"}
-    (row,) = loaded(otlp.request(root, scope=GENAI, resource=above), otlp.request(call, scope=GENAI))
+    (row,) = loaded(otlp.request(root, scope=GENAI, resource=above), otlp.request(call, scope=GENAI, **APP))
     assert (row["team"], row["region"], row["environment"]) == ("search", None, None)
 
 
@@ -259,8 +278,8 @@ def test_order_batches_and_repetition_change_nothing(otlp, ledger_of, rnd: rando
 
 def test_a_decision_that_late_evidence_overturns_moves_the_sums(otlp, ledger_of):
     same = {"gen_ai.response.id": "chatcmpl-9"}
-    first = otlp.request(otlp.span({**same, "millicent.team": "a"}), scope=OFFICIAL)
-    late = otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + MS), scope=GENAI)
+    first = otlp.request(otlp.span({**same, "millicent.team": "a"}), scope=OFFICIAL, **APP)
+    late = otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + MS), scope=GENAI, **APP)
     tenant = ledger_of.load([first])
     assert ledger_of.rows(tenant)["counted"].to_list() == [True]
     ledger_of.load([late], tenant=tenant, received_at=otlp.NOW + timedelta(minutes=20))
@@ -271,8 +290,8 @@ def test_a_decision_that_late_evidence_overturns_moves_the_sums(otlp, ledger_of)
 
 def test_evidence_is_forgotten_after_a_week_and_what_was_decided_stays(otlp, ledger_of):
     same = {"gen_ai.response.id": "chatcmpl-10"}
-    first = otlp.request(otlp.span(same), scope=OFFICIAL)
-    late = otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + MS), scope=GENAI)
+    first = otlp.request(otlp.span(same), scope=OFFICIAL, **APP)
+    late = otlp.request(otlp.span(same, started_ns=otlp.NOW_NS + MS), scope=GENAI, **APP)
     tenant = ledger_of.load([first])
     ledger_of.load([late], tenant=tenant, received_at=otlp.NOW + timedelta(days=8))
     assert ledger_of.rows(tenant)["counted"].all()

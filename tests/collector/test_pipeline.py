@@ -258,12 +258,14 @@ def test_a_whole_number_is_read_however_it_is_written(one, value):
 
 
 @pytest.mark.parametrize(
-    ("end", "flag"), [(0, "ended_before_start"), (2**64 - 1, "lasted_over_a_day")], ids=["unset", "year 2554"]
+    ("end", "flags"),
+    [(0, []), (1, ["ended_before_start"]), (2**64 - 1, ["lasted_over_a_day"])],
+    ids=["unset", "1970", "year 2554"],
 )
-def test_an_end_that_cannot_be_true_costs_the_duration_alone(one, end, flag):
+def test_an_end_that_cannot_be_true_costs_the_duration_alone(one, end, flags):
     row = one(end_time_unix_nano=end)
     assert row["duration_ms"] is None
-    assert row["usage_flags"] == [flag]
+    assert row["usage_flags"] == flags
     assert row["input_tokens"] == 1000
 
 

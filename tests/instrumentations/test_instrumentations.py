@@ -26,6 +26,7 @@ HOST = ("endpoint_host",)
 USAGE = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "usage_source")
 LANGFUSE = {"any": (*HOST, "provider"), "whole": ("request_model",), "streamed": ("request_model", "streaming")}
 ALONE = {"ANTHROPIC_OPEN_TELEMETRY": "false"}
+APART = {"OTEL_BSP_SCHEDULE_DELAY": "20"}  # each span leaves soon after its end, so twins come in requests of their own
 USER = {"user_id": "ada", "session_id": "session-7"}
 
 
@@ -90,7 +91,7 @@ ONE = [
     Program("langfuse-old", "previous", ("langfuse",), OPENAI + RESPONSES, ("langfuse",), LANGFUSE),
     Program("logfire", "current", ("logfire", "logfire_openai", "logfire_anthropic"), OPENAI + RESPONSES + ANTHROPIC,
             ("logfire", "logfire_stream"),
-            {"any": HOST, "streamed": ("response_model",)}, environment=ALONE),
+            {"any": HOST, "streamed": ("response_model",)}, environment=ALONE | APART),
     Program("pydantic-ai", "current", ("opentelemetry", "pydantic_ai"), AGENT, ("pydantic_ai",),
             {"any": ("streaming", *TTL)}, environment=ALONE),
     Program("pydantic-ai-old", "previous", ("opentelemetry", "pydantic_ai"), AGENT, ("pydantic_ai",),
@@ -101,28 +102,28 @@ ONE = [
 
 TWO = [
     Program("genai+openinference", "current", ("opentelemetry", "genai_openai", "openinference_openai"),
-            ("openinference_user", *OPENAI, *RESPONSES), ("otel_genai",), tags=USER),
+            ("openinference_user", *OPENAI, *RESPONSES), ("otel_genai",), tags=USER, environment=APART),
     Program("openinference+genai", "current", ("opentelemetry", "openinference_openai", "genai_openai"),
-            OPENAI + RESPONSES, ("otel_genai",)),
+            OPENAI + RESPONSES, ("otel_genai",), environment=APART),
     Program("three-on-openai", "current",
             ("opentelemetry", "openllmetry_openai", "genai_openai", "openinference_openai"), OPENAI + RESPONSES,
-            ("otel_genai",)),
+            ("otel_genai",), environment=APART),
     Program("genai+anthropic-native", "current", ("opentelemetry", "genai_anthropic"), ANTHROPIC,
-            ("anthropic_native",)),
+            ("anthropic_native",), environment=APART),
     Program("openinference+anthropic-native", "current", ("opentelemetry", "openinference_anthropic"), ANTHROPIC,
-            ("anthropic_native",)),
+            ("anthropic_native",), environment=APART),
     Program("openllmetry+anthropic-native", "current", ("opentelemetry", "openllmetry_anthropic"), ANTHROPIC,
-            ("anthropic_native",)),
+            ("anthropic_native",), environment=APART),
     Program("pydantic-ai+anthropic-native", "current", ("opentelemetry", "pydantic_ai"), ("agent_anthropic",),
-            ("anthropic_native",)),
+            ("anthropic_native",), environment=APART),
     Program("pydantic-ai+genai", "current", ("opentelemetry", "pydantic_ai", "genai_openai"), ("agent_openai",),
-            ("otel_genai",)),
+            ("otel_genai",), environment=APART),
     Program("logfire+anthropic-native", "current", ("logfire", "logfire_anthropic"), ANTHROPIC,
-            ("anthropic_native", "logfire"), {"whole": HOST, "refused": HOST}),
+            ("anthropic_native", "logfire"), {"whole": HOST, "refused": HOST}, environment=APART),
     Program("litellm+openinference", "previous", ("opentelemetry", "litellm", "openinference_openai"), LITELLM,
-            ("openinference", "litellm"), {"messages": HOST, "refused": HOST}),
+            ("openinference", "litellm"), {"messages": HOST, "refused": HOST}, environment=APART),
     Program("track-tokens+genai", "current", ("opentelemetry", "millicent", "genai_openai"), ("chat_tracked",),
-            ("otel_genai",), tags={"team": "Search", "feature": "answers"}),
+            ("otel_genai",), tags={"team": "Search", "feature": "answers"}, environment=APART),
 ]  # fmt: skip
 
 PROGRAMS = ONE + TWO

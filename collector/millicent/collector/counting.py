@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from millicent.collector import matching
+from millicent.collector.attribution import as_told
 from millicent.collector.batch import Batch, Context
 from millicent.warehouse import record
 from millicent.warehouse.evidence import KEPT, Probe
@@ -154,15 +155,17 @@ def _told_by_several(rows: pl.DataFrame, around: pl.DataFrame, context: Context)
 def _probe(rows: pl.DataFrame, around: pl.DataFrame, mixed: pl.DataFrame) -> Probe:
     started, ended = pl.col("started_at"), pl.duration(milliseconds=pl.col("duration_ms").fill_null(0))
     start, end = _extent(rows, around)
-    alike = (
-        rows.join(mixed, on=["tenant", "service"], how="semi", nulls_equal=True)
-        .group_by("tenant", "service", "input_tokens")
-        .agg(start=started.min() - matching.TOLERANCE, end=(started + ended).max() + matching.TOLERANCE)
-    )
+    extent = {"start": started.min() - matching.TOLERANCE, "end": (started + ended).max() + matching.TOLERANCE}
+    several = rows.join(mixed, on=["tenant", "service"], how="semi", nulls_equal=True)
+    other_half = pl.col("dialect").replace_strict(matching.HALVES, default=None, return_dtype=pl.String)
+    halves = rows.with_columns(dialect=other_half).filter(pl.col("dialect").is_not_null())
     traces = pl.concat([rows.select("tenant", "trace_id"), around.select("tenant", "trace_id")])
     return Probe(
         traces=traces.unique(), responses=rows.select("tenant", "response_id"),
-        requests=rows.select("tenant", "request_id"), alike=alike, start=start, end=end,
+        requests=rows.select("tenant", "request_id"),
+        alike=several.group_by("tenant", "service", "input_tokens").agg(**extent),
+        streams=halves.group_by("tenant", "service", "scope", "dialect").agg(**extent),
+        start=start, end=end,
     )  # fmt: skip
 
 
@@ -175,7 +178,8 @@ def _extent(rows: pl.DataFrame, around: pl.DataFrame) -> tuple[datetime, datetim
 
 
 def _unborrowed(stored: pl.DataFrame) -> pl.DataFrame:
-    """Stored calls without the tags that were not their own."""
+    """Stored calls without the tags that were not their own, and with those that a rule had replaced."""
+    stored = as_told(stored)
     borrowed = {tag: pl.col("tag_sources").str.contains(rf"(?:^|,){tag}:(?:{_BORROWED})(?:,|$)") for tag in EDGE_TAGS}
     left = pl.col("tag_sources").str.replace_all(rf"[a-z_]+:(?:{_BORROWED})(?:,|$)", "").str.strip_chars(",")
     return stored.with_columns(

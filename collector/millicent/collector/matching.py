@@ -37,6 +37,7 @@ CROWD: Final = 64
 """A bucket of more rows is paired in order of time, not each with each."""
 STREAM_OF: Final = {"logfire_stream": "logfire"}
 """Dialects whose span tells how a stream ended, and the dialect of the span of its request."""
+HALVES: Final = STREAM_OF | {request: stream for stream, request in STREAM_OF.items()}
 _MARKS: Final = (
     "at", "teller", "known", "failed", "ended_at", "rank", "wraps", "request_model_family", "response_model_family",
 )  # fmt: skip
@@ -241,7 +242,7 @@ def _same_tokens(rows: pl.DataFrame) -> pl.DataFrame:
     """Different tellers of one service that saw the same tokens of the same model at the same time."""
     bucket = ["tenant", "service", "input_tokens", "failed"]
     told_by_several = (pl.col("teller").n_unique().over(bucket) > 1) & (pl.col("signal") != "metric")
-    several = rows.filter(told_by_several).sort(*bucket, "started_at", "at")
+    several = rows.filter(told_by_several, pl.col("service").is_not_null()).sort(*bucket, "started_at", "at")
     before = pl.col("ended_at").cum_max().shift(1).over(bucket)
     several = several.with_columns(gap=(pl.col("started_at") > before + TOLERANCE).fill_null(value=False))
     several = several.with_columns(crowd_at=pl.col("gap").cast(pl.Int64).cum_sum().over(bucket))

@@ -94,7 +94,8 @@ def reread(rows: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         rows: Calls in the columns of the record, or at least `usage_raw`, `usage_flags`, `usage_source`, `usage_rule`,
-            `dialect`, `provider`, `model`, `scope`, `scope_version`, `operation`, `status`, `streaming` and tokens.
+            `dialect`, `provider`, `model`, `scope`, `scope_version`, `operation`, `status`, `streaming`, `signal` and
+            tokens.
 
     Returns:
         The same rows in the same order with tokens, `usage_rule`, `usage_flags` and `usage_source` as the rule has them
@@ -241,8 +242,9 @@ def _timed(rows: pl.DataFrame) -> pl.DataFrame:
     if "lasted_s" in rows.columns:  # told at its end
         lasted = pl.when(pl.col("lasted_s").is_between(0, LONGEST.total_seconds())).then("lasted_s")
         rows = rows.with_columns(start_ns=pl.coalesce(pl.col("end_ns") - (lasted * 1e9).cast(pl.UInt64), "start_ns"))
-    backwards = pl.col("end_ns") < pl.col("start_ns")
-    too_long = ~backwards & (pl.col("end_ns") - pl.col("start_ns") > _LONGEST_NS)
+    ended = pl.col("end_ns") > 0
+    backwards = ended & (pl.col("end_ns") < pl.col("start_ns"))
+    too_long = ended & ~backwards & (pl.col("end_ns") - pl.col("start_ns") > _LONGEST_NS)
     first_token_at = pl.col("first_token_at").str.strip_chars('"').str.to_datetime("%+", time_unit="ns", strict=False)
     after_ns = [pl.col("first_token_ns").cast(pl.Int64, strict=False), first_token_at.dt.epoch("ns")]
     came = [one for one, name in zip(after_ns, ("first_token_ns", "first_token_at"), strict=True)
@@ -254,7 +256,7 @@ def _timed(rows: pl.DataFrame) -> pl.DataFrame:
     ).round()
     return rows.with_columns(
         started_at=_instant(pl.col("start_ns")),
-        duration_ms=pl.when(~backwards & ~too_long).then(_lasted_ms()),
+        duration_ms=pl.when(ended & ~backwards & ~too_long).then(_lasted_ms()),
         ttft_ms=pl.when(ttft_ms >= 0).then(ttft_ms.cast(pl.Int64, strict=False)),
         other_flags=pl.concat_list(
             pl.when(backwards).then(pl.lit("ended_before_start")).when(too_long).then(pl.lit("lasted_over_a_day")),

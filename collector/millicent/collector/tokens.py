@@ -51,6 +51,7 @@ def told(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     )
     tokens = {name: _first(rows, dialect.usage.get(name, ())) for name in record.TOKENS}
     some = pl.any_horizontal(tokens[name].is_not_null() for name in ("input_tokens", "output_tokens"))
+    some &= pl.col("signal") != "metric"  # what a metric leaves out may have no metric at all
     for name in dialect.absent_is_zero:
         tokens[name] = pl.when(some).then(tokens[name].fill_null(0))
     for name, wrong in dialect.unbelievable.items():
@@ -88,13 +89,16 @@ def from_raw_text(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
 def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
     """Tokens that keep their promises, `usage_flags` and `usage_source`; the columns of `TOLD` go away.
 
-    Needs, beside what `told` leaves, `status`, `operation`, `provider`, `model`, `told_source` and, where there is any,
-    doubt of others in `other_flags`.
+    Needs, beside what `told` leaves, `signal`, `status`, `operation`, `provider`, `model`, `told_source` and, where
+    there is any, doubt of others in `other_flags`.
     """
+    placeholder = (pl.col("input_tokens") == 0) & (pl.col("output_tokens") == 0) & (pl.col("status") != "error")
+    said = placeholder.not_().fill_null(value=True) | (pl.col("signal") == "metric")
+    rows = rows.with_columns(pl.when(said).then(name).alias(name) for name in record.TOKENS)
     none = pl.col("input_tokens").is_null() & pl.col("output_tokens").is_null()
     by_time = _known_sum(CACHE_WRITES_BY_TIME)
     rows = rows.with_columns(
-        failed=(pl.col("status") == "error") & none,
+        failed=(pl.col("status") == "error") & none & pl.col("told_source").ne_missing("missing"),
         cache_write_tokens=pl.max_horizontal("cache_write_tokens", by_time),
     )
     input_ = pl.col("input_tokens") + pl.col("input_rest")
@@ -108,7 +112,9 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
         & _one_of(total, input_ + cache + output, input_ + cache + output + reasoning)
     )
     rows = rows.with_columns(
-        proved=proved.fill_null(False), cache=cache, lost=pl.col("input_tokens").is_null() & (cache > 0)
+        proved=proved.fill_null(False),
+        cache=cache,
+        lost=pl.col("input_tokens").is_null() & (cache > 0) & (pl.col("signal") != "metric"),
     )
     excluded = pl.col("proved") | pl.col("excludes_cache").fill_null(False)
     rows = rows.with_columns(whole_input=pl.when(excluded).then(input_ + cache).otherwise(input_))
@@ -141,6 +147,7 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
         "cache_semantics_assumed": pl.col("excludes_cache").is_null()
         & ~pl.col("proved")
         & (cache > 0)
+        & (pl.col("signal") != "metric")
         & input_.is_not_null(),
         "output_from_total": pl.col("left"),
         "totals_disagree": ~agrees & (pl.col("output_tokens").is_not_null()),

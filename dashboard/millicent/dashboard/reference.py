@@ -149,7 +149,8 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
     "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
     "/api/v1/reread": {
-        "": ("calls", "differences"), "differences": [field.name for field in fields(Difference)],
+        "": ("calls", "differences"),
+        "differences": [field.name for field in fields(Difference)],
     },
 }
 """Keys of the JSON that a path answers with: of the whole (""), then of what stands under a key of it."""

@@ -34,14 +34,15 @@ class Probe:
     """What to look for.
 
     `traces`: tenant, trace_id. `responses`: tenant, response_id. `requests`: tenant, request_id. `alike`: tenant,
-    service, input_tokens (equal, unknowns too), start, end: rows that ran at some time between these. `start`, `end`:
-    of all that is known by now. Instants are aware.
+    service, input_tokens (equal, unknowns too), start, end: rows that ran at some time between these. `streams`: the
+    same with scope and dialect for tokens. `start`, `end`: of all that is known by now. Instants are aware.
     """
 
     traces: pl.DataFrame
     responses: pl.DataFrame
     requests: pl.DataFrame
     alike: pl.DataFrame
+    streams: pl.DataFrame
     start: datetime
     end: datetime
 
@@ -70,7 +71,7 @@ def related(engine: Engine, probe: Probe, since: datetime) -> Evidence:
                 (probe.responses, ("tenant", "response_id"), hour),
                 (probe.requests, ("tenant", "request_id"), hour),
             )),
-            _alike(transaction, probe.alike, hour, old),
+            *(_alike(transaction, asked, hour, old) for asked in (probe.alike, probe.streams)),
         ]  # fmt: skip
         rows = pl.concat(found).unique(KEY, maintain_order=True)
         own = _found(transaction, told, rows.select(KEY), KEY, day, old)
@@ -127,9 +128,9 @@ def _found(
 
 
 def _alike(transaction: Transaction, asked: pl.DataFrame, between: _Between, since: datetime) -> pl.DataFrame:
-    """Calls of the services and input tokens asked for, unknowns too, that ran at some time between the bounds."""
+    """Calls that agree in every column but `start` and `end`, unknowns too, and ran at some time between these."""
     wanted = table("asked", *(column(name) for name in asked.columns))
-    same = (calls.c[name].is_not_distinct_from(wanted.c[name]) for name in ("tenant", "service", "input_tokens"))
+    same = (calls.c[name].is_not_distinct_from(wanted.c[name]) for name in set(asked.columns) - {"start", "end"})
     ended_at = calls.c.started_at + func.to_milliseconds(func.coalesce(calls.c.duration_ms, 0))
     overlap = (calls.c.started_at <= wanted.c.end, ended_at >= wanted.c.start)
     statement = select(calls).where(*same, *overlap, *_ran(calls, between, since))

@@ -172,6 +172,11 @@ USAGE_FLAGS: Final[Mapping[str, str]] = {
     "totals_disagree": "the total told is not input plus output",
     "cache_semantics_assumed": "whether input includes the cache was not told; the rule of its dialect was taken",
     "cache_lost_on_stream": "this instrumentation loses cached tokens of streams; the input may be too low",
+    "cache_not_told": "this instrumentation does not tell cached tokens here; the price of the input may be wrong",
+    "output_from_total": "the total told shows more output than the output told; the total was taken",
+    "output_over_on_stream": "this instrumentation counts a few output tokens too many on streams",
+    "fraction_cut": "the metric told a fraction of a token, which was cut off",
+    "operation_assumed": "the metric did not tell what kind of call it sums; chat was taken",
     "counter_reset": "the counter began anew between two readings; what it counted in between is lost",
     "merged_from_others": "what it left out was filled in from others that told of the same call",
 }

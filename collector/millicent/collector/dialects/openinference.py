@@ -104,6 +104,7 @@ OPENINFERENCE: Final = Dialect(
     },
     reason="kind",
     calls={"llm": "chat", "embedding": "embeddings"},
+    not_calls={"span:count_tokens": pl.col("name").str.contains("count_tokens", literal=True)},
     payloads={
         "output.value": "json",
         "input.value": "json",

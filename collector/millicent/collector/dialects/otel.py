@@ -14,7 +14,7 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
     "request_model": ("gen_ai.request.model",),
     "response_model": ("gen_ai.response.model",),
     "response_id": ("gen_ai.response.id",),
-    "request_id": ("anthropic.request.id",),
+    "request_id": ("anthropic.request.id", "aws.request_id", "millicent.request_id"),
     "streaming": ("gen_ai.request.stream", "gen_ai.is_streaming", "llm.is_streaming"),
     "ttft_s": ("gen_ai.response.time_to_first_chunk",),
     "ttft_ms": (),

@@ -121,9 +121,9 @@ def _reasons(reader: Reader, listing: Listing) -> Component | None:
     found = uncounted(reader.warehouse.engine, reader.tenant, reader.window.period, listing.kept)
     if listing.trace or not found:
         return None
-    items = [html.Li([html.B(fmt.count(rows)), NOT_COUNTED.get(reason, reason)]) for reason, rows in found]
+    items = [html.Li([html.B(fmt.count(rows)), " ", NOT_COUNTED.get(reason, reason)]) for reason, rows in found]
     total = fmt.count(sum(rows for _, rows in found))
-    return html.Div([html.P([html.B(total), "rows are kept but not counted, so that no call counts twice:"]),
+    return html.Div([html.P([html.B(total), " rows are kept but not counted, so that no call counts twice:"]),
                      html.Ul(items)], className="reasons")  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def drawer(call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: L
     at = call["started_at"]
     close = link(icon("close"), listing.href(call=None), className="button square", **data(close=""),
                  **aria(label="Close"), title="Close (Esc)")  # fmt: skip
-    words = f"{fmt.moment(at)}:{at:%S} UTC · {served_by(call)} · {label('team', call['team'])}"
+    words: list[Any] = [f"{fmt.moment(at)}:{at:%S} UTC · {served_by(call)} · ", html.Bdi(label("team", call["team"]))]
     head = html.Div([html.Div([html.H2(call["model"] or "Unknown model", id="drawer-title"), html.P(words)]), close],
                     className="drawer-head")  # fmt: skip
     sections = [

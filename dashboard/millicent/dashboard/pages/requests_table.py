@@ -121,7 +121,10 @@ def _call(row: Row, listing: Listing, colour_of: Mapping[str | None, str], deare
                   title=f"{row['model'] or 'Unknown'} for {team}: why it costs what it does")  # fmt: skip
     team_cell = html.Span([dot(colour_of.get(row["team"], OTHER_COLOUR)), html.Span(team, className="name")])
     notes = _notes(row, listing)
-    narrow = [html.Small(f"{team} · {served_by(row)}"), html.Small(notes, className="notes") if notes else None]
+    narrow = [
+        html.Small([html.Bdi(team), f" · {served_by(row)}"]),
+        html.Small(notes, className="notes") if notes else None,
+    ]
     model = [html.Span(row["model"] or "Unknown", className="name"), *narrow]
     cached = row["cache_read_tokens"], row["input_tokens"]
     share = Decimal(cached[0]) / cached[1] if cached[0] is not None and cached[1] else None
