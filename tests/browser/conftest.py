@@ -22,6 +22,7 @@ from millicent.warehouse.store import Warehouse
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "a,b|c & 100% {team} \u202eodd"]
+expect.set_options(timeout=PATIENCE_S * 1000)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 NOW_NS = time.time_ns()
 RETOLD = (("same_response", "<i>other</i> instrumentation"), ("engine_of_counted_call", "vllm"))

@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 PICTURES = Path(__file__).parents[2] / "artefacts"
-PATIENCE_MS = 60_000
 PAGE = 50
 RETOLD = ".calls tr:has(td.notes .tag) th a"
 """The call that other spans told of too; it alone has flags."""
@@ -19,7 +18,7 @@ RETOLD = ".calls tr:has(td.notes .tag) th a"
 
 def settle(seen, rows: int = PAGE):
     """Wait until the calls are there and nothing is under way."""
-    expect(seen.page.locator(".calls tbody tr")).to_have_count(rows, timeout=PATIENCE_MS)
+    expect(seen.page.locator(".calls tbody tr")).to_have_count(rows)
     return seen.quiet()
 
 
@@ -33,7 +32,7 @@ def costs(seen) -> list[str]:
 
 def drawer(seen):
     found = seen.page.get_by_role("dialog")
-    expect(found).to_be_visible(timeout=PATIENCE_MS)
+    expect(found).to_be_visible()
     return found
 
 
@@ -220,7 +219,7 @@ def test_a_hostile_name_is_only_a_name(visit, hostile):
 
 def test_pages_lead_to_each_other_and_keep_period_and_filters(visit):
     seen = visit("?v=1&p=7d&team=Research&basis=usage")
-    expect(seen.page.locator(".teams tfoot tr")).to_have_count(1, timeout=PATIENCE_MS)
+    expect(seen.page.locator(".teams tfoot tr")).to_have_count(1)
     documents = len([url for url in seen.asked if urlsplit(url).path in {"/", "/requests"}])
     seen.page.get_by_role("link", name="Requests").click()
     settle(seen)
@@ -229,14 +228,14 @@ def test_pages_lead_to_each_other_and_keep_period_and_filters(visit):
     assert seen.page.title() == "Requests · Millicent"
     expect(seen.page.locator(".sidebar [aria-current=page]")).to_have_text("Requests")
     seen.page.get_by_role("link", name="Overview").click()
-    expect(seen.page.locator(".teams tbody tr")).to_have_count(1, timeout=PATIENCE_MS)
-    expect(seen.page.locator("#chart g.trace")).not_to_have_count(0, timeout=PATIENCE_MS)
+    expect(seen.page.locator(".teams tbody tr")).to_have_count(1)
+    expect(seen.page.locator("#chart g.trace")).not_to_have_count(0)
     seen.page.go_back()
     settle(seen)
     seen.page.get_by_role("link", name="Time (UTC)").click()
     expect(seen.page.locator("th[aria-sort=descending]")).to_contain_text("Time")
     seen.page.get_by_role("link", name="Overview").click()
-    expect(seen.page.locator(".teams tbody tr")).to_have_count(1, timeout=PATIENCE_MS)
+    expect(seen.page.locator(".teams tbody tr")).to_have_count(1)
     seen.page.go_back()
     settle(seen)
     assert query(seen) == {"v": ["1"], "p": ["7d"], "sort": ["time"], "team": ["Research"]}
@@ -247,7 +246,7 @@ def test_pages_lead_to_each_other_and_keep_period_and_filters(visit):
 @pytest.mark.parametrize("search", ["requests?v=1&team=nobody", f"requests?v=1&trace={'a' * 32}"])
 def test_nothing_found_says_so_and_leads_out(visit, search):
     seen = visit(search)
-    expect(seen.page.locator(".empty")).to_contain_text("No calls match", timeout=PATIENCE_MS)
+    expect(seen.page.locator(".empty")).to_contain_text("No calls match")
     seen.page.get_by_text("Clear the filters").click()
     settle(seen)
     assert urlsplit(seen.page.url).query == ""
