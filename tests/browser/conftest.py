@@ -104,10 +104,16 @@ class Product:
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory) -> Iterator[Product]:
-    data = tmp_path_factory.mktemp("product") / "data"
-    cli._fill(Settings(data=data))
-    retell(data)
+def data(tmp_path_factory) -> Path:
+    """The example company's two months."""
+    filled = tmp_path_factory.mktemp("product") / "data"
+    cli._fill(Settings(data=filled))
+    retell(filled)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def product(data) -> Iterator[Product]:
     made = Product(free_port(), free_port())
     command = [sys.executable, "-m", "millicent.dashboard.cli", "up", "--insecure-local", "--data", data,
                "--port", str(made.port), "--otlp-port", str(made.otlp_port), "--grpc-port", "0"]  # fmt: skip
@@ -125,7 +131,7 @@ def product(tmp_path_factory) -> Iterator[Product]:
             process.terminate()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as it is there, its event loop runs in this thread, and no other can
 def browser() -> Iterator[Browser]:
     found = subprocess.run([ROOT / "tests/browser/chromium"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
