@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright  # noqa: A004 - theirs
 from sqlalchemy import text
 
 from millicent.dashboard import cli
@@ -188,6 +188,28 @@ def visit(browser, product) -> Iterator[Callable[..., Visit]]:
 @pytest.fixture(name="wait_for")
 def wait_for_fixture() -> Callable[..., Any]:
     return wait_for
+
+
+def choose(page: Page, list_: str, *names: str) -> None:
+    """Tick entries of a list; one that was drawn anew meanwhile, and so closed, is opened again."""
+    for name in names:
+        entry = page.get_by_role("option", name=name, exact=True)
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            if not entry.is_visible():
+                page.locator(list_).click()
+            try:
+                entry.click(timeout=5000)
+            except TimeoutError:
+                assert time.monotonic() < until, f"{name} cannot be chosen"
+            else:
+                break
+    page.keyboard.press("Escape")
+
+
+@pytest.fixture(name="choose")
+def choose_fixture() -> Callable[..., None]:
+    return choose
 
 
 @pytest.fixture(params=HOSTILE)

@@ -111,12 +111,9 @@ def test_switches_write_the_address_and_ask_only_for_what_they_change(visit):
     assert urlsplit(seen.page.url).query == "v=1&p=mtd&by=cost"
 
 
-def test_several_teams_are_chosen_from_the_list(visit):
+def test_several_teams_are_chosen_from_the_list(visit, choose):
     seen = settle(visit("?v=1&p=7d"))
-    seen.page.locator("#team").click()
-    for team in ("Search", "Assistants"):
-        seen.page.get_by_role("option", name=team, exact=True).click()
-    seen.page.keyboard.press("Escape")
+    choose(seen.page, "#team", "Search", "Assistants")
     expect(seen.page.locator(".teams tbody tr")).to_have_count(2)
     assert parse_qs(urlsplit(seen.page.url).query)["team"] == ["Search", "Assistants"]
 

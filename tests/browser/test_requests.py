@@ -108,13 +108,11 @@ def test_newest_first_and_the_next_page_are_addresses(visit):
     assert query(seen) == {"v": ["1"], "p": ["7d"]}
 
 
-def test_a_filter_and_the_cost_shown_write_the_address_and_go_back_to_the_first_page(visit):
+def test_a_filter_and_the_cost_shown_write_the_address_and_go_back_to_the_first_page(visit, choose):
     seen = settle(visit("requests?v=1&p=7d"))
     seen.page.get_by_role("link", name="Next 50").click()
     expect(seen.page.get_by_role("link", name="First page")).to_be_visible()
-    seen.page.locator("#requests-team").click()
-    seen.page.get_by_role("option", name="Research", exact=True).click()
-    seen.page.keyboard.press("Escape")
+    choose(seen.page, "#requests-team", "Research")
     expect(seen.page.locator(".calls .team", has_text="Research")).to_have_count(PAGE)
     assert query(seen) == {"v": ["1"], "p": ["7d"], "team": ["Research"]}
     seen.page.locator("#requests-cost label", has_text="List").click()
@@ -201,11 +199,9 @@ def test_the_keyboard_opens_a_call_escape_closes_it_and_focus_comes_back(visit):
     assert query(seen) == {"v": ["1"], "p": ["7d"]}
 
 
-def test_a_hostile_name_is_only_a_name(visit, hostile):
+def test_a_hostile_name_is_only_a_name(visit, hostile, choose):
     seen = settle(visit("requests?v=1&p=7d&sort=time"), PAGE)
-    seen.page.locator("#requests-team").click()
-    seen.page.get_by_role("option", name=hostile, exact=True).click()
-    seen.page.keyboard.press("Escape")
+    choose(seen.page, "#requests-team", hostile)
     settle(seen, 1)
     expect(seen.page.locator(".calls .team")).to_have_text(hostile)
     assert query(seen)["team"] == [hostile]
