@@ -1,6 +1,7 @@
 """The Requests page in a real browser: the dearest calls, what is not counted and why, and one call opened."""
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,7 +120,7 @@ def test_a_filter_and_the_cost_shown_write_the_address_and_go_back_to_the_first_
     expect(seen.page.locator("#requests-cost label:has(:checked)")).to_contain_text("List")
     settle(seen)
     assert query(seen) == {"v": ["1"], "p": ["7d"], "cost": ["list"], "team": ["Research"]}
-    assert "order=-list_cost_usd" in seen.page.locator("#requests-export").get_attribute("href")
+    expect(seen.page.locator("#requests-export")).to_have_attribute("href", re.compile("order=-list_cost_usd"))
 
 
 def test_the_switch_shows_what_is_not_counted_with_the_reason_and_where_it_counts(visit):
