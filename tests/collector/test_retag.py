@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from sqlalchemy import func, select
 
-from millicent.collector import retag
+from millicent.collector import history, retag
 from millicent.collector.retag import Move
 from millicent.warehouse import capacity, ledger, rules
 from millicent.warehouse.control import Deployment, audit
@@ -94,9 +94,9 @@ def test_what_would_move_is_told_and_nothing_changes(warehouse, store):
     assert tags(warehouse) == before
 
 
-@pytest.mark.parametrize("at_once", [retag.AT_ONCE, 0])
+@pytest.mark.parametrize("at_once", [history.AT_ONCE, 0])
 def test_history_is_tagged_and_the_sums_follow(warehouse, store, monkeypatch, at_once):
-    monkeypatch.setattr(retag, "AT_ONCE", at_once)
+    monkeypatch.setattr(history, "AT_ONCE", at_once)
     checkout = {"service.name": "checkout"}
     store(({}, checkout, -20), ({}, checkout, 0), ({}, checkout, 30), ({"millicent.team": "told"}, checkout, 0))
     add(warehouse, CHECKOUT)

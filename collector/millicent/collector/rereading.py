@@ -1,7 +1,7 @@
 """Reading stored calls again after a usage rule was mended: what would change, then changing it.
 
-The rule runs over the counters as they came (`usage_raw`), so no telemetry is needed. It goes day by day, each in one
-transaction with its sums. Which rows count is left as it was decided.
+The rule runs over the counters as they came (`usage_raw`), so no telemetry is needed. It goes day by day (`history`).
+Which rows count is left as it was decided.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Final
 
 import polars as pl
 
-from millicent.collector import pipeline, reading
-from millicent.collector.batch import Batch, Context
-from millicent.collector.retag import DAY, HOUR, steps
-from millicent.warehouse import ledger, record
+from millicent.collector import history, reading
+from millicent.collector.batch import Context
+from millicent.warehouse import record
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
 
@@ -67,28 +66,18 @@ def reread(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, ac
     """
     context = Context(warehouse.book, (), lambda keys: pl.Series([False] * keys.height))
     total, differences = 0, list[Difference]()
-    for day in steps(period, DAY):
-        with warehouse.writing:
-            changed = pl.concat([_changed(warehouse, tenant, hour, context) for hour in steps(day, HOUR)])
-            if apply:
-                rows = changed.select(record.SCHEMA.names)
-                ledger.revise(warehouse.engine, rows, _again(ledger.own_words(warehouse.engine, rows)))
-        total += changed.height
-        differences += _differences(changed.filter("counted"))
+
+    def changed(day: Period) -> pl.DataFrame:
+        stored = history.parts(warehouse, tenant, day)
+        return pl.concat(history.otherwise(now, _again, READ, record.TOKENS, context) for now in stored)
+
+    for _, found in history.days(warehouse, period, changed, apply=apply, own=_again):
+        total += found.height
+        differences += _differences(found.filter("counted"))
     if apply:
         asked = {"start": period.start.isoformat(), "end": period.end.isoformat(), "calls": total}
         warehouse.control.note(tenant, actor, "reread", asked)
     return Reread(total, tuple(differences))
-
-
-def _changed(warehouse: Warehouse, tenant: str, period: Period, context: Context) -> pl.DataFrame:
-    """Calls that read otherwise now, as they would, and beside that as they do (`…_now`)."""
-    now = ledger.calls_between(warehouse.engine, tenant, period.start, period.end)
-    both = pl.concat([_again(now), now.select(pl.all().name.suffix("_now"))], how="horizontal")
-    both = both.filter(pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in READ))
-    dearer = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in record.TOKENS)
-    priced = pipeline.price(Batch(both.filter(dearer)), context).spans
-    return pl.concat([both.filter(~dearer), priced.select(both.columns).cast(both.schema)])
 
 
 def _again(rows: pl.DataFrame) -> pl.DataFrame:

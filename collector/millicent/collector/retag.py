@@ -1,32 +1,26 @@
 """Tagging stored calls again after rules have changed: what would move from whom to whom, then moving it.
 
-It goes day by day. A day is read, tagged and written under the writer's lock, in one transaction with its sums; days
-that are done stay done when a later one fails, and doing a day twice changes nothing.
+It goes day by day (`history`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from millicent.collector import pipeline
+from millicent.collector import history
 from millicent.collector.attribution import RULED, apply_rules, reached
-from millicent.collector.batch import Batch, Context
-from millicent.warehouse import ledger, record
+from millicent.collector.batch import Context
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import calls, deployment_hours
+from millicent.warehouse.tables import deployment_hours
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-AT_ONCE: Final = 200_000
-"""Most calls that are read together."""
 _CHANGED: Final = (*RULED, "tag_sources", "identity_source", "billing")
 
 
@@ -67,13 +61,7 @@ def retag(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, act
     """
     tagger = _Tagger(warehouse, tenant)
     total, moves = 0, list[Move]()
-    for day in steps(period, DAY):
-        if apply:
-            with warehouse.writing:
-                changed = tagger.changed(day)
-                ledger.revise(warehouse.engine, changed.select(record.SCHEMA.names))
-        else:
-            changed = tagger.changed(day)
+    for day, changed in history.days(warehouse, period, tagger.changed, apply=apply):
         total += changed.height
         moves += tagger.moves(changed, day)
     if apply:
@@ -110,9 +98,8 @@ def check(warehouse: Warehouse, tenant: str, period: Period) -> list[Reach]:
     """What each rule of a tenant does to its calls that began in `period`, by position; changes nothing."""
     rules = warehouse.control.rules(tenant)
     sums = {rule.id: [0, 0] for _, rule in rules}
-    for day in steps(period, DAY):
-        for part in _parts(warehouse, tenant, day):
-            stored = ledger.calls_between(warehouse.engine, tenant, part.start, part.end)
+    for day in history.steps(period, history.DAY):
+        for stored in history.parts(warehouse, tenant, day):
             for rule, holds, decides in reached(stored.filter("counted"), rules):
                 sums[rule.id][0] += holds
                 sums[rule.id][1] += decides
@@ -130,20 +117,13 @@ class _Tagger:
 
     def changed(self, period: Period) -> pl.DataFrame:
         """Calls that read otherwise by the rules, as they would, and `team_now` and so on: as they do."""
-        return pl.concat([self._changed(part) for part in _parts(self._warehouse, self._tenant, period)])
+        stored = history.parts(self._warehouse, self._tenant, period)
+        return pl.concat(
+            history.otherwise(now, self._tagged, _CHANGED, ("provider", "billing"), self._context) for now in stored
+        )
 
-    def _changed(self, period: Period) -> pl.DataFrame:
-        now = ledger.calls_between(self._warehouse.engine, self._tenant, period.start, period.end)
-        after = apply_rules(now, self.rules, self._deployments)
-        both = pl.concat([after, now.select(pl.all().name.suffix("_now"))], how="horizontal")
-        both = both.filter(_differs(*_CHANGED))
-        costs_otherwise = _differs("provider", "billing")
-        return pl.concat([both.filter(~costs_otherwise), self._priced(both.filter(costs_otherwise))])
-
-    def _priced(self, rows: pl.DataFrame) -> pl.DataFrame:
-        if rows.is_empty():
-            return rows
-        return pipeline.price(Batch(rows), self._context).spans.select(rows.columns).cast(rows.schema)
+    def _tagged(self, now: pl.DataFrame) -> pl.DataFrame:
+        return apply_rules(now, self.rules, self._deployments)
 
     def moves(self, changed: pl.DataFrame, period: Period) -> list[Move]:
         """What moves between any two teams; of some teams there may be several."""
@@ -172,37 +152,15 @@ class _Tagger:
     def _rates(self, period: Period) -> pl.DataFrame:
         c = deployment_hours.c
         asked = select(c.deployment, c.hour, c.w_input, c.w_cached, c.w_output, c.rate_usd_per_weight).where(
-            c.tenant == self._tenant, c.hour > _utc(period.start - HOUR), c.hour < _utc(period.end)
+            c.tenant == self._tenant, c.hour > _utc(period.start - history.HOUR), c.hour < _utc(period.end)
         )
         return pl.DataFrame(pl.from_arrow(self._warehouse.engine.read(asked)))
-
-
-def _differs(*names: str) -> pl.Expr:
-    """Whether one of these columns reads otherwise than now."""
-    return pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in names)
 
 
 def _spend(billed: Decimal | None, weight: int, rate: Decimal | None) -> Decimal | None:
     if rate is None:
         return billed
     return (billed or Decimal(0)) + weight * rate
-
-
-def steps(period: Period, step: timedelta) -> Iterator[Period]:
-    """The days or hours of UTC that `period` touches, cut at its bounds."""
-    start = period.start.astimezone(UTC)
-    while start < period.end:
-        end = min(start - (start - EPOCH) % step + step, period.end.astimezone(UTC))
-        yield Period(start, end)
-        start = end
-
-
-def _parts(warehouse: Warehouse, tenant: str, day: Period) -> list[Period]:
-    """What to read of a day at a time, so that a busy one need not fit into memory."""
-    c = calls.c
-    mine = (c.tenant == tenant, c.started_at >= _utc(day.start), c.started_at < _utc(day.end))
-    count = warehouse.engine.read(select(func.count()).select_from(calls).where(*mine)).column(0)[0].as_py()
-    return list(steps(day, HOUR)) if count > AT_ONCE else [day]
 
 
 def _utc(instant: datetime) -> datetime:

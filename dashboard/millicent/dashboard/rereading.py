@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from millicent.collector.rereading import reread
 from millicent.dashboard import access
 from millicent.dashboard.rule_commands import From, To, days
-from millicent.dashboard.terminal import URL, AsJson, Failed, OperatorToken, Url, ask, progress, show
+from millicent.dashboard.terminal import URL, AsJson, OperatorToken, Url, agreed, ask, progress, show
 from millicent.warehouse.query import Period
 
 if TYPE_CHECKING:
@@ -67,17 +67,10 @@ def reread_calls(
 ) -> None:
     """Read stored calls again by today's usage rules: shows the difference by day, dialect and model, then asks."""
     periods = days(start, end or datetime.now(UTC))
-    if not periods:
-        raise Failed(f"--from {start.isoformat()} is not before --to: swap them")
     would = _each("GET", "days looked at", periods, url, token)
-    if dry_run or not would["calls"]:
-        show(would["differences"], would, as_json=as_json)
-        return
-    if not yes:
-        show(would["differences"], would, as_json=False)
-        typer.confirm(f"{would['calls']:,} calls change. Go on?", abort=True, err=True)
-    done = _each("POST", "days read", periods, url, token)
-    show(done["differences"], done, as_json=as_json)
+    if agreed(would, "differences", dry_run=dry_run, yes=yes, as_json=as_json):
+        done = _each("POST", "days read", periods, url, token)
+        show(done["differences"], done, as_json=as_json)
 
 
 def _each(method: str, words: str, periods: list[tuple[str, str]], url: str, token: str | None) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from millicent.dashboard.terminal import (
     OperatorToken,
     Token,
     Url,
+    agreed,
     ask,
-    err,
     get,
     out,
     progress,
@@ -94,17 +94,10 @@ def apply_rules(
 ) -> None:
     """Tag stored calls again by the rules as they are: shows what moves from team to team first, then asks."""
     periods = days(start, end or datetime.now(UTC))
-    if not periods:
-        raise Failed(f"--from {start.isoformat()} is not before --to: swap them")
-    moves = _each("GET", "days looked at", periods, url, token)
-    if dry_run or not moves["calls"]:
-        show(moves["moves"], moves, as_json=as_json)
-        return
-    if not yes:
-        show(moves["moves"], moves, as_json=False, to=err)
-        typer.confirm(f"{moves['calls']:,} calls change. Go on?", abort=True, err=True)
-    done = _each("POST", "days tagged", periods, url, token)
-    show(done["moves"], done, as_json=as_json)
+    would = _each("GET", "days looked at", periods, url, token)
+    if agreed(would, "moves", dry_run=dry_run, yes=yes, as_json=as_json):
+        done = _each("POST", "days tagged", periods, url, token)
+        show(done["moves"], done, as_json=as_json)
 
 
 def _each(method: str, words: str, periods: Sequence[tuple[str, str]], url: str, token: str | None) -> dict[str, Any]:
@@ -163,13 +156,19 @@ def _words(condition: dict[str, Any]) -> str:
 
 
 def days(start: datetime, end: datetime) -> list[tuple[str, str]]:
-    """The UTC days between two instants, cut at both, as the API takes them; UTC is meant where no zone is told."""
+    """The UTC days between two instants, cut at both, as the API takes them; UTC is meant where no zone is told.
+
+    Raises:
+        Failed: `start` is not before `end`.
+    """
     since, until = _utc(start), _utc(end)
     found = []
     while since < until:
         midnight = since.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
         found.append((_text(since), _text(min(midnight, until))))
         since = midnight
+    if not found:
+        raise Failed(f"--from {start.isoformat()} is not before --to: swap them")
     return found
 
 

@@ -56,6 +56,21 @@ def ask(method: str, url: str, token: str | None, path: str, **sent: Any) -> Any
 _Item = TypeVar("_Item")
 
 
+def agreed(would: dict[str, Any], rows: str, *, dry_run: bool, yes: bool, as_json: bool) -> bool:
+    """Show what a change of history would do (`would`: how many `calls`, and `rows`), and ask whether to do it.
+
+    Raises:
+        typer.Abort: the answer is no.
+    """
+    if dry_run or not would["calls"]:
+        show(would[rows], would, as_json=as_json)
+        return False
+    if not yes:
+        show(would[rows], would, as_json=False, to=err)
+        typer.confirm(f"{would['calls']:,} calls change. Go on?", abort=True, err=True)
+    return True
+
+
 def progress(items: Sequence[_Item], words: str) -> Iterator[_Item]:
     """`items` one by one, with a bar on standard error for as long as it takes."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
