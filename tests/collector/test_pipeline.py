@@ -102,6 +102,7 @@ def test_a_call_becomes_a_row_of_the_record(otlp):
         "list_cache_read_usd": Decimal("0.0005"),
         "list_cache_write_usd": Decimal(0),
         "list_output_usd": Decimal("0.001"),
+        "list_units_usd": Decimal(0),
         "billed_cost_usd": Decimal("0.003"),
         "cache_saving_usd": Decimal("0.0005"),
         "price_status": "priced",

@@ -364,7 +364,7 @@ def test_migrations_run_once(tmp_path):
         return rows
 
     first = applied()
-    assert [row["name"] for row in first] == ["0001_ledger.sql", "0002_counted_once.sql"]
+    assert [row["name"] for row in first] == ["0001_ledger.sql", "0002_counted_once.sql", "0003_price_book.sql"]
     assert applied() == first
 
 

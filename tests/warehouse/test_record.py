@@ -19,6 +19,7 @@ STORED = {
     record.INSTANT: "TIMESTAMP",
     record.USD: "DECIMAL(18,12)",
     record.TEXT_MAP: "MAP(VARCHAR, VARCHAR)",
+    record.COUNT_MAP: "MAP(VARCHAR, BIGINT)",
     pa.list_(pa.string()): "VARCHAR[]",
 }
 

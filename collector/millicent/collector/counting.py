@@ -20,15 +20,14 @@ from millicent.warehouse import record
 from millicent.warehouse.evidence import KEPT, Probe
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.ledger import KEY
-from millicent.warehouse.tables import EDGE_TAGS, edges
+from millicent.warehouse.tables import EDGE_TAGS, PRICE, edges
 
 HOPS: Final = 12
 """How far related rows of related rows are followed; those beyond half of it are looked at, not decided again."""
 HOUR: Final = timedelta(hours=1)
-PRICE: Final = (*record.MONEY, "price_status", "price_entry", "price_version")
 PRICED_BY: Final = (
     "provider", "request_model", "response_model", "service_tier", "status", "billing", "deployment", "endpoint_host",
-    *record.TOKENS,
+    "region", "price_context", "units", *record.TOKENS,
 )  # fmt: skip
 DECIDED: Final = ("counted", "not_counted_reason", "counted_as", "counted_as_trace_id")
 WORDS: Final = tuple(name for name in record.SCHEMA.names if name not in {*PRICE, *DECIDED, "billing"})

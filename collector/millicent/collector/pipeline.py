@@ -79,6 +79,8 @@ def _sent(rows: pl.DataFrame, places: Sequence[int], incoming: Sequence[Incoming
 def price(batch: Batch, context: Context) -> Batch:
     """What the API list asks for these tokens at that instant, and what is billed for the call."""
     spans = batch.spans.with_columns(context.prices.price(batch.spans))
+    if "list_units_usd" not in spans.columns:
+        spans = spans.with_columns(list_units_usd=pl.when(pl.col("list_cost_usd").is_not_null()).then(_NOTHING))
     own = pl.col("billing") == "self_hosted"
     unbilled = (pl.col("status") == "error") & (pl.col("input_tokens") == 0) & (pl.col("output_tokens") == 0)
     status = pl.when(own | unbilled).then(pl.lit("not_billed")).otherwise("price_status")
@@ -126,4 +128,4 @@ STEPS: Final = (
 )
 
 _NOTHING: Final = pl.lit(0, pl.Decimal(18, 12))
-_POLARS: Final = {name: dtype for name, dtype in EMPTY.schema.items() if name != "labels"}
+_POLARS: Final = {name: dtype for name, dtype in EMPTY.schema.items() if name not in {"labels", "units"}}

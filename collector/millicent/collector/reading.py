@@ -27,6 +27,7 @@ from millicent.collector.dialects import (
 from millicent.collector.dialects.providers import OPERATION_SUFFIX, SERVED_BY
 from millicent.collector.tokens import MOST_OF_METRIC, MOST_TOKENS
 from millicent.warehouse import record
+from millicent.warehouse.frames import EMPTY
 
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(hours=24)
@@ -214,6 +215,8 @@ def _read(spans: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         usage_rule=pl.lit(dialect.rule),
         told_source=pl.col(USAGE_SOURCE),
         point_flags=pl.col("point_flags"),
+        units=pl.lit(None, EMPTY.schema["units"]),
+        price_context=pl.lit(None, pl.String),
         **counters,
         **{name: told for name, told in facts.items() if name != "operation"},
     )  # fmt: skip
@@ -232,6 +235,7 @@ _COLUMNS: Final = (
     "scope_version", "labels", "dialect", "operation", "signal", *_TAGS, "started_at", "duration_ms", "ttft_ms",
     "status", "call_count", "sample_weight", "tag_sources", "provider", "request_model", "response_model", "model",
     "response_id", "request_id", "streaming", "endpoint_host", "endpoint_port", "error_type", "service_tier", "engine",
+    "units", "price_context",
     "usage_rule", "usage_raw", "told_source", "other_flags", *record.TOKENS, *tokens.TOLD,
 )  # fmt: skip
 """What a row carries from here."""

@@ -187,7 +187,7 @@ def _presentable(row: dict[str, Any]) -> dict[str, Any]:
         name: None if row[name] is None else UUID(str(row[name])).hex for name in ("trace_id", "counted_as_trace_id")
     }
     shown |= {name: None if row[name] is None else f"{row[name]:016x}" for name in _IDS}
-    shown["labels"] = dict(row["labels"] or ())
+    shown |= {name: dict(row[name] or ()) for name in ("labels", "units")}
     shown["usage_flags"] = row["usage_flags"] or []
     return shown
 

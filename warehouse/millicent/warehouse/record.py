@@ -16,6 +16,7 @@ import pyarrow as pa
 INSTANT: Final = pa.timestamp("us", "UTC")
 USD: Final = pa.decimal128(18, 12)
 TEXT_MAP: Final = pa.map_(pa.string(), pa.string())
+COUNT_MAP: Final = pa.map_(pa.string(), pa.int64())
 
 Role = Literal["identity", "fact", "dimension", "detail", "tokens", "money"]
 
@@ -52,6 +53,12 @@ CALLS: Final = (
     Column("billing", pa.string(), "dimension", "api or self_hosted"),
     Column("streaming", pa.bool_(), "dimension", "whether the answer was streamed"),
     Column("service_tier", pa.string(), "dimension", "tier as the provider reported it"),
+    Column(
+        "price_context",
+        pa.string(),
+        "detail",
+        "what was asked for that has a price of its own, as key=value, comma between: processing, speed, route, ...",
+    ),
     Column("status", pa.string(), "dimension", "ok, error or cancelled"),
     Column("error_type", pa.string(), "detail", "what failed"),
     Column("response_id", pa.uint64(), "fact", "hash of the provider's response id; look up by hashing"),
@@ -102,6 +109,7 @@ CALLS: Final = (
     Column("input_audio_tokens", pa.int64(), "tokens", "input that was audio"),
     Column("output_audio_tokens", pa.int64(), "tokens", "output that was audio"),
     Column("input_image_tokens", pa.int64(), "tokens", "input that was images"),
+    Column("units", COUNT_MAP, "fact", "other billable units, by the price data's usage key: web_searches, ..."),
     Column("usage_source", pa.string(), "dimension", "reported, estimated or missing"),
     Column("usage_rule", pa.string(), "fact", "the dialect rule that was applied, with its revision"),
     Column("usage_raw", pa.string(), "fact", "the counters as they came, compact JSON"),
@@ -110,11 +118,12 @@ CALLS: Final = (
     Column("not_counted_reason", pa.string(), "fact", "why not"),
     Column("counted_as", pa.uint64(), "fact", "span of the row that does count"),
     Column("counted_as_trace_id", pa.uuid(), "fact", "its trace"),
-    Column("list_cost_usd", USD, "money", "API list price of the tokens; NULL when unknown"),
+    Column("list_cost_usd", USD, "money", "API list price of tokens and units; NULL when unknown"),
     Column("list_input_usd", USD, "money", "its part for uncached input"),
     Column("list_cache_read_usd", USD, "money", "its part for cache reads"),
     Column("list_cache_write_usd", USD, "money", "its part for cache writes"),
     Column("list_output_usd", USD, "money", "its part for output"),
+    Column("list_units_usd", USD, "money", "its part for other billable units and fees per request"),
     Column(
         "billed_cost_usd",
         USD,
@@ -135,10 +144,10 @@ CALLS: Final = (
 SCHEMA: Final = pa.schema([(column.name, column.type) for column in CALLS])
 _IN_FRAMES: Final = {
     pa.uuid(): pa.binary(),
-    TEXT_MAP: pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())])),
+    **{of: pa.list_(pa.struct([("key", of.key_type), ("value", of.item_type)])) for of in (TEXT_MAP, COUNT_MAP)},
 }
 PLAIN: Final = pa.schema([(column.name, _IN_FRAMES.get(column.type, column.type)) for column in CALLS])
-"""`SCHEMA` as frames carry it: UUIDs as 16 bytes, labels as a list of (key, value)."""
+"""`SCHEMA` as frames carry it: UUIDs as 16 bytes, maps as a list of (key, value)."""
 DIMENSIONS: Final = tuple(c.name for c in CALLS if c.role == "dimension")
 DETAILS: Final = tuple(c.name for c in CALLS if c.role == "detail")
 TOKENS: Final = tuple(c.name for c in CALLS if c.role == "tokens")

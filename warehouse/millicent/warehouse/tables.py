@@ -107,6 +107,36 @@ loaded: Final = Table(
     Column("change", BigInteger),
 )  # fmt: skip
 
+CHARGED_TO: Final = (
+    "provider", "model", "team", "project", "feature", "customer", "environment", "service", "deployment",
+)  # fmt: skip
+"""What a charge is told of; a charge has no value in any other dimension of calls."""
+charges: Final = Table(
+    "charges", metadata,
+    Column("tenant", String), Column("charged_at", DateTime), Column("type", String), Column("name", String),
+    Column("entry", BigInteger), Column("run", BigInteger),
+    Column("period_start", DateTime), Column("period_end", DateTime),
+    *(Column(name, String) for name in CHARGED_TO),
+    Column("list_usd", SUM_USD), Column("billed_usd", SUM_USD), Column("provisional", Boolean),
+    Column("why", String), Column("computed_at", DateTime),
+)  # fmt: skip
+
+PRICE: Final = (*record.MONEY, "price_status", "price_entry", "price_version")
+"""Columns of calls that say what they cost, and by which price."""
+repriced: Final = Table(
+    "repriced", metadata,
+    Column("run", BigInteger), Column("tenant", String), Column("started_at", DateTime), Column("trace_id", Uuid),
+    Column("span_id", BigInteger), *(Column(name, _type(record.SCHEMA.field(name).type)) for name in PRICE),
+)  # fmt: skip
+
+repricing_days: Final = Table(
+    "repricing_days", metadata,
+    Column("run", BigInteger), Column("tenant", String), Column("day", DateTime),
+    Column("calls", BigInteger), Column("changed", BigInteger),
+    *(Column(f"{name}_usd_{when}", SUM_USD) for name in ("list", "billed") for when in ("before", "after")),
+    Column("adjusted", Boolean), Column("done_at", DateTime),
+)  # fmt: skip
+
 outcomes: Final = Table(
     "outcomes", metadata,
     Column("tenant", String), Column("hour", DateTime), Column("outcome", String), Column("reason", String),
