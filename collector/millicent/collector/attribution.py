@@ -14,7 +14,7 @@ from millicent.collector.decode import LABEL, LONGEST_TEXT, RESOURCE
 from millicent.collector.dialects import ATTRIBUTION
 from millicent.collector.hosts import COMPATIBLE, OURS, known, named
 from millicent.pricing import catalog
-from millicent.warehouse.control import Deployment
+from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.rules import ATTRIBUTE, FIELDS, SETTABLE, Condition, Rule
 from millicent.warehouse.tables import EDGE_TAGS
 from millicent.warehouse.tables import edges as edges_table

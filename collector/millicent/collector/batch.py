@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import polars as pl
 
-from millicent.warehouse.control import Deployment
+from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.evidence import Evidence, Probe, nothing
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.rules import Rule

@@ -23,7 +23,8 @@ from millicent.dashboard.rereading import reread_calls
 from millicent.dashboard.rule_commands import rules
 from millicent.dashboard.settings import BadSettingsError, Settings, load, told
 from millicent.dashboard.terminal import URL, AsJson, Failed, Token, Url, err, get, out, show
-from millicent.warehouse.control import Control, Deployment, Scope
+from millicent.warehouse.control import Control, Scope
+from millicent.warehouse.deployments import Deployment
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,

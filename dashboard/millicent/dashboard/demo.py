@@ -23,7 +23,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
 from millicent.warehouse import ledger, record
-from millicent.warehouse.control import DEFAULT_TENANT, Deployment
+from millicent.warehouse.control import DEFAULT_TENANT
+from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
 

@@ -35,7 +35,7 @@ from millicent.dashboard.api import mount_api
 from millicent.dashboard.cli import app as commands
 from millicent.dashboard.settings import FILE, Settings, default_data
 from millicent.warehouse import record
-from millicent.warehouse.control import PROFILES, Deployment
+from millicent.warehouse.deployments import PROFILES, Deployment
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import DICTIONARY, Measure

@@ -18,7 +18,8 @@ import pyarrow as pa
 from sqlalchemy import Table, column, exists, func, select, table
 
 from millicent.pricing.hardware import DEFAULT_WEIGHTS, HourCost, allocate, hourly_cost
-from millicent.warehouse.control import Control, Deployment
+from millicent.warehouse.control import Control
+from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.ledger import LONGEST_CALL, MILLISECOND
 from millicent.warehouse.tables import calls, deployment_hours, dirty_hours, usage_hourly
