@@ -14,7 +14,7 @@ def bare(prompt: str, *, model: str = "small") -> str:
     return prompt + model
 
 
-@track_tokens(team="search", accelerator="H200", accelerator_count=8, labels={"tier": "gold"})
+@track_tokens(team="search", accelerator="H200", accelerator_count=8, labels={"tier": "gold"}, price_context={})
 def tagged(prompt: str) -> int:
     return len(prompt)
 

@@ -37,6 +37,17 @@ INPUT_AUDIO: Final = "gen_ai.usage.audio.input_tokens"  # of the input: audio
 OUTPUT_AUDIO: Final = "gen_ai.usage.audio.output_tokens"  # of the output: audio
 INPUT_IMAGE: Final = "gen_ai.usage.image.input_tokens"  # of the input: images
 
+# What else is billed for it: integers by the price data's names; absent = unknown
+WEB_SEARCHES: Final = "millicent.usage.units.web_searches"  # searches of the web that the provider made
+SOCIAL_SEARCHES: Final = "millicent.usage.units.social_searches"  # of a social network
+STORAGE_SEARCHES: Final = "millicent.usage.units.storage_searches"  # of files that were stored with it
+CODE_EXECUTIONS: Final = "millicent.usage.units.code_executions"  # runs of code in its sandbox
+UNITS_PREFIX: Final = "millicent.usage.units."  # + name: any other unit, such as audio_seconds
+
+# What was asked for that has a price of its own: text
+SPEED: Final = "millicent.price.speed"  # fast, where the provider says so; absent for the usual one
+PRICE_PREFIX: Final = "millicent.price."  # + processing, speed, service_tier, route, search_type
+
 # Who it was for and what it ran on: strings on span, resource and baggage
 TEAM: Final = "millicent.team"  # who pays
 PROJECT: Final = "millicent.project"  # for which project

@@ -100,6 +100,11 @@ def clean_tags(named: Mapping[str, object], labels: Mapping[str, object] | None 
     return tags
 
 
+def clean_price_context(told: Mapping[str, object] | None) -> Tags:
+    """Return what has a price of its own as span attributes; it stays with the call and never travels in baggage."""
+    return clean_tags({f"{attributes.PRICE_PREFIX}{name}": value for name, value in (told or {}).items()})
+
+
 def carry(tags: Tags, context: Context, span: Span | None = None) -> Context:
     """Return `context` with `tags` in its baggage and, if given, `span` as the current one."""
     inside = dict(context)

@@ -44,6 +44,7 @@ class Plan:
     parameters: tuple[str, ...] = ()
     model_default: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    price_context: Mapping[str, str] = field(default_factory=dict)
     estimate: bool | None = None
     stream_usage: bool = False
     fixed: Mapping[str, str | int] = field(init=False)
@@ -52,7 +53,7 @@ class Plan:
         known = {attributes.OPERATION: self.operation or "chat"}
         if self.provider:
             known[attributes.PROVIDER] = self.provider
-        object.__setattr__(self, "fixed", typed(self.tags) | known)
+        object.__setattr__(self, "fixed", typed(self.tags) | self.price_context | known)
 
     def model_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Return the model asked for: the decorator's, else the call's `model` argument."""
@@ -178,7 +179,9 @@ class Call(Scope):
 
     def _told(self, *, streamed: bool, cancelled: bool) -> Attributes:
         """Return what became known during the call. What the decorator states, the response does not change."""
-        usage, model, response_id, provider, _, tier, tier_attribute, request_id, request_attribute = self._reading
+        usage, model, response_id, provider, _, tier, tier_attribute, request_id, request_attribute, speed = (
+            self._reading
+        )
         told = Attributes()
         if streamed:
             told[attributes.STREAM] = True
@@ -199,7 +202,9 @@ class Call(Scope):
             told[attributes.PROVIDER] = provider
         if tier is not None:
             told[tier_attribute or attributes.TIER] = tier
-        return told
+        return (
+            told if speed is None else told | {attributes.SPEED: self._plan.price_context.get(attributes.SPEED, speed)}
+        )
 
     def _complete(self, told: Attributes) -> None:
         """Say that usage is missing, or estimate it where that was asked for."""

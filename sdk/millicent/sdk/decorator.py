@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, overload
 
 from millicent.sdk import attributes
-from millicent.sdk.attribution import clean_tags
+from millicent.sdk.attribution import clean_price_context, clean_tags
 from millicent.sdk.call import Plan, start
 from millicent.sdk.scope import wrap
 
@@ -42,6 +42,7 @@ def track_tokens(
     region: str | None = None,
     environment: str | None = None,
     labels: Mapping[str, str] | None = None,
+    price_context: Mapping[str, str] | None = None,
     stream_usage: bool = False,
     estimate: bool | None = None,
 ) -> Tracker: ...
@@ -66,6 +67,7 @@ def track_tokens(
     region: str | None = None,
     environment: str | None = None,
     labels: Mapping[str, str] | None = None,
+    price_context: Mapping[str, str] | None = None,
     stream_usage: bool = False,
     estimate: bool | None = None,
 ) -> Any:
@@ -93,6 +95,8 @@ def track_tokens(
         region: Where the model runs.
         environment: production, staging, …
         labels: Any other tags.
+        price_context: What was asked for that has a price of its own, where the response does not tell, by the names
+            of the price data: `{"processing": "batch"}`, `{"search_type": "fast"}`.
         stream_usage: Ask OpenAI-compatible chat streams for their usage: a call with `stream=True` of the client's own
             `create` gets `stream_options={"include_usage": True}`, and the chunk that comes for it stays hidden.
             Not every server takes that option; without it, most tell no usage.
@@ -125,6 +129,7 @@ def track_tokens(
         provider=provider,
         operation=operation,
         tags=clean_tags(named, labels),
+        price_context=clean_price_context(price_context),
         estimate=estimate,
         stream_usage=stream_usage,
     )

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -6,7 +7,8 @@ class TokenUsage:
     """Token counts of one call, in the inclusive normal form.
 
     `input_tokens` is everything that went in, cache reads and writes included; `output_tokens` everything that
-    came out, reasoning included; the other fields are parts of these two. None means unknown, which is not 0.
+    came out, reasoning included; the other token fields are parts of these two. `units` is what else is billed, by
+    the names of the price data: web_searches, audio_seconds, … None means unknown, which is not 0.
     Return one from a tracked function (itself, or as `usage` of the result) where no provider object tells.
     """
 
@@ -22,3 +24,4 @@ class TokenUsage:
     input_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
     input_image_tokens: int | None = None
+    units: Mapping[str, int] | None = None

@@ -20,6 +20,7 @@ _FIELDS: Final[Fields] = {
         "ephemeral_1h_input_tokens": key.CACHE_WRITE_1H,
     },
     "output_tokens_details": {"thinking_tokens": key.REASONING},
+    "server_tool_use": {"web_search_requests": key.WEB_SEARCHES},  # its fetches of pages cost their tokens alone
 }
 _IDS: Final = {"msg_bdrk_": "aws.bedrock", "msg_vrtx_": "gcp.vertex_ai", "msg_": "anthropic"}
 
@@ -32,9 +33,10 @@ def messages(_: Any, look: Look, so_far: Counts) -> Reading | None:
     usage = look_into(look("usage"))
     if event not in ("message", "message_start", "message_delta") and not _has_caches(usage):
         return Reading(_usage(look, so_far)) if _has_caches(look) else None
-    counted = _usage(usage, so_far)
+    counted, speed = _usage(usage, so_far), text(usage, "speed")
+    speed = None if speed == "standard" else speed
     if event == "message_delta":
-        return Reading(counted)
+        return Reading(counted, speed=speed)
     if event == "message_start" and counted is not None:
         counted.pop(key.OUTPUT, None)  # a placeholder
     model, response_id, request_id = text(look, "model"), text(look, "id"), text(look, "_request_id")
@@ -48,6 +50,7 @@ def messages(_: Any, look: Look, so_far: Counts) -> Reading | None:
         key.ANTHROPIC_TIER,
         request_id,
         request_id and key.ANTHROPIC_REQUEST_ID,
+        speed,
     )
 
 

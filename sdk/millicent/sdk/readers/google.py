@@ -10,6 +10,7 @@ from typing import Any, Final
 from millicent.sdk import attributes as key
 from millicent.sdk.readers.wire import Counts, Look, Reading, count, items, look_into, text, whole
 
+_BILLED_PER_PROMPT: Final = ("gemini-1", "gemini-2")
 _MODALITIES: Final = (
     ("prompt_tokens_details", "promptTokensDetails", {"AUDIO": key.INPUT_AUDIO, "IMAGE": key.INPUT_IMAGE}),
     ("tool_use_prompt_tokens_details", "toolUsePromptTokensDetails", {"AUDIO": key.INPUT_AUDIO}),
@@ -18,7 +19,7 @@ _MODALITIES: Final = (
 )
 
 
-def generate_content(_: Any, look: Look, __: Counts) -> Reading | None:
+def generate_content(_: Any, look: Look, so_far: Counts) -> Reading | None:
     """A response, a chunk of a stream, embeddings, or the usage alone."""
     told = _either(look, "usage_metadata", "usageMetadata")
     alone = told is None
@@ -30,8 +31,12 @@ def generate_content(_: Any, look: Look, __: Counts) -> Reading | None:
     embeddings = look("embeddings")
     if counted is None and (sent := _embedded(embeddings)) is not None:
         counted = {key.INPUT: sent}
-    if counted is None and (model is None or look("candidates") is None):
+    candidates = look("candidates")
+    if counted is None and (model is None or candidates is None):
         return None
+    searches = max(so_far.get(key.WEB_SEARCHES, 0), _searches(candidates, model or ""))
+    if searches:
+        counted = (so_far if counted is None else counted) | {key.WEB_SEARCHES: searches}
     traffic = _text(usage, "traffic_type", "trafficType")
     return Reading(
         counted,
@@ -80,6 +85,20 @@ def _embedded(embeddings: Any) -> int | None:
     tokens = [whole(_either(part, "token_count", "tokenCount")) for part in parts]
     known = [each for each in tokens if each is not None]
     return sum(known) if known and len(known) == len(tokens) else None
+
+
+def _searches(candidates: Any, model: str) -> int:
+    """Searches of the web that are billed: each query once, and up to Gemini 2.5 one for all of them.
+
+    https://ai.google.dev/gemini-api/docs/google-search#pricing
+    """
+    queries: set[str] = set()
+    for candidate in items(candidates):
+        grounding = _either(look_into(candidate), "grounding_metadata", "groundingMetadata")
+        if grounding is not None:
+            told = items(_either(look_into(grounding), "web_search_queries", "webSearchQueries"))
+            queries.update(query for query in told if isinstance(query, str) and query.strip())
+    return min(len(queries), 1) if model.startswith(_BILLED_PER_PROMPT) else len(queries)
 
 
 def _modality(value: object) -> str:

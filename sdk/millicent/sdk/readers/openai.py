@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from millicent.sdk import attributes as key
-from millicent.sdk.readers.wire import Counts, Fields, Look, Reading, count, counts, look_into, text
+from millicent.sdk.readers.wire import Counts, Fields, Look, Reading, count, counts, items, look_into, text
 
 _COMPLETION_FIELDS: Final[Fields] = {
     "": {"prompt_tokens": key.INPUT, "completion_tokens": key.OUTPUT},
@@ -19,8 +19,10 @@ _COMPLETION_FIELDS: Final[Fields] = {
         "audio_tokens": key.INPUT_AUDIO,
         "image_tokens": key.INPUT_IMAGE,
         "cache_creation_tokens": key.CACHE_WRITE,  # LiteLLM
+        "web_search_requests": key.WEB_SEARCHES,  # LiteLLM
     },
     "completion_tokens_details": {"reasoning_tokens": key.REASONING, "audio_tokens": key.OUTPUT_AUDIO},
+    "server_tool_use": {"web_search_requests": key.WEB_SEARCHES},  # LiteLLM, of Anthropic's
 }
 _FLAT_FIELDS: Final[Fields] = {
     "": {
@@ -50,6 +52,12 @@ _RESPONSE_FIELDS: Final[Fields] = {
         "image_tokens": key.INPUT_IMAGE,
     },
     "output_token_details": {"reasoning_tokens": key.REASONING, "audio_tokens": key.OUTPUT_AUDIO},
+    "server_side_tool_usage_details": {  # xAI
+        "web_search_calls": key.WEB_SEARCHES,
+        "x_search_calls": key.SOCIAL_SEARCHES,
+        "file_search_calls": key.STORAGE_SEARCHES,
+        "code_interpreter_calls": key.CODE_EXECUTIONS,
+    },
 }
 _WRITE_FIELDS: Final[Fields] = {
     "cache_write_tokens_details": {"ttl_30m_tokens": key.CACHE_WRITE_30M, "ttl_12h_tokens": key.CACHE_WRITE_12H},
@@ -58,6 +66,10 @@ _WRITE_FIELDS: Final[Fields] = {
         "ephemeral_1h_input_tokens": key.CACHE_WRITE_1H,
     },
 }
+
+_SEARCH_FIELDS: Final[Fields] = {"": {"invocation": key.WEB_SEARCHES}}
+_SEARCHES: Final = {"web_search_call": key.WEB_SEARCHES, "file_search_call": key.STORAGE_SEARCHES}
+"""Items of an answer that are billed one by one."""
 
 _OPERATIONS: Final = {
     "chat.completion": "chat",
@@ -145,8 +157,11 @@ def responses(_: Any, look: Look, __: Counts) -> Reading | None:
     if kind not in ("response", "realtime.response") and not _is_response_usage(usage):
         return Reading(_response_usage(look)) if _is_response_usage(look) else None
     model, response_id, request_id = text(look, "model"), text(look, "id"), text(look, "_request_id")
+    counted = _response_usage(usage)
+    if counted is not None:
+        counted = _searches(look("output")) | counted
     return Reading(
-        _response_usage(usage),
+        counted,
         model,
         response_id,
         _provider(look, model, response_id),
@@ -170,7 +185,25 @@ def _response_usage(usage: Look) -> Counts | None:
     found = counts(usage, _RESPONSE_FIELDS)
     if key.CACHE_WRITE in found:
         found |= counts(look_into(usage("input_tokens_details")), _WRITE_FIELDS)
+    if (tools := usage("tool_calls_details")) is not None:  # Perplexity
+        found = counts(look_into(look_into(tools)("search_web")), _SEARCH_FIELDS) | found
     return found or None
+
+
+def _searches(output: Any) -> Counts:
+    """Count the calls of OpenAI's own tools that are billed: searches, and not the reading of a page that was found.
+
+    https://platform.openai.com/docs/guides/tools-web-search
+    """
+    found: Counts = {}
+    for item in items(output):
+        look = look_into(item)
+        attribute = _SEARCHES.get(text(look, "type") or "")
+        if attribute is None or text(look, "status") == "failed":
+            continue
+        if text(look_into(look("action")), "type") in (None, "search"):
+            found[attribute] = found.get(attribute, 0) + 1
+    return found
 
 
 def _provider(look: Look, model: str | None, response_id: str | None) -> str | None:

@@ -1,9 +1,11 @@
 """What an app tells itself: a `TokenUsage`, or anything with its field names."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from millicent.sdk import attributes as key
-from millicent.sdk.readers.wire import Counts, Fields, Look, Reading, counts, look_into, text
+from millicent.sdk.readers.wire import Counts, Fields, Look, Reading, count, counts, look_into, text
+from millicent.sdk.usage import TokenUsage
 
 FIELDS: Final[Fields] = {
     "": {
@@ -23,13 +25,21 @@ FIELDS: Final[Fields] = {
 }
 
 
-def plain(_: Any, look: Look, __: Counts) -> Reading | None:
+def plain(answer: Any, look: Look, _: Counts) -> Reading | None:
     """The usage itself, or something that has it as `usage`."""
     nested = look("usage")
     usage = look if nested is None else look_into(nested)
-    if usage("input_tokens") is None and usage("output_tokens") is None:
+    is_ours = isinstance(answer if nested is None else nested, TokenUsage)
+    if usage("input_tokens") is None and usage("output_tokens") is None and not is_ours:
         return None
-    found = counts(usage, FIELDS)
+    found = counts(usage, FIELDS) | _units(usage("units"))
     if not found:
         return None
     return Reading(found) if nested is None else Reading(found, text(look, "model"), text(look, "id"))
+
+
+def _units(told: Any) -> Counts:
+    if not isinstance(told, Mapping):
+        return {}
+    known = {f"{key.UNITS_PREFIX}{name}": count(number) for name, number in told.items() if isinstance(name, str)}
+    return {attribute: number for attribute, number in known.items() if number is not None}

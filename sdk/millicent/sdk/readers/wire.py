@@ -30,6 +30,7 @@ class Reading(NamedTuple):
     tier_attribute: str | None = None
     request_id: str | None = None
     request_attribute: str | None = None
+    speed: str | None = None
 
     def then(self, later: "Reading") -> "Reading":
         """Return both readings in one; where both know, the later one is right (usage is cumulative)."""
@@ -83,10 +84,15 @@ def text(look: Look, name: str) -> str | None:
 def counts(look: Look, fields: Fields) -> Counts:
     """Return the counters that stand where `fields` says; where two fields mean the same, the first one counts."""
     found: Counts = {}
+    if look is _nothing:
+        return found
     for part, names in fields.items():
-        within = look_into(look(part)) if part else look
-        if within is _nothing:
-            continue
+        within = look
+        if part:
+            inside = look(part)
+            if inside is None:
+                continue
+            within = look_into(inside)
         for name, attribute in names.items():
             value = within(name)
             if value is None or attribute in found:
