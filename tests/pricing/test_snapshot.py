@@ -48,6 +48,11 @@ def test_the_bundled_data_comes_back_as_it_was():
     assert len(pack(BUNDLED)) < 200_000
 
 
+def test_bytes_tell_nothing_of_when_they_were_packed():
+    seconds = pack([])[4:8]  # RFC 1952: MTIME
+    assert seconds == bytes(4)
+
+
 def test_every_member_and_every_digit_of_a_price_is_kept():
     full = listing(
         {"input_mtok": "0.0000375", "web_searches_kcount": "10.00"},
@@ -105,12 +110,12 @@ def test_a_price_that_is_the_same_is_no_change_and_a_new_model_is_an_addition():
 
 def test_a_price_that_changes_from_now_on_does_not_change_the_past():
     old = listing({"input_mtok": "2"})
-    new = listing({"input_mtok": "2"}, {"input_mtok": "1"}, dates=(us(2026, 11, 25),))
-    assert changes([old], [new], datetime(2026, 11, 25, tzinfo=UTC)) == []
-    (one,) = changes([old], [new], datetime(2026, 11, 25, 0, 0, 0, 1, tzinfo=UTC))
+    new = listing({"input_mtok": "2"}, {"input_mtok": "1"}, dates=(us(2026, 11, 25, 9),))
+    assert changes([old], [new], datetime(2026, 11, 25, 9, tzinfo=UTC)) == []
+    (one,) = changes([old], [new], datetime(2026, 11, 25, 9, 0, 0, 1, tzinfo=UTC))
     assert told(one) == {
         "provider": "acme", "model": "one", "key": "input_mtok", "old": 2, "new": 1,
-        "effective_from": datetime(2026, 11, 25, tzinfo=UTC),
+        "effective_from": datetime(2026, 11, 25, 9, tzinfo=UTC),
     }  # fmt: skip
 
 
@@ -157,6 +162,18 @@ def test_hours_of_a_day_that_has_not_come_so_far_are_no_past():
     new = listing(*[{"input_mtok": "1"}] * 3, {"input_mtok": "9"}, dates=(us(2026, 11, 25),), clocks=(18 * HOUR_US,))
     assert changes([old], [new], datetime(2026, 11, 25, 18, tzinfo=UTC)) == []
     assert len(changes([old], [new], datetime(2026, 11, 25, 18, 1, tzinfo=UTC))) == 1
+
+
+def test_a_stretch_over_midnight_has_the_first_hour_of_the_next_day():
+    at_ten = us(2026, 11, 24, 22)
+    old = listing(*[{"input_mtok": "1"}] * 4, dates=(at_ten,), clocks=(HOUR_US,))
+    new = listing(
+        *[{"input_mtok": "1"}] * 2, {"input_mtok": "9"}, {"input_mtok": "1"}, dates=(at_ten,), clocks=(HOUR_US,)
+    )
+    assert changes([old], [new], datetime(2026, 11, 25, tzinfo=UTC)) == []
+    (one,) = changes([old], [new], datetime(2026, 11, 25, 2, tzinfo=UTC))
+    assert (one.effective_from, one.daily_from, one.daily_to) == (EPOCH + at_ten * US, time(0), time(1))
+    assert changes([old], [new], EPOCH + at_ten * US) == []
 
 
 def test_a_variant_that_one_side_lacks_is_compared_with_standard_prices():
