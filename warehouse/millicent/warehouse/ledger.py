@@ -14,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import and_, column, func, select, table
 
-from millicent.warehouse import rollups
+from millicent.warehouse import record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
-from millicent.warehouse.tables import calls, loaded, outcomes, series, told
+from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced, series, told
 
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
 LONGEST_CALL: Final = timedelta(hours=6)
@@ -180,10 +180,25 @@ def _replace(transaction: Transaction, rows: pl.DataFrame, change: int) -> None:
     transaction.execute(calls.delete().where(*mine), asked=asked)
     transaction.insert("calls", arrow(rows))
     rollups.correct(transaction, old, rows)
+    _forget_former_prices(transaction, old, rows)
     touched = pl.concat([_touched(old, change), _touched(rows, change)]).unique()
     transaction.insert("dirty_hours", touched.to_arrow())
 
 
+def _forget_former_prices(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> None:
+    """Drop what a repricing kept of calls that are priced by other facts now: undoing it must not bring that back."""
+    both = old.select(*KEY, *_PRICED).join(new.select(*KEY, *_PRICED), on=KEY, suffix="_new")
+    otherwise = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_new")) for name in _PRICED)
+    keys = both.filter(otherwise).select(KEY)
+    if keys.is_empty():
+        return
+    instants = keys["started_at"].dt.replace_time_zone(None)
+    within = repriced.c.started_at.between(instants.min(), instants.max())
+    mine = (repriced.c[name] == _ASKED.c[name] for name in KEY)
+    transaction.execute(repriced.delete().where(within, *mine), asked=arrow(keys))
+
+
+_PRICED: Final = ("provider", "model", "billing", *record.TOKENS, *PRICE)
 _ASKED: Final = table("asked", *(column(name) for name in KEY))
 _SERIES: Final = table("asked", column("tenant"), column("series"))
 

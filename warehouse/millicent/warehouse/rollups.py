@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import polars as pl
-from sqlalchemy import and_, column, func, select, table
+from sqlalchemy import BigInteger, and_, cast, column, func, literal_column, select, table
 
 from millicent.warehouse import record
 from millicent.warehouse.engine import Engine, Transaction
-from millicent.warehouse.tables import usage_hourly
+from millicent.warehouse.tables import calls, usage_hourly
 
 KEY: Final = ("tenant", "hour", *record.DIMENSIONS)
 SUMS: Final = ("row_count", "calls", *record.SUMMED, *(f"{name}_nulls" for name in record.SUMMED))
 
 
-def deltas(calls: pl.DataFrame) -> pl.DataFrame:
-    """What `calls` (rows of the record) add to `usage_hourly`: one row per hour and combination of dimensions.
+def deltas(rows: pl.DataFrame) -> pl.DataFrame:
+    """What `rows` (of the record) add to `usage_hourly`: one row per hour and combination of dimensions.
 
     Only counted calls are summed. A sum over nothing but unknowns stays unknown.
     """
     return (
-        calls.lazy()
+        rows.lazy()
         .filter(pl.col("counted"))
         .group_by(pl.col("tenant"), pl.col("started_at").dt.truncate("1h").alias("hour"), *record.DIMENSIONS)
         .agg(
@@ -62,6 +62,29 @@ def correct(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> N
     known = (pl.when(pl.col(f"{name}_nulls") < pl.col("row_count")).then(name).alias(name) for name in record.SUMMED)
     transaction.execute(usage_hourly.delete().where(concerned, *hours), **frame)
     transaction.insert("usage_hourly", folded.with_columns(known).to_arrow())
+
+
+def recount(transaction: Transaction, tenant: str, start: datetime, end: datetime) -> None:
+    """Make the rollup of a tenant's hours from `start` up to `end`, both whole ones, say what its calls say now.
+
+    Equal to `correct` for whatever changed in them, and faster where most rows did.
+    """
+    since, until = (instant.astimezone(UTC).replace(tzinfo=None) for instant in (start, end))
+    c = usage_hourly.c
+    transaction.execute(usage_hourly.delete().where(c.tenant == tenant, c.hour >= since, c.hour < until))
+    hour = func.date_trunc(literal_column("'hour'"), calls.c.started_at).label("hour")
+    keys = [calls.c.tenant, hour, *(calls.c[name] for name in record.DIMENSIONS)]
+    summed = [
+        func.count(),
+        cast(func.coalesce(func.sum(calls.c.call_count), 0), BigInteger),
+        *(cast(func.sum(calls.c[name]), BigInteger) for name in record.TOKENS),
+        *(func.sum(calls.c[name]) for name in record.MONEY),
+        *(func.count() - func.count(calls.c[name]) for name in record.SUMMED),
+    ]
+    of_hours = (calls.c.tenant == tenant, calls.c.started_at >= since, calls.c.started_at < until, calls.c.counted)
+    folded = select(*keys, *(one.label(f"sum_{at}") for at, one in enumerate(summed))).where(*of_hours)
+    grouped = folded.group_by(*(literal_column(str(at + 1)) for at in range(len(keys))))
+    transaction.execute(usage_hourly.insert().from_select([*KEY, *SUMS], grouped))
 
 
 def compact(engine: Engine, before: datetime) -> int:
