@@ -1,4 +1,6 @@
-"""The control plane: keys, sessions, deployments, rules and the audit log. Small, relational, apart from the facts.
+"""The control plane: keys, sessions, deployments, rules, price entries and the audit log.
+
+Small, relational, apart from the facts.
 
 Secrets are stored as HMAC-SHA256 digests under a pepper that lives in a file beside the database, so that neither a
 copy of the database nor a backup of it opens a door. A key reads `mk_<scope>_<id>_<secret>`.
@@ -11,16 +13,18 @@ import hmac
 import os
 import secrets
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sqlalchemy import (
     JSON,
     Column,
+    Connection,
     DateTime,
     Engine,
     Integer,
@@ -36,9 +40,14 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
-from millicent.warehouse import deployments, rules
+from millicent.warehouse import deployments, price_entries, repricings, rules
 from millicent.warehouse.deployments import Deployment
+from millicent.warehouse.repricings import ClosedPeriod, Repricing
 from millicent.warehouse.rules import Rule
+
+if TYPE_CHECKING:
+    from millicent.pricing.entries import BookEntry
+    from millicent.warehouse.query import Filter
 
 Scope = Literal["ingest", "read", "setup", "operator"]
 SESSION_LIFE: Final = timedelta(hours=24)
@@ -215,6 +224,93 @@ class Control:
         """(tenant, rule), by position; all tenants when none is named."""
         with self._engine.connect() as connection:
             return rules.stored(connection, tenant)
+
+    def add_prices(
+        self, entries: Sequence[BookEntry], tenant: str = DEFAULT_TENANT, actor: str = "operator"
+    ) -> list[BookEntry]:
+        """Add price entries, all or none; returns them as stored. What a live entry says already is not added again.
+
+        Raises:
+            ValueError: there is no such tenant, or it would have more entries than it may have.
+        """
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            kept, new = price_entries.store(connection, tenant, entries, actor, datetime.now(UTC))
+            for entry in new:
+                _record(connection, tenant, actor, "price.add", {"id": entry.id, **price_entries.body(entry)})
+        return kept
+
+    def retire_price(self, entry_id: int, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> bool:
+        """End a price entry now; False when there is no live one of that id. It is kept, and listed as retired."""
+        with self._engine.begin() as connection:
+            gone = price_entries.retire(connection, tenant, entry_id, datetime.now(UTC))
+            if gone is not None:
+                _record(connection, tenant, actor, "price.retire", {"id": gone.id, **price_entries.body(gone)})
+        return gone is not None
+
+    def prices(self, tenant: str | None = None, *, retired: bool = False) -> list[tuple[str, BookEntry]]:
+        """(tenant, price entry) in the order they were added; all tenants when none is named."""
+        with self._engine.connect() as connection:
+            return price_entries.stored(connection, tenant, retired=retired)
+
+    def close_period(self, tenant: str, start: datetime, end: datetime, actor: str = "operator") -> ClosedPeriod:
+        """Close whole UTC days that are over: stored amounts of calls that began in `[start, end)` do not move then.
+
+        Raises:
+            ValueError: there is no such tenant, or the period is not of whole UTC days in the past, is empty or
+                overlaps one that is closed.
+        """
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            period = repricings.close(connection, tenant, start, end, actor, datetime.now(UTC))
+            told = {"start": period.start.isoformat(), "end": period.end.isoformat()}
+            _record(connection, tenant, actor, "period.close", told)
+        return period
+
+    def closed_periods(self, tenant: str) -> list[ClosedPeriod]:
+        """Closed periods, oldest first; they do not overlap."""
+        with self._engine.connect() as connection:
+            return repricings.closed(connection, tenant)
+
+    def open_repricing(
+        self, tenant: str, start: datetime, end: datetime, version: str, filters: Sequence[Filter] = (), *,
+        actor: str = "operator", undo_of: int | None = None,
+    ) -> Repricing:  # fmt: skip
+        """Ask for a run; see `Repricing`.
+
+        Raises:
+            ValueError: there is no such tenant, the period is empty, or what it takes back is no finished run of the
+                tenant or is taken back already.
+        """
+        now = datetime.now(UTC)
+        run = Repricing(id=0, tenant=tenant, actor=actor, start=start, end=end, filters=tuple(filters),
+                        version=version, undo_of=undo_of, created_at=now)  # fmt: skip
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            run = repricings.begin(connection, run)
+            told = {"run": run.id, "start": start.isoformat(), "end": end.isoformat(), "version": version,
+                    "filters": repricings.told(run.filters), "undo_of": undo_of}  # fmt: skip
+            _record(connection, tenant, actor, "reprice.ask", told)
+        return run
+
+    def repricings(self, tenant: str | None = None, *, unfinished: bool = False) -> list[Repricing]:
+        """Runs in the order they were asked for; of all tenants when none is named."""
+        with self._engine.connect() as connection:
+            return repricings.asked(connection, tenant, unfinished=unfinished)
+
+    def finish_repricing(self, run_id: int, error: str | None = None, **told: Any) -> None:
+        """Mark a run as finished, or as given up with `error`; what is `told` (JSON) stands in the audit log."""
+        with self._engine.begin() as connection:
+            run = repricings.finish(connection, run_id, error, datetime.now(UTC))
+            if run is not None:
+                detail = {"run": run.id, "version": run.version, "undo_of": run.undo_of, "error": error, **told}
+                _record(connection, run.tenant, run.actor, "reprice.fail" if error else "reprice.done", detail)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction, for modules that keep tables of their own here."""
+        with self._engine.begin() as connection:
+            yield connection
 
     def note(self, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:
         """Write into the audit log what was done to the facts; `detail` is JSON."""
