@@ -16,6 +16,7 @@ from typing import Final, Literal
 from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -77,6 +78,20 @@ def principal() -> Principal:
     if found is None:
         raise LookupError("no principal: this code runs outside an authenticated request")
     return found
+
+
+def operator(what: str) -> Principal:
+    """The principal of the request being served, who may change `what`.
+
+    Raises:
+        HTTPException: 403, for a key that only reads.
+    """
+    who = principal()
+    if not who.operates:
+        raise HTTPException(
+            403, f"{who.actor} may read, not change {what}: make a key with `millicent keys create --scope operator`"
+        )
+    return who
 
 
 def policy(path: str, method: str = "GET") -> Policy | None:

@@ -11,36 +11,29 @@ import io
 import sys
 import tempfile
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import polars as pl
 import typer
-from fastapi import FastAPI
 from prometheus_client.core import Metric
-from starlette.routing import Route
 
-from millicent.collector import import_calls, receiver
+from millicent.collector import import_calls
 from millicent.collector import telemetry as receiver_telemetry
 from millicent.collector.dialects import ATTRIBUTION, DIALECTS, Dialect
 from millicent.collector.loader import Loader
-from millicent.collector.rereading import Difference
-from millicent.collector.retag import Move, Reach
 from millicent.collector.spool import SpoolReader
-from millicent.dashboard import access
 from millicent.dashboard import telemetry as platform_telemetry
-from millicent.dashboard.api import mount_api
 from millicent.dashboard.cli import app as commands
+from millicent.dashboard.markdown import code, listed, page, table
+from millicent.dashboard.reference_api import api
 from millicent.dashboard.settings import FILE, Settings, default_data
 from millicent.warehouse import record
-from millicent.warehouse.deployments import PROFILES, Deployment
-from millicent.warehouse.explain import Line
-from millicent.warehouse.ledger import OUTCOMES
+from millicent.warehouse.deployments import PROFILES
 from millicent.warehouse.metrics import DICTIONARY, Measure
 from millicent.warehouse.query import COST_TYPE, MAX_ROWS, OF_DEPLOYMENTS, Basis, Grain
-from millicent.warehouse.rules import Rule
 from millicent.warehouse.store import Warehouse
 
 SOURCES: Final = Path(__file__).parents[3]
@@ -51,8 +44,8 @@ ATTRIBUTES: Final = "sdk/millicent/sdk/attributes.py"
 def write(directory: Path) -> None:
     """Write every page into `directory`, which is created if missing."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        (directory / name).write_text(page(), encoding="utf-8")
+    for name, made in PAGES.items():
+        (directory / name).write_text(made(), encoding="utf-8")
 
 
 # ---- the command line
@@ -62,10 +55,11 @@ def walk(group: Any = None, *above: str) -> Iterator[tuple[tuple[str, ...], Any]
     """Every command that can be run: its words, such as ("keys", "create"), and what typer knows of it."""
     whole: Any = group or typer.main.get_command(commands)
     for name, command in whole.commands.items():
-        if hasattr(command, "commands"):
-            yield from walk(command, *above, name)
-        else:
+        is_group = hasattr(command, "commands")
+        if not is_group or command.invoke_without_command:
             yield (*above, name), command
+        if is_group:
+            yield from walk(command, *above, name)
 
 
 def cli() -> str:
@@ -77,8 +71,8 @@ def cli() -> str:
         rows = [(_spelling(given), _kind(given), _default(given), given.help) for given in own]
         options = " [OPTIONS]" if any(given.param_type_name == "option" for given in own) else ""
         sections += [f"## millicent {' '.join(words)}", command.help, f"```text\n{usage}{options}\n```"]
-        sections += [_table(("name", "type", "default", "meaning"), rows)] if rows else []
-    return _page("Commands", "Every command, as `millicent COMMAND --help` prints it.", *sections)
+        sections += [table(("name", "type", "default", "meaning"), rows)] if rows else []
+    return page("Commands", "Every command, as `millicent COMMAND --help` prints it.", *sections)
 
 
 def _placeholder(given: Any) -> str:
@@ -87,7 +81,7 @@ def _placeholder(given: Any) -> str:
 
 def _spelling(given: Any) -> str:
     names = [given.name.upper()] if given.param_type_name == "argument" else [*given.opts, *given.secondary_opts]
-    return ", ".join(map(_code, names))
+    return ", ".join(map(code, names))
 
 
 def _kind(given: Any) -> str:
@@ -96,7 +90,7 @@ def _kind(given: Any) -> str:
     if getattr(given, "is_flag", False):
         return "flag"
     if choices and all(isinstance(choice, str) for choice in choices):
-        return " or ".join(map(_code, choices))
+        return " or ".join(map(code, choices))
     if told == list[str]:
         return "text, repeatable"
     return {str: "text", int: "integer", Path: "path"}.get(told, getattr(told, "__name__", str(told)))
@@ -105,124 +99,9 @@ def _kind(given: Any) -> str:
 def _default(given: Any) -> str:
     if given.required:
         return "required"
-    told = [_code(given.default)] if given.default not in (None, False) else []
-    told += [_code(given.show_default)] if isinstance(given.show_default, str) else []
-    return " or ".join([*told, *([f"from {_code(given.envvar)}"] if given.envvar else [])])
-
-
-# ---- HTTP
-
-
-def described() -> FastAPI:
-    """The API's routes on their own, to be described, not to be asked."""
-    nothing: Any = None
-    server = FastAPI(title="Millicent", docs_url=None, redoc_url=None, openapi_url=None)
-    mount_api(server, nothing, nothing, nothing, nothing)
-    return server
-
-
-CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd")
-ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
-    "/api/v1/query": {
-        "": ("rows", "meta"),
-        "rows": ("`time` where a grain is asked", "the dimensions", "the measures"),
-        "meta": ("start", "end", "basis", "currency", "source", "elapsed_ms", "measures"),
-    },
-    "/api/v1/calls": {"": ("calls", "next"), "calls": CALL},
-    "/api/v1/calls/{trace_id}/{span_id}": {"": CALL},
-    "/api/v1/explain/{trace_id}/{span_id}": {
-        "": ("call", "lines"),
-        "call": ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry"),
-        "lines": [field.name for field in fields(Line)],
-    },
-    "/api/v1/balance": {
-        "": ("received", *OUTCOMES, "in_spool", "reasons"),
-        "reasons": ("outcome", "reason", "spans"),
-    },
-    "/api/v1/metrics-dictionary": {
-        "": ("measures", "dimensions"),
-        "measures": [field.name for field in fields(Measure)],
-    },
-    "/api/v1/deployments": {"": ("deployments",), "deployments": [field.name for field in fields(Deployment)]},
-    "/api/v1/rules": {"": ("rules",), "rules": [field.name for field in fields(Rule)]},
-    "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
-    "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
-    "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
-    "/api/v1/reread": {
-        "": ("calls", "differences"),
-        "differences": [field.name for field in fields(Difference)],
-    },
-}
-"""Keys of the JSON that a path answers with: of the whole (""), then of what stands under a key of it."""
-
-
-def api() -> str:
-    """Every route with its parameters and answer, and who may use it."""
-    server = described()
-    sections = []
-    for path, methods in server.openapi()["paths"].items():
-        for method, told in methods.items():
-            rows = [
-                (_code(given["name"]), given["in"], _shape(given), given.get("description"))
-                for given in told.get("parameters", ())
-            ]
-            sections += [f"## {method.upper()} {path}", f"{told['summary']}."]
-            sections += [_table(("parameter", "in", "type", "meaning"), rows)] if rows else []
-            if method == "get":
-                sections.append("\n\n".join(_answer(ANSWERS[path])))
-            else:
-                answers = [(status, answer["description"]) for status, answer in told["responses"].items()]
-                sections.append(_table(("status", "answer"), answers))
-    beside = [
-        (_code(f"GET {route.path}"), access.policy(route.path))
-        for route in server.routes
-        if isinstance(route, Route) and not getattr(route, "include_in_schema", True) and "{" not in route.path
-    ]
-    return _page(
-        "HTTP API",
-        "On the dashboard's port. `Authorization: Bearer` with a read key. Decimals are strings, ids lower-case hex, "
-        "instants ISO 8601 in UTC. The same as OpenAPI 3.1: `/api/v1/openapi.json`.",
-        *sections,
-        "## Errors",
-        "RFC 9457 problems (`application/problem+json`) with `type`, `title`, `status` and `detail`: 400 for what "
-        "cannot be asked, 401 without a key, 403 for a key of another kind, 404 for what is not there, 503 when "
-        "the database fails.",
-        "## Beside the API",
-        _table(("address", "policy"), beside),
-        "## Policies of the dashboard's port",
-        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token; what is "
-        "`forwarded` goes to the OTLP port as it came, which asks for an ingest key. A line holds for its address and "
-        "all below it, the first one that fits; `/` for itself alone. The process does not start with a route that no "
-        "line covers.",
-        _table(("address", "policy"), [(_code(path), policy) for path, policy in access.POLICIES]),
-        "## The OTLP port",
-        "`ingest` asks for an ingest key, as `Bearer` or as the password of `Basic`; `read` for a read key. OTLP is "
-        "`application/x-protobuf` or `application/json`, calls are [JSON or lines of it](call-fields.md), all plain, "
-        "gzip or zstd. The gRPC port serves `Export` of the trace, metrics and logs services to ingest keys.",
-        _table(("address", "policy"), [(_code(f"{r.method} {r.path}"), r.policy) for r in receiver.ROUTES]),
-    )
-
-
-def _answer(keys: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    for under, names in keys.items():
-        head = f"`{under}` holds" if under else "Answers with"
-        yield f"{head} {', '.join(name if ' ' in name else _code(name) for name in names)}."
-
-
-def _shape(given: Mapping[str, Any]) -> str:
-    schema = given["schema"]
-    types = [part for part in schema.get("anyOf", (schema,)) if part.get("type") != "null"]
-    told = "".join(_type_of(part) for part in types)
-    if given["required"]:
-        return f"{told}, required"
-    return f"{told}, default {_code(schema['default'])}" if schema.get("default") is not None else told
-
-
-def _type_of(schema: Mapping[str, Any]) -> str:
-    choices = schema.get("enum") or [schema["const"]] if "enum" in schema or "const" in schema else []
-    if choices:
-        return " or ".join(map(_code, choices))
-    return "list of text" if schema["type"] == "array" else {"string": "text"}.get(schema["type"], schema["type"])
+    told = [code(given.default)] if given.default not in (None, False) else []
+    told += [code(given.show_default)] if isinstance(given.show_default, str) else []
+    return " or ".join([*told, *([f"from {code(given.envvar)}"] if given.envvar else [])])
 
 
 # ---- the record and its measures
@@ -231,24 +110,24 @@ def _type_of(schema: Mapping[str, Any]) -> str:
 def measures() -> str:
     """The metrics dictionary, and what it can be asked by."""
     rows = [
-        (_code(m.name), m.label, m.unit.replace("_", " "), m.formula, _by(m), m.better, m.words)
+        (code(m.name), m.label, m.unit.replace("_", " "), m.formula, _by(m), m.better, m.words)
         for m in DICTIONARY.values()
     ]
     by = [
-        ("dimensions, kept by the hour", ", ".join(map(_code, (*record.DIMENSIONS, COST_TYPE)))),
-        ("details, read from single calls", ", ".join(map(_code, record.DETAILS))),
-        ("grains", ", ".join(map(_code, get_args(Grain)))),
-        ("bases", ", ".join(map(_code, get_args(Basis)))),
+        ("dimensions, kept by the hour", ", ".join(map(code, (*record.DIMENSIONS, COST_TYPE)))),
+        ("details, read from single calls", ", ".join(map(code, record.DETAILS))),
+        ("grains", ", ".join(map(code, get_args(Grain)))),
+        ("bases", ", ".join(map(code, get_args(Basis)))),
     ]
-    return _page(
+    return page(
         "Metrics dictionary",
         "Every measure, as API, dashboard and command line show it. A ratio is sum ÷ sum. `better` is the direction of "
         f"good news. An answer has at most {MAX_ROWS:,} rows.",
-        _table(("measure", "label", "unit", "formula", "asked by", "better", "meaning"), rows),
+        table(("measure", "label", "unit", "formula", "asked by", "better", "meaning"), rows),
         "## What they are asked by",
-        f"Measures of deployments are asked by {', '.join(map(_code, OF_DEPLOYMENTS))} and `{COST_TYPE}` alone. "
+        f"Measures of deployments are asked by {', '.join(map(code, OF_DEPLOYMENTS))} and `{COST_TYPE}` alone. "
         f"Capacity that no call used reads `{record.IDLE}` in every dimension that only a caller has.",
-        _table(("what", "names"), by),
+        table(("what", "names"), by),
     )
 
 
@@ -258,13 +137,13 @@ def _by(measure: Measure) -> str:
 
 def columns() -> str:
     """The record, column by column."""
-    rows = [(_code(c.name), _code(c.type), c.role, c.meaning) for c in record.CALLS]
-    return _page(
+    rows = [(code(c.name), code(c.type), c.role, c.meaning) for c in record.CALLS]
+    return page(
         "Columns of a call",
         "One row per physical LLM call. Types are Arrow's. NULL is unknown, 0 is none. `identity` finds a call; a "
         "`dimension` has few values and is kept in the hourly rollup; a `detail` has many and is read from the calls; "
         "`tokens` and `money` are summed; `fact` is anything else.",
-        _table(("column", "type", "role", "meaning"), rows),
+        table(("column", "type", "role", "meaning"), rows),
     )
 
 
@@ -272,8 +151,8 @@ def dialects() -> str:
     """Whose spans are understood, and where each column is read from."""
     claims = [
         (
-            _code(d.id), d.about, _marks(d), ", ".join(d.signals), d.rank, _semantics(d.excludes_cache),
-            _semantics(d.excludes_reasoning), _listed(d.absent_is_zero),
+            code(d.id), d.about, _marks(d), ", ".join(d.signals), d.rank, _semantics(d.excludes_cache),
+            _semantics(d.excludes_reasoning), listed(d.absent_is_zero),
         )
         for d in DIALECTS
     ]  # fmt: skip
@@ -287,14 +166,14 @@ def dialects() -> str:
             sections += [f"## {title} of {', '.join(ids)}", text]
     calls: dict[str, list[str]] = {}
     for dialect in DIALECTS:
-        spelled = ", ".join(f"{_code(word)} → {_code(stored)}" for word, stored in dialect.calls.items())
+        spelled = ", ".join(f"{code(word)} → {code(stored)}" for word, stored in dialect.calls.items())
         calls.setdefault(spelled, []).append(dialect.id)
-    return _page(
+    return page(
         "Dialects",
         "A row is read by the first dialect that knows the scope it came from and the marks it has, and only then by "
         "one that goes by marks alone. Of several attributes the first one present wins; two spellings of one counter "
         "are never added. [Add a dialect](../howto/add-a-dialect.md) tells how.",
-        _table(header, claims),
+        table(header, claims),
         "`rank`: when two rows tell of one call, the numbers of the lower rank are kept. `input` and `output`: "
         "`inclusive` has cached tokens inside input and reasoning inside output, `exclusive` has them beside; `row by "
         "row` depends on the shape or the version; `undecided` is taken as inclusive, and marked where there is a "
@@ -309,16 +188,16 @@ def dialects() -> str:
         _keys(ATTRIBUTION),
         "## Words that are calls",
         "Any other word is a roll-up, a tool or a look-up, and is counted as `not_a_call` with the word as its reason.",
-        _table(("dialects", "word → operation stored"), [(", ".join(ids), spelled) for spelled, ids in calls.items()]),
+        table(("dialects", "word → operation stored"), [(", ".join(ids), spelled) for spelled, ids in calls.items()]),
     )
 
 
 def _marks(dialect: Dialect) -> str:
-    scope = [f"scope {_code(dialect.scope)}"] if dialect.scope else []
+    scope = [f"scope {code(dialect.scope)}"] if dialect.scope else []
     marked = dialect.marks.meta.root_names()
     alone = [] if dialect.unscoped is None else dialect.unscoped.meta.root_names()
-    marks = [f"and {_listed(dict.fromkeys(marked))}"] if scope and marked else []
-    others = [f"{'or ' if scope else ''}{_listed(dict.fromkeys(alone))}"] if alone else []
+    marks = [f"and {listed(dict.fromkeys(marked))}"] if scope and marked else []
+    others = [f"{'or ' if scope else ''}{listed(dict.fromkeys(alone))}"] if alone else []
     return " ".join((*scope, *marks, *others))
 
 
@@ -327,9 +206,9 @@ def _semantics(excludes: pl.Expr | None) -> str:
     return known.get(str(excludes), "row by row")
 
 
-def _keys(table: Mapping[str, Sequence[str]]) -> str:
-    rows = [(_code(column), _listed(keys)) for column, keys in table.items() if keys]
-    return _table(("column", "attributes, first one present wins"), rows)
+def _keys(columns_of: Mapping[str, Sequence[str]]) -> str:
+    rows = [(code(column), listed(keys)) for column, keys in columns_of.items() if keys]
+    return table(("column", "attributes, first one present wins"), rows)
 
 
 # ---- running it
@@ -339,45 +218,45 @@ def settings() -> str:
     """Every setting of the platform."""
     prefix = Settings.model_config["env_prefix"]
     rows = [
-        (_code(name), _code(f"{prefix}{name}".upper()), _setting_default(told.default), told.description)
+        (code(name), code(f"{prefix}{name}".upper()), _setting_default(told.default), told.description)
         for name, told in Settings.model_fields.items()
     ]
     kinds = [
-        (_code(kind), ", ".join(_code(f.name) for f in fields(made) if f.name != "kind"))
+        (code(kind), ", ".join(code(f.name) for f in fields(made) if f.name != "kind"))
         for kind, made in PROFILES.items()
     ]
-    return _page(
+    return page(
         "Settings",
         f"`{FILE}` in the working directory, then the environment, then flags; the last one that speaks wins. A name "
         "in the file that is no setting is an error. `millicent doctor` prints each value and where it came from.",
-        _table(("setting", "environment", "default", "meaning"), rows),
+        table(("setting", "environment", "default", "meaning"), rows),
         "## How the hours of a deployment are paid",
         "Settings of `millicent deployments declare --profile`, by `kind`.",
-        _table(("kind", "settings"), kinds),
+        table(("kind", "settings"), kinds),
     )
 
 
 def _setting_default(value: object) -> str:
     if type(value).__name__ == "PydanticUndefinedType":
         return (default_data.__doc__ or "").partition(": ")[2].rstrip(".")
-    return _code(str(value).lower() if isinstance(value, bool) else value)
+    return code(str(value).lower() if isinstance(value, bool) else value)
 
 
 def telemetry() -> str:
     """The metrics of both processes."""
     mine = [
-        (_code(_exposed(m)), m.type, _listed(getattr(m, "_labelnames", ())), f"{m.documentation}.")
+        (code(_exposed(m)), m.type, listed(getattr(m, "_labelnames", ())), f"{m.documentation}.")
         for m in platform_metrics()
     ]
-    theirs = [(_code(m.name), m.kind, _listed(m.labels), f"{m.help}.") for m in receiver_telemetry.METRICS]
+    theirs = [(code(m.name), m.kind, listed(m.labels), f"{m.help}.") for m in receiver_telemetry.METRICS]
     header = ("metric", "type", "labels", "meaning")
-    return _page(
+    return page(
         "Telemetry",
         "Prometheus text at `/metrics` of each port, with a read key.",
         "## The OTLP port",
-        _table(header, theirs),
+        table(header, theirs),
         "## The dashboard's port",
-        _table(header, mine),
+        table(header, mine),
     )
 
 
@@ -398,14 +277,14 @@ def _exposed(metric: Metric) -> str:
 def call_fields() -> str:
     """Every field of a call in plain JSON."""
     rows = [
-        (_code(name), field.meaning, field.kind.rule, _code(field.attribute) if field.attribute else "")
+        (code(name), field.meaning, field.kind.rule, code(field.attribute) if field.attribute else "")
         for name, field in import_calls.FIELDS.items()
     ]
-    return _page(
+    return page(
         "Fields of a call in JSON",
         "What `POST /api/v1/calls` takes; [how to send them](../howto/send-calls-as-json.md). A field that is null or "
         "left out is unknown, which is not 0. An unknown field is an error.",
-        _table(("field", "meaning", "must be", "becomes the attribute"), rows),
+        table(("field", "meaning", "must be", "becomes the attribute"), rows),
     )
 
 
@@ -413,8 +292,8 @@ def attributes() -> str:
     """Every attribute that the SDK writes."""
     sections = []
     for title, rows in written(SOURCES / ATTRIBUTES).items():
-        sections += [f"## {title}", _table(("attribute", "meaning"), [(_code(key), said) for key, said in rows])]
-    return _page(
+        sections += [f"## {title}", table(("attribute", "meaning"), [(code(key), said) for key, said in rows])]
+    return page(
         "Attributes",
         "What the SDK writes on its spans, whose instrumentation scope is `millicent.sdk`. OpenTelemetry's own names "
         "where it has one, `millicent.*` where not.",
@@ -435,31 +314,6 @@ def written(source: Path) -> dict[str, list[tuple[str, str]]]:
         if heading and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
             sections.setdefault(above[heading], []).append((str(node.value.value), beside.get(node.lineno, "")))
     return sections
-
-
-# ---- Markdown
-
-
-def _page(title: str, about: str, *sections: str) -> str:
-    note = "<!-- Written by `make docs`. Change the code it is read from instead. -->"
-    return "\n\n".join((f"# {title}", note, about, *sections)) + "\n"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).replace("|", "\\|")
-
-
-def _code(value: object) -> str:
-    return f"`{value}`"
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(map(_code, names))
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {

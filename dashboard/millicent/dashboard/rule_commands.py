@@ -57,7 +57,7 @@ def add_rule(
     """Add a rule; it holds for calls that come from now on, and for others once `millicent rules apply` has run."""
     told = {
         "when": [_condition(text) for text in conditions], "sets": dict(_pair(text) for text in sets),
-        "override": override, "position": position, "effective_from": _instant(since), "effective_to": _instant(until),
+        "override": override, "position": position, "effective_from": instant(since), "effective_to": instant(until),
         "note": note,
     }  # fmt: skip
     answer = ask("POST", url, token, "rules", json=told)
@@ -78,7 +78,7 @@ def remove_rule(
 @rules.command("check")
 def check_rules(start: From, end: To = None, url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
     """How many stored calls each rule holds for, and for how many it is the one that sets a tag; changes nothing."""
-    answer = get(url, token, "rules/check", {"start": _instant(start), "end": _instant(end or datetime.now(UTC))})
+    answer = get(url, token, "rules/check", {"start": instant(start), "end": instant(end or datetime.now(UTC))})
     show(answer["rules"], answer, as_json=as_json)
 
 
@@ -172,7 +172,8 @@ def days(start: datetime, end: datetime) -> list[tuple[str, str]]:
     return found
 
 
-def _instant(given: datetime | None) -> str | None:
+def instant(given: datetime | None) -> str | None:
+    """An instant as the API takes it; UTC is meant where no zone is told."""
     return _text(_utc(given)) if given else None
 
 

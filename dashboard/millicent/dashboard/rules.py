@@ -65,7 +65,7 @@ def _mount_changing(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         path, summary="Add a rule", status_code=201, response_description="`rules`: all of them, as GET answers"
     )
     def add(told: Annotated[dict[str, Any], _RULE]) -> JSONResponse:
-        who = _operator()
+        who = access.operator("rules")
         try:
             warehouse.control.add_rule(read(told), who.tenant, who.actor)
         except ValueError as error:
@@ -78,11 +78,11 @@ def _mount_changing(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         response_description="`calls`, `moves`: what has changed, as GET answers",
     )
     def apply(start: datetime, end: datetime) -> JSONResponse:
-        return _retagged(warehouse, _operator(), Period(start, end), apply=True)
+        return _retagged(warehouse, access.operator("rules"), Period(start, end), apply=True)
 
     @server.delete(f"{path}/{{rule_id}}", summary="Remove a rule", response_description="the rule that is gone")
     def remove(rule_id: int) -> JSONResponse:
-        who = _operator()
+        who = access.operator("rules")
         gone = _one(warehouse, who.tenant, rule_id)
         warehouse.control.remove_rule(rule_id, who.tenant, who.actor)
         return JSONResponse(written(gone))
@@ -110,12 +110,3 @@ def _retagged(warehouse: Warehouse, who: access.Principal, period: Period, *, ap
         {**asdict(one), "spend_usd": None if one.spend_usd is None else f"{one.spend_usd:f}"} for one in done.moves
     ]
     return JSONResponse({"calls": done.calls, "moves": moves})
-
-
-def _operator() -> access.Principal:
-    who = access.principal()
-    if not who.operates:
-        raise HTTPException(
-            403, f"{who.actor} may read, not change rules: make a key with `millicent keys create --scope operator`"
-        )
-    return who
