@@ -246,5 +246,6 @@ def _take(owed: _Sums, charge: Charge, day: date, amount: Decimal) -> None:
 
 
 def _add(sums: _Sums, charge: Charge, day: date, amount: Decimal) -> None:
+    of_day = sums.setdefault(day, {})
     of = (charge.provider, charge.model)
-    sums.setdefault(day, {})[of] = sums[day].get(of, _NOTHING) + amount
+    of_day[of] = of_day.get(of, _NOTHING) + amount
