@@ -14,9 +14,9 @@ from sqlalchemy import func, select
 from millicent.collector import loader as loader_module
 from millicent.collector.loader import SPOOL, Loader
 from millicent.collector.spool import Spool, SpoolReader
-from millicent.pricing.book import PriceBook
 from millicent.warehouse import ledger, tables
 from millicent.warehouse.control import Control
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import EngineError, RowsRefusedError
 from millicent.warehouse.store import Warehouse
@@ -83,7 +83,7 @@ def engine(directory):
 @pytest.fixture
 def warehouse(directory, engine):
     control = Control(directory)
-    yield Warehouse(engine, control, PriceBook.bundled())
+    yield Warehouse(engine, control, Prices(control))
     control.close()
 
 

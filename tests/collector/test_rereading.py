@@ -32,7 +32,7 @@ def warehouse(tmp_path):
 def load(otlp, warehouse):
     def load(*bodies):
         context = Context(
-            warehouse.book, [], lambda keys: ledger.seen(warehouse.engine, keys),
+            warehouse.prices, [], lambda keys: ledger.seen(warehouse.engine, keys),
             related=lambda probe, since: evidence.related(warehouse.engine, probe, since),
         )  # fmt: skip
         done = pipeline.run([Incoming(body, DEFAULT_TENANT, "key-1", otlp.NOW) for body in bodies], context)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from millicent.warehouse import capacity, ledger, query, record
 from millicent.warehouse.control import Control, Deployment, tenants
 from millicent.warehouse.embedded import Embedded
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Period, Query
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -56,6 +58,10 @@ class Facts:
         self.batches = 0
         with self.control._engine.begin() as connection:  # nothing makes tenants yet, but everything keeps them apart
             connection.execute(tenants.insert(), [{"id": name, "name": name} for name in ("acme", "rival")])
+
+    @cached_property
+    def prices(self) -> Prices:
+        return Prices(self.control)
 
     def store(self, *calls: dict) -> None:
         """Commit `calls` as one batch."""

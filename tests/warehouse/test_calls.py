@@ -243,7 +243,7 @@ def test_the_derivation_of_an_uncounted_call_says_why_and_where_it_counts(facts,
     rows, _ = find(facts.engine, "acme", Search(include_uncounted=True))
     assert {row["not_counted_reason"] for row in rows} == set(reasons)
     for row in rows:
-        first, second, third = explain.lines(facts.engine, BOOK, "acme", row)[:3]
+        first, second, third = explain.lines(facts.engine, facts.prices, "acme", row)[:3]
         assert (first.step, first.what) == ("counting", f"not counted: {reasons[row['not_counted_reason']]}")
         assert second.value == f"trace {'0' * 31}7, span {'0' * 14}ab"
         assert third.what == "the amounts below are in no sum"
@@ -252,7 +252,7 @@ def test_the_derivation_of_an_uncounted_call_says_why_and_where_it_counts(facts,
 def test_the_derivation_tells_flags_in_words_and_a_counted_call_tells_no_counting(facts, a_call):
     facts.store(a_call(usage_flags=[*USAGE_FLAGS]))
     (row,), _ = find(facts.engine, "acme", Search())
-    lines = explain.lines(facts.engine, BOOK, "acme", row)
+    lines = explain.lines(facts.engine, facts.prices, "acme", row)
     told = [line.what for line in lines if line.what.startswith("flag ")]
     assert told == [f"flag {flag}: {words}" for flag, words in USAGE_FLAGS.items()]
     assert "counting" not in {line.step for line in lines}

@@ -333,9 +333,9 @@ def test_two_tenants_with_the_same_deployment_share_nothing(facts, a_call):
 # Why a call costs what it does.
 
 
-def explained(facts, book: PriceBook) -> tuple[dict, list[explain.Line]]:
+def explained(facts) -> tuple[dict, list[explain.Line]]:
     ((row,), _) = find(facts.engine, "acme", Search())
-    return row, explain.lines(facts.engine, book, "acme", row)
+    return row, explain.lines(facts.engine, facts.prices, "acme", row)
 
 
 def values(lines: list[explain.Line], step: str) -> dict[str, Decimal]:
@@ -357,7 +357,7 @@ def test_the_explanation_of_an_api_call_adds_up_to_its_list_cost(facts, a_call):
     book = PriceBook.bundled()
     told = priced(book, USAGE)
     facts.store(a_call(**told, billed_cost_usd=told["list_cost_usd"], usage_rule="millicent/1", usage_raw='{"x":1}'))
-    row, lines = explained(facts, book)
+    row, lines = explained(facts)
     amounts = values(lines, "list price")
     assert amounts.pop("list cost") == row["list_cost_usd"] == sum(amounts.values())
     assert len(amounts) >= 4
@@ -369,14 +369,14 @@ def test_a_stored_price_that_the_book_no_longer_says_is_explained_as_such(facts,
     facts.store(
         a_call(**USAGE, list_cost_usd=Decimal(3), billed_cost_usd=Decimal(3), price_version="genai-prices 0.0.1")
     )
-    _, lines = explained(facts, PriceBook.bundled())
+    _, lines = explained(facts)
     assert values(lines, "list price")["list cost"] == 3
     assert any("stored amounts do not move" in line.what for line in lines)
 
 
 def test_an_unpriced_call_is_explained_without_a_zero(facts, a_call):
     facts.store(a_call(model="nobody-knows-me", provider="openai", input_tokens=5, price_status="unpriced"))
-    _, lines = explained(facts, PriceBook.bundled())
+    _, lines = explained(facts)
     told = {line.what: line.value for line in lines if line.step in {"list price", "effective"}}
     assert told["list cost"] == told["billed cost of the API call"] == "unknown"
     assert any("nobody-knows-me" in line.what for line in lines)
@@ -387,7 +387,7 @@ def test_the_explanation_of_a_call_on_own_hardware_reproduces_its_cost(facts, a_
     facts.store(a_call(deployment="rack", started_at=TEN + MINUTE, duration_ms=98_765, model="qwen3-8b",
                        input_tokens=12_345, cache_read_tokens=345, output_tokens=77, **OWN))  # fmt: skip
     facts.refresh(TEN + HOUR)
-    row, lines = explained(facts, PriceBook.bundled())
+    row, lines = explained(facts)
     hour = values(lines, "deployment-hour")
     cost = hour["cost of the hour"]
     assert cost == hour["fixed"] + hour["energy"] + hour["hosting"]
@@ -408,7 +408,7 @@ def test_the_explanation_of_a_call_on_own_hardware_reproduces_its_cost(facts, a_
 )
 def test_a_call_without_a_deployment_hour_says_what_to_do(facts, a_call, deployment, remedy):
     facts.store(a_call(deployment=deployment, input_tokens=5, **OWN))
-    _, lines = explained(facts, PriceBook.bundled())
+    _, lines = explained(facts)
     (line,) = (line for line in lines if line.step == "own hardware")
     assert line.value == "unknown"
     assert remedy in line.what

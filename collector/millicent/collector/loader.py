@@ -141,7 +141,7 @@ class Loader:
         ]  # fmt: skip
         engine = self._warehouse.engine
         context = Context(
-            prices=self._warehouse.book,
+            prices=self._warehouse.prices,
             deployments=self._warehouse.control.deployments(),
             seen=partial(ledger.seen, engine),
             rules=self._warehouse.control.rules(),

@@ -64,7 +64,7 @@ def reread(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, ac
     Raises:
         EngineError: a day could not be written; those before it are.
     """
-    context = Context(warehouse.book, (), lambda keys: pl.Series([False] * keys.height))
+    context = Context(warehouse.prices, (), lambda keys: pl.Series([False] * keys.height))
     total, differences = 0, list[Difference]()
 
     def changed(day: Period) -> pl.DataFrame:

@@ -57,11 +57,12 @@ def retag(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, act
         actor: who asked, for the audit log.
 
     Raises:
+        ClosedPeriodError: it is to be applied, and the period touches a closed one; nothing has changed then.
         EngineError: a day could not be written; those before it are.
     """
     tagger = _Tagger(warehouse, tenant)
     total, moves = 0, list[Move]()
-    for day, changed in history.days(warehouse, period, tagger.changed, apply=apply):
+    for day, changed in history.days(warehouse, tenant, period, tagger.changed, apply=apply):
         total += changed.height
         moves += tagger.moves(changed, day)
     if apply:
@@ -113,7 +114,7 @@ class _Tagger:
         self._warehouse, self._tenant = warehouse, tenant
         self.rules = warehouse.control.rules(tenant)
         self._deployments = warehouse.control.deployments(tenant)
-        self._context = Context(warehouse.book, self._deployments, lambda keys: pl.Series([False] * keys.height))
+        self._context = Context(warehouse.prices, self._deployments, lambda keys: pl.Series([False] * keys.height))
 
     def changed(self, period: Period) -> pl.DataFrame:
         """Calls that read otherwise by the rules, as they would, and `team_now` and so on: as they do."""

@@ -129,7 +129,7 @@ def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
     today = _midnight(now)
     none = pl.DataFrame(schema={"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String,
                                 "reason": pl.String, "spans": pl.Int64})  # fmt: skip
-    context = Context(warehouse.book, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
+    context = Context(warehouse.prices, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
     for days_ago in range(DAYS, 0, -1):
         calls = _records(_day(today - timedelta(days=days_ago), today), context)
         with warehouse.engine.write() as transaction:

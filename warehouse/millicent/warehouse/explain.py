@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from millicent.pricing.book import PriceBook
 from millicent.pricing.profiles import MATH
 from millicent.warehouse.engine import Engine
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.record import NOT_COUNTED, USAGE_FLAGS
 from millicent.warehouse.tables import deployment_hours
 
@@ -29,13 +29,13 @@ class Line:
     source: str
 
 
-def lines(engine: Engine, book: PriceBook, tenant: str, call: dict[str, Any]) -> list[Line]:
+def lines(engine: Engine, prices: Prices, tenant: str, call: dict[str, Any]) -> list[Line]:
     """The derivation of one call (a row of `calls.find`), in reading order.
 
     The amounts of `list` lines add up to `list_cost_usd`, those of `own hardware` to `effective_cost_usd`. A call that
     is not counted says first why, and which row counts instead.
     """
-    derived = [*_counting(call), *_tokens(call), *_list_price(book, call)]
+    derived = [*_counting(call), *_tokens(call), *_list_price(prices, tenant, call)]
     if call["billing"] == "self_hosted":
         return [*derived, *_own_hardware(engine, tenant, call)]
     return [*derived, Line("effective", "billed cost of the API call", _text(call["effective_cost_usd"]), "USD", "")]
@@ -67,8 +67,10 @@ def _tokens(call: dict[str, Any]) -> Iterator[Line]:
         yield Line("tokens", f"flag {flag}: {USAGE_FLAGS.get(flag, 'no words for it')}", "", "", rule)
 
 
-def _list_price(book: PriceBook, call: dict[str, Any]) -> Iterator[Line]:
-    why = book.explain(call)
+def _list_price(prices: Prices, tenant: str, call: dict[str, Any]) -> Iterator[Line]:
+    present = prices.book(tenant)
+    stored = prices.of_version(tenant, call["price_version"]) if call["price_version"] else None
+    why = (stored or present).explain(call)
     if why.lines:
         bounds = f"{_day(why.effective_from) or 'the first price'} to {_day(why.effective_to) or 'now'}"
         entry = f"{why.entry}, in force from {bounds}, {why.version}; {' '.join(why.sources)}".rstrip("; ")
@@ -79,9 +81,10 @@ def _list_price(book: PriceBook, call: dict[str, Any]) -> Iterator[Line]:
     if why.reason:
         yield Line("list price", why.reason, "", "", why.version)
     yield Line("list price", "list cost", _text(call["list_cost_usd"]), "USD", call["price_version"] or "")
-    if call["list_cost_usd"] != why.list_cost_usd:
+    now = why if present.version == why.version else present.explain(call)
+    if call["list_cost_usd"] != now.list_cost_usd:
         told = (
-            f"the present price book ({why.version}) would say {_text(why.list_cost_usd)}; stored amounts do not move"
+            f"the present price book ({now.version}) would say {_text(now.list_cost_usd)}; stored amounts do not move"
         )
         yield Line("list price", told, "", "", call["price_version"] or "")
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from millicent.pricing.book import PriceBook
 from millicent.warehouse import calls, explain, ledger, query
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Answer, Filter, Period, Query
 from millicent.warehouse.record import IDLE
 from millicent.warehouse.tables import usage_hourly
@@ -22,20 +22,20 @@ MOST_VALUES: Final = 500
 
 
 class Warehouse:
-    """Facts, control plane and price book of one installation.
+    """Facts, control plane and price books of one installation.
 
     Attributes:
         engine: the facts; written by the loader and the jobs alone.
-        control: keys, sessions, deployments.
-        book: API list prices.
+        control: keys, sessions, deployments, price entries.
+        prices: the price books, by tenant.
         writing: held by whoever reads calls to change them, until the change is committed.
         complete_through: every call acknowledged before this instant (UTC) can be asked for; the loader moves it.
     """
 
-    def __init__(self, engine: Engine, control: Control, book: PriceBook) -> None:
+    def __init__(self, engine: Engine, control: Control, prices: Prices) -> None:
         self.engine = engine
         self.control = control
-        self.book = book
+        self.prices = prices
         self.writing = threading.Lock()
         self.complete_through: datetime | None = None
 
@@ -46,12 +46,13 @@ class Warehouse:
         Raises:
             EngineError: another process owns it.
         """
-        return cls(Embedded(directory, memory_limit=memory_limit), Control(directory), PriceBook.bundled())
+        engine, control = Embedded(directory, memory_limit=memory_limit), Control(directory)
+        return cls(engine, control, Prices(control))
 
     @property
     def price_version(self) -> str:
-        """Version of the price book that prices new calls."""
-        return self.book.version
+        """Version of the bundled prices in force."""
+        return self.prices.base().version
 
     def ask(self, tenant: str, question: Query) -> Answer:
         """Answer a query; see `millicent.warehouse.query.run`."""
@@ -63,7 +64,7 @@ class Warehouse:
 
     def explain(self, tenant: str, call: dict[str, Any]) -> list[explain.Line]:
         """How the amounts of a call came about; see `millicent.warehouse.explain.lines`."""
-        return explain.lines(self.engine, self.book, tenant, call)
+        return explain.lines(self.engine, self.prices, tenant, call)
 
     def values(self, tenant: str, dimension: str, period: Period, filters: tuple[Filter, ...] = ()) -> list[str | None]:
         """Values of a dimension over a period, most spend first; None stands for calls where it is unknown."""

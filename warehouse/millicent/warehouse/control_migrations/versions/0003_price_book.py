@@ -33,12 +33,17 @@ def upgrade() -> None:
         sa.Column("data", sa.LargeBinary, nullable=False),
         sa.Column("held", sa.JSON, nullable=False),
         sa.Column("first_seen_at", sa.DateTime, nullable=False),
-        sa.Column("accepted_at", sa.DateTime),
-        sa.Column("accepted_by", sa.String),
+    )
+    op.create_table(
+        "price_updates",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("version", sa.String, sa.ForeignKey("price_data.version"), nullable=False),
+        sa.Column("at", sa.DateTime, nullable=False),
+        sa.Column("actor", sa.String),
     )
     op.create_table(
         "price_versions",
-        _tenant(primary_key=True),
+        sa.Column("tenant", sa.String, primary_key=True),
         sa.Column("version", sa.String, primary_key=True),
         sa.Column("data_version", sa.String, sa.ForeignKey("price_data.version"), nullable=False),
         sa.Column("entry_ids", sa.JSON, nullable=False),

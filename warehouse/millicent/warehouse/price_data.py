@@ -1,0 +1,119 @@
+"""Price data as it is kept: every state that priced a call, which one is in force since when, and what tenants added.
+
+With it the book of any `price_version` on a stored call can be made again, whatever is installed now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import JSON, Column, Connection, DateTime, Integer, LargeBinary, String, Table, func, insert, select
+
+from millicent.pricing import snapshot
+from millicent.pricing.rates import Entry
+from millicent.warehouse.rules import metadata
+
+price_data: Final = Table(
+    "price_data", metadata,
+    Column("version", String, primary_key=True), Column("data", LargeBinary, nullable=False),
+    Column("held", JSON, nullable=False), Column("first_seen_at", DateTime, nullable=False),
+)  # fmt: skip
+price_updates: Final = Table(
+    "price_updates", metadata,
+    Column("id", Integer, primary_key=True), Column("version", String, nullable=False),
+    Column("at", DateTime, nullable=False), Column("actor", String),
+)  # fmt: skip
+price_versions: Final = Table(
+    "price_versions", metadata,
+    Column("tenant", String, primary_key=True), Column("version", String, primary_key=True),
+    Column("data_version", String, nullable=False), Column("entry_ids", JSON, nullable=False),
+    Column("known_from", DateTime, nullable=False),
+)  # fmt: skip
+
+Model = tuple[str, str]
+"""Provider and model, as the price data names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceData:
+    """One state of the bundled prices.
+
+    `held` are the models whose prices are those of another version, and which: an update that would have changed their
+    past was not accepted.
+    """
+
+    version: str
+    entries: tuple[Entry, ...]
+    held: Mapping[Model, str] = field(default_factory=dict, hash=False)
+
+
+def keep(connection: Connection, state: PriceData, now: datetime) -> None:
+    """Keep `state`, unless it is kept already."""
+    if connection.execute(select(price_data.c.version).where(price_data.c.version == state.version)).first() is None:
+        row = {"version": state.version, "data": snapshot.pack(state.entries), "first_seen_at": _naive(now),
+               "held": [[*model, version] for model, version in state.held.items()]}  # fmt: skip
+        connection.execute(insert(price_data).prefix_with("OR IGNORE").values(row))
+
+
+def put_in_force(connection: Connection, version: str, actor: str | None, now: datetime) -> None:
+    """Price by a state that is kept from now on; `actor` said yes to it, None when nobody had to."""
+    connection.execute(insert(price_updates).values(version=version, at=_naive(now), actor=actor))
+
+
+def in_force(connection: Connection, at: datetime | None = None) -> str | None:
+    """Version of the state in force now, or at an instant (the first one before it); None in a new installation."""
+    newest = select(price_updates.c.version).order_by(price_updates.c.id.desc()).limit(1)
+    if at is None:
+        return connection.execute(newest).scalar_one_or_none()
+    found = connection.execute(newest.where(price_updates.c.at <= _naive(at))).scalar_one_or_none()
+    first = select(price_updates.c.version).order_by(price_updates.c.id).limit(1)
+    return found or connection.execute(first).scalar_one_or_none()
+
+
+def taken_whole(connection: Connection) -> str | None:
+    """Version of the last state in force that held nothing back."""
+    asked = (
+        select(price_data.c.version, price_data.c.held)
+        .join(price_updates, price_updates.c.version == price_data.c.version)
+        .order_by(price_updates.c.id.desc())
+    )
+    return next((row.version for row in connection.execute(asked) if not row.held), None)
+
+
+def state(connection: Connection, version: str) -> PriceData | None:
+    """A state that is kept; None when there is none of that version."""
+    row = connection.execute(select(price_data).where(price_data.c.version == version)).mappings().one_or_none()
+    if row is None:
+        return None
+    held = {(provider, model): at for provider, model, at in row["held"]}
+    return PriceData(version, snapshot.unpack(row["data"]), held)
+
+
+def stamp(connection: Connection) -> int:
+    """A number that is another whenever another state is in force."""
+    return int(connection.execute(select(func.coalesce(func.max(price_updates.c.id), 0))).scalar_one())
+
+
+def remember(
+    connection: Connection, tenant: str, version: str, data_version: str, entry_ids: Sequence[int], now: datetime
+) -> None:
+    """What a version that prices a tenant's calls is made of; the first that is told stays."""
+    row: dict[str, Any] = {"tenant": tenant, "version": version, "data_version": data_version,
+                           "entry_ids": list(entry_ids), "known_from": _naive(now)}  # fmt: skip
+    connection.execute(insert(price_versions).prefix_with("OR IGNORE").values(row))
+
+
+def made_of(connection: Connection, tenant: str, version: str) -> tuple[str, list[int]] | None:
+    """Version of the data, and ids of the entries, that a version of a tenant is made of; None when it never priced."""
+    c = price_versions.c
+    row = connection.execute(
+        select(c.data_version, c.entry_ids).where(c.tenant == tenant, c.version == version)
+    ).first()
+    return (row.data_version, row.entry_ids) if row else None
+
+
+def _naive(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)
