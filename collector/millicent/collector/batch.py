@@ -25,7 +25,7 @@ class Prices(Protocol):
     """What the pipeline needs of a price book."""
 
     def price(self, usages: pl.DataFrame) -> pl.DataFrame:
-        """List cost and its parts, status, entry and version, one row per usage."""
+        """List cost and its parts, billed cost, status, entry and version, one row per usage."""
 
 
 @dataclass(frozen=True, slots=True)

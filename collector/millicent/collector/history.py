@@ -25,31 +25,41 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 AT_ONCE: Final = 200_000
 """Most calls that are read together."""
 
+
+class ClosedPeriodError(ValueError):
+    """A change asked for calls of a closed period; nothing was changed."""
+
+
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 """Calls (`record.PLAIN`) as they read now → the same rows in the same order as they would read."""
 
 
 def days(
-    warehouse: Warehouse, period: Period, changed: Callable[[Period], pl.DataFrame], *, apply: bool,
+    warehouse: Warehouse, tenant: str, period: Period, changed: Callable[[Period], pl.DataFrame], *, apply: bool,
     own: Change | None = None,
 ) -> Iterator[tuple[Period, pl.DataFrame]]:  # fmt: skip
     """Each UTC day of `period` with what `changed` finds in it; written before the next one, if asked.
 
     Args:
         warehouse: whose calls.
+        tenant: whose calls of it.
         period: half-open.
         changed: gives the rows of a day that read otherwise, in the columns of the record, others beside them.
         apply: False only tells what would change.
         own: the same change, to be made to what is kept of these calls' own words.
 
     Raises:
+        ClosedPeriodError: it is to be written, and a day of it is closed; nothing is written then.
         EngineError: a day could not be written; those before it are.
     """
+    if apply:
+        _refuse_closed(warehouse, tenant, period)
     for day in steps(period, DAY):
         if not apply:
             yield day, changed(day)
             continue
         with warehouse.writing:
+            _refuse_closed(warehouse, tenant, day)
             found = changed(day)
             rows = found.select(record.SCHEMA.names)
             told = own(ledger.own_words(warehouse.engine, rows)) if own else None
@@ -88,6 +98,27 @@ def steps(period: Period, step: timedelta) -> Iterator[Period]:
         end = min(start - (start - EPOCH) % step + step, period.end.astimezone(UTC))
         yield Period(start, end)
         start = end
+
+
+def closed(warehouse: Warehouse, tenant: str) -> Callable[[Period], bool]:
+    """Whether a UTC day, or a part of one, is in a closed period of the tenant, as they are now."""
+    periods = warehouse.control.closed_periods(tenant)
+    return lambda day: any(one.start < day.end and day.start < one.end for one in periods)
+
+
+def whole_hours(period: Period) -> Period:
+    """The hours of UTC that `period` touches."""
+    start, end = period.start.astimezone(UTC), period.end.astimezone(UTC)
+    return Period(start - (start - EPOCH) % HOUR, end + (EPOCH - end) % HOUR)
+
+
+def _refuse_closed(warehouse: Warehouse, tenant: str, period: Period) -> None:
+    for one in warehouse.control.closed_periods(tenant):
+        if one.start < period.end and period.start < one.end:
+            raise ClosedPeriodError(
+                f"{one.start:%Y-%m-%d} up to {one.end:%Y-%m-%d} was closed by {one.actor} on {one.closed_at:%Y-%m-%d}, "
+                "and calls of a closed period do not change: ask for a period before or after it"
+            )
 
 
 def _differs(names: tuple[str, ...]) -> pl.Expr:

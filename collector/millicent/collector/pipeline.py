@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 
 from millicent.collector.attribution import attribute, follow_rules, keep_attributes, match_deployment, rule_keys
-from millicent.collector.batch import Batch, Context, Incoming
+from millicent.collector.batch import Batch, Context, Incoming, Prices
 from millicent.collector.counting import count_once, settle
 from millicent.collector.decode import Kind, decode
 from millicent.collector.dialects import wanted
@@ -78,22 +78,28 @@ def _sent(rows: pl.DataFrame, places: Sequence[int], incoming: Sequence[Incoming
 
 def price(batch: Batch, context: Context) -> Batch:
     """What the API list asks for these tokens at that instant, and what is billed for the call."""
-    spans = batch.spans.with_columns(context.prices.price(batch.spans))
-    if "list_units_usd" not in spans.columns:
-        spans = spans.with_columns(list_units_usd=pl.when(pl.col("list_cost_usd").is_not_null()).then(_NOTHING))
+    return replace(batch, spans=price_rows(batch.spans, context.prices))
+
+
+def price_rows(rows: pl.DataFrame, prices: Prices) -> pl.DataFrame:
+    """`rows`, new or stored, with the columns of `tables.PRICE` as `prices` have them.
+
+    What failed without usage costs nothing; own hardware has a list price, but nobody bills for it.
+    """
+    priced = prices.price(rows)
+    if "list_units_usd" not in priced.columns:
+        priced = priced.with_columns(list_units_usd=pl.when(pl.col("list_cost_usd").is_not_null()).then(_NOTHING))
+    if "billed_cost_usd" not in priced.columns:
+        priced = priced.with_columns(billed_cost_usd="list_cost_usd")
+    rows = rows.with_columns(priced)
     own = pl.col("billing") == "self_hosted"
     unbilled = (pl.col("status") == "error") & (pl.col("input_tokens") == 0) & (pl.col("output_tokens") == 0)
     status = pl.when(own | unbilled).then(pl.lit("not_billed")).otherwise("price_status")
-    spans = spans.with_columns(
-        price_status=status,
-        **{
-            name: pl.when(unbilled & pl.col(name).is_not_null()).then(_NOTHING).otherwise(name)
-            for name in record.MONEY
-            if name in spans.columns
-        },
-    )
-    billed = pl.when(own).then(_NOTHING).otherwise("list_cost_usd")
-    return replace(batch, spans=spans.with_columns(billed_cost_usd=billed))
+    nothing = {
+        name: pl.when(unbilled & pl.col(name).is_not_null()).then(_NOTHING).otherwise(name) for name in record.MONEY
+    }
+    rows = rows.with_columns(price_status=status, **nothing)
+    return rows.with_columns(billed_cost_usd=pl.when(own).then(_NOTHING).otherwise("billed_cost_usd"))
 
 
 def quarantine(batch: Batch, _: Context) -> Batch:

@@ -19,8 +19,9 @@ from millicent.warehouse import record
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
 
-READ: Final = (*record.TOKENS, "usage_rule", "usage_flags", "usage_source")
-_KEPT: Final = tuple(name for name in record.TOKENS if name not in {"input_tokens", "output_tokens"})
+READ: Final = (*record.TOKENS, "units", "usage_rule", "usage_flags", "usage_source")
+PRICED_BY: Final = (*record.TOKENS, "units")
+_KEPT: Final = tuple(name for name in PRICED_BY if name not in {"input_tokens", "output_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def reread(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, ac
         actor: who asked, for the audit log.
 
     Raises:
+        ClosedPeriodError: it is to be applied, and the period touches a closed one; nothing has changed then.
         EngineError: a day could not be written; those before it are.
     """
     context = Context(warehouse.prices, (), lambda keys: pl.Series([False] * keys.height))
@@ -69,9 +71,9 @@ def reread(warehouse: Warehouse, tenant: str, period: Period, *, apply: bool, ac
 
     def changed(day: Period) -> pl.DataFrame:
         stored = history.parts(warehouse, tenant, day)
-        return pl.concat(history.otherwise(now, _again, READ, record.TOKENS, context) for now in stored)
+        return pl.concat(history.otherwise(now, _again, READ, PRICED_BY, context) for now in stored)
 
-    for _, found in history.days(warehouse, period, changed, apply=apply, own=_again):
+    for _, found in history.days(warehouse, tenant, period, changed, apply=apply, own=_again):
         total += found.height
         differences += _differences(found.filter("counted"))
     if apply:

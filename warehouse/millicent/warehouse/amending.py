@@ -7,16 +7,28 @@ stood there before in `repriced`. Hold `Warehouse.writing` from the first read t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from sqlalchemy import BigInteger, ColumnElement, cast, column, literal, literal_column, select, table
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    cast,
+    column,
+    literal,
+    literal_column,
+    select,
+    table,
+)  # fmt: skip
 from sqlalchemy.sql import Executable
 
 from millicent.warehouse.engine import Transaction
 from millicent.warehouse.ledger import KEY
+from millicent.warehouse.query import Filter, Period, askable, kept
 from millicent.warehouse.tables import PRICE, calls, repriced
 
 AT_ONCE: Final = 100_000
@@ -26,14 +38,28 @@ PLACE: Final[ColumnElement[int]] = literal_column("calls.rowid")
 NOW: Final = "_now"
 
 Read = Callable[[Executable], pa.Table]
+Where = Sequence[ColumnElement[bool]]
 
 
-def places(read: Read, where: Sequence[ColumnElement[bool]], at_once: int = AT_ONCE) -> Iterator[ColumnElement[bool]]:
+def within(tenant: str, period: Period, filters: Sequence[Filter] = ()) -> Where:
+    """Conditions on `calls`: a tenant's, begun in the period, kept by the filters."""
+    began = (calls.c.started_at >= _utc(period.start), calls.c.started_at < _utc(period.end))
+    columns = askable(calls)
+    return calls.c.tenant == tenant, *began, *(kept(wanted, columns[wanted.dimension]) for wanted in filters)
+
+
+def places(read: Read, where: Where, at_once: int = AT_ONCE) -> Iterator[ColumnElement[bool]]:
     """Conditions that part the calls for which `where` holds, at most `at_once` in each, in the order they stand."""
     found = np.sort(read(select(PLACE.label("place")).where(*where)).column(0).to_numpy())
     for first in range(0, len(found), at_once):
         last = min(first + at_once, len(found)) - 1
         yield PLACE.between(int(found[first]), int(found[last]))
+
+
+def standing(names: Sequence[str], where: Where) -> Select[Any]:
+    """Calls as they stand: `place`, `names`, and the columns of `PRICE` with `_now`."""
+    now = (calls.c[name].label(f"{name}{NOW}") for name in PRICE)
+    return select(PLACE.label("place"), *(calls.c[name] for name in names), *now).where(*where)
 
 
 def amend(transaction: Transaction, run: int, rows: pl.DataFrame) -> int:
@@ -85,6 +111,10 @@ def _write(transaction: Transaction, rows: pl.DataFrame, names: Sequence[str]) -
 def _span(rows: pl.DataFrame) -> ColumnElement[bool]:
     first, last = rows.select(first=pl.col("place").min(), last=pl.col("place").max()).row(0)
     return PLACE.between(first, last)
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)
 
 
 _PLACED: Final = table("placed", column("place"), *(column(name) for name in PRICE))
