@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from genai_prices import data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millicent.collector import import_calls, reading
+from millicent.collector import decode, import_calls, reading, tokens
 from millicent.collector.dialects import CALL_OPERATIONS
 from millicent.collector.import_calls import FIELDS, read
 from millicent.collector.limits import Limits
 from millicent.collector.otlp_pb2 import ExportTraceServiceRequest
 from millicent.collector.refusals import MalformedError, RefusedError, TooLargeError
+from millicent.pricing.units import UNIT
 from millicent.warehouse import record
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -30,6 +32,8 @@ WHOLE = CALL | {
     "status": "error", "error_type": "timeout", "streaming": True, "service_tier": "priority",
     "endpoint_host": "10.0.0.7:8000", "service": "ranker", "environment": "production", "team": "Search",
     "project": "ranking", "feature": "rewrite", "customer": "ACME", "user_id": "u-1", "session_id": "s-1",
+    "units": {"web_searches": 3, "lookups_of_ours": 2.0, "rerank_searches": 0},
+    "price_context": {"processing": "batch"},
     "labels": {"cost centre": "4711", "wave": "2"}, "deployment": "oss-b200", "engine": "vllm",
     "accelerator": "nvidia-b200", "accelerator_count": 2, "precision": "fp8", "region": "eu-west-1",
     "trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "eee19b7ec3c1b174", "parent_span_id": "00000000000000ff",
@@ -59,7 +63,7 @@ def wrong(**fields) -> str:
 def test_every_field_is_a_fact_of_the_row(otlp):
     (row,) = rows(otlp, WHOLE)
     other = {"id", "started_at", "duration_ms", "endpoint_host", "labels", "response_id", "model", "trace_id",
-             "span_id", "parent_span_id"}  # fmt: skip
+             "span_id", "parent_span_id", "units", "price_context"}  # fmt: skip
     same = FIELDS.keys() & row.keys() - other
     assert {name: row[name] for name in same} == {name: WHOLE[name] for name in same}
     assert len(same) > 30
@@ -70,6 +74,8 @@ def test_every_field_is_a_fact_of_the_row(otlp):
     assert {pair["key"]: pair["value"] for pair in row["labels"]} == WHOLE["labels"]
     assert (row["trace_id"].hex(), row["span_id"]) == (WHOLE["trace_id"], int(WHOLE["span_id"], 16))
     assert row["parent_span_id"] == 255
+    assert {pair["key"]: pair["value"] for pair in row["units"]} == {"lookups_of_ours": 2, "web_searches": 3}
+    assert row["price_context"] == "processing=batch"
     assert row["response_id"] is not None
     assert (row["dialect"], row["scope"], row["counted"]) == ("millicent", "millicent.calls", True)
 
@@ -79,7 +85,23 @@ def test_what_is_not_told_is_unknown_and_not_zero(otlp):
     assert (row["input_tokens"], row["output_tokens"], row["cache_read_tokens"]) == (0, None, None)
     assert (row["ttft_ms"], row["duration_ms"], row["team"], row["streaming"]) == (None, None, None, None)
     assert (row["operation"], row["status"], row["usage_source"]) == ("chat", "ok", "reported")
-    assert row["labels"] is None
+    assert (row["labels"], row["units"], row["price_context"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("told", "kept"), [({}, None), ({"web_searches": 0}, []), ({"ours": 0}, None)])
+def test_units_told_as_zero_are_none_and_those_not_told_are_unknown(otlp, told, kept):
+    assert rows(otlp, CALL | {"units": told})[0]["units"] == kept
+
+
+def test_a_call_that_is_billed_by_units_alone_is_reported(otlp):
+    (row,) = rows(otlp, CALL | {"input_tokens": None, "output_tokens": None, "units": {"input_document_pages": 4}})
+    assert (row["usage_source"], row["input_tokens"]) == ("reported", None)
+
+
+def test_what_has_a_price_of_its_own_is_told_in_one_order(otlp):
+    context = {"speed": " Fast", "processing": "batch", "route": "mistral/eu"}
+    (row,) = rows(otlp, CALL | {"price_context": context})
+    assert row["price_context"] == "processing=batch,route=mistral/eu,speed=fast"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +174,14 @@ def test_the_format_and_the_rest_of_the_product_agree():
     assert set(import_calls.OPERATIONS) == set(CALL_OPERATIONS.values())
     assert (import_calls.EARLIEST, import_calls.AHEAD) == (reading.EARLIEST, reading.AHEAD)
     assert reading.LONGEST / timedelta(milliseconds=1) == import_calls.LONGEST_MS
+    assert import_calls.MOST_UNITS == tokens.MOST_UNITS
+    assert (import_calls.UNITS_TOLD, import_calls.PRICE_TOLD) == (decode.UNIT, decode.PRICE)
+    assert set(import_calls.UNITS_AS_OTHERS_SAY.values()) <= set(UNIT)
+    assert not import_calls.UNITS_AS_OTHERS_SAY.keys() & set(UNIT)
+    contexts = (
+        variant.when for provider in data.providers for m in provider.models for variant in m.price_variants or ()
+    )
+    assert {key for when in contexts for key in when} == set(import_calls.CONTEXT_KEYS)
     carried = [field.attribute for field in FIELDS.values() if field.attribute]
     assert all(before != after for before, after in pairwise(sorted(carried)))
 
@@ -190,6 +220,16 @@ def test_the_format_and_the_rest_of_the_product_agree():
         ({"labels": {"a": 1}}, "labels is {'a': 1}: it must be an object"),
         ({"labels": [["a", "b"]]}, "labels is [['a', 'b']]"),
         ({"labels": {str(n): "x" for n in range(65)}}, "at most 64 names"),
+        ({"units": {"web_search_requests": 1}}, "units has 'web_search_requests': did you mean web_searches?"),
+        ({"units": {"web_searches": -1}}, "units has -1 for 'web_searches': it must be a whole number from 0"),
+        ({"units": {"audio_seconds": 7.5}}, "units has 7.5 for 'audio_seconds': it must be a whole number"),
+        ({"units": {"output_video_tokens": 7}}, "units has 'output_video_tokens', which is no name of a unit: tokens"),
+        ({"units": {"Pages": 7}}, "'Pages', which is no name of a unit: use lower case, digits and _"),
+        ({"units": {f"u_{n}": 1 for n in range(33)}}, "at most 32 names of units, each with a whole number"),
+        ({"units": 3}, "units is 3: it must be an object of at most 32 names"),
+        ({"price_context": {"mode": "batch"}}, "names are some of processing, route, search_type, service_tier, speed"),
+        ({"price_context": {"processing": "a,b"}}, "each with a word such as batch or fast"),
+        ({"price_context": "batch"}, "price_context is 'batch': it must be an object"),
         ({"trace_id": "0" * 32}, "trace_id is '000"),
         ({"span_id": "xyz"}, "span_id is 'xyz': it must be 16 hex digits"),
         ({"team": "x" * 1025}, "team is 'xxx"),

@@ -137,7 +137,7 @@ def test_reading_again_by_the_same_rule_changes_nothing(everything):
 def test_reading_again_needs_the_raw_counters_and_stored_columns_alone(everything):
     stored = everything.select(
         "usage_raw", "usage_flags", "usage_source", "usage_rule", "dialect", "provider", "model", "scope",
-        "scope_version", "operation", "status", "streaming", "signal", *record.TOKENS,
+        "scope_version", "operation", "status", "streaming", "signal", "units", *record.TOKENS,
     )  # fmt: skip
     wrong = stored.with_columns(
         **{name: pl.lit(7, pl.Int64) for name in record.TOKENS},

@@ -97,7 +97,7 @@ def placed(spans: pl.DataFrame, deployments: Sequence[tuple[str, Deployment]]) -
         _of_host(asked, periods, "host_and_port"),
         _of_host(asked, periods, "endpoint_host"),
     ]).unique("at", keep="first", maintain_order=True)  # fmt: skip
-    by_rule = {name: (_source(name) == "rule").fill_null(False) for name in OF_DEPLOYMENT}
+    by_rule = {name: (source_of(name) == "rule").fill_null(False) for name in OF_DEPLOYMENT}
     if not spans["tag_sources"].str.contains(":rule", literal=True).any():
         by_rule = dict.fromkeys(OF_DEPLOYMENT, pl.lit(value=False))
     spans = spans.join(found, on="at", how="left", maintain_order="left").with_columns(
@@ -105,7 +105,7 @@ def placed(spans: pl.DataFrame, deployments: Sequence[tuple[str, Deployment]]) -
         **{name: pl.when(~it).then(f"declared_{name}").fill_null(pl.col(name)) for name, it in by_rule.items()},
     )
     spans = spans.with_columns(engine=pl.coalesce("engine", _engine()))
-    ruled = (_source("provider") == "rule").fill_null(False)
+    ruled = (source_of("provider") == "rule").fill_null(False)
     spans = spans.with_columns(wire=pl.col("wire") & ~ruled).with_columns(billing=billing())
     spans = spans.with_columns(provider=pl.when(ruled).then("provider").otherwise(_provider()))
     return spans.drop("at", *_KNOWN, *found.columns, strict=False)
@@ -322,7 +322,7 @@ def _retagged(told: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
         return told
     both = pl.concat([told, given.select(pl.col(tag).alias(f"given_{tag}") for tag in tags)], how="horizontal")
     new = {tag: pl.col(f"given_{tag}").ne_missing(pl.col(tag)) & pl.col(f"given_{tag}").is_not_null() for tag in tags}
-    source = {tag: _source(tag) for tag in tags}
+    source = {tag: source_of(tag) for tag in tags}
     replaced = [
         (
             pl.concat_str(pl.lit("told:"), source[tag].fill_null("span"), pl.lit(f":{tag}")),
@@ -344,7 +344,7 @@ def _retagged(told: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
 def as_told(spans: pl.DataFrame) -> pl.DataFrame:
     """`spans` without what rules set, and with what it had replaced."""
     sources = spans.select("tag_sources").unique()
-    tags = [tag for tag in RULED if (sources.select(_source(tag)).to_series() == "rule").any()]
+    tags = [tag for tag in RULED if (sources.select(source_of(tag)).to_series() == "rule").any()]
     if not tags:
         return spans
     replaced = _pairs(spans).with_columns(
@@ -355,9 +355,9 @@ def as_told(spans: pl.DataFrame) -> pl.DataFrame:
         before = replaced.filter(pl.col("tag") == tag).unique("at", keep="first", maintain_order=True)
         before = before.select("at", pl.col("value").alias(f"was_{tag}"), pl.col("source").alias(f"of_{tag}"))
         rows = rows.join(before, on="at", how="left", maintain_order="left")
-    ruled = {tag: (_source(tag) == "rule").fill_null(False) for tag in tags}
+    ruled = {tag: (source_of(tag) == "rule").fill_null(False) for tag in tags}
     without = pl.col("labels").list.filter(~pl.element().struct.field("key").str.contains(_TOLD))
-    source = {tag: pl.when(it).then(f"of_{tag}").otherwise(_source(tag)) for tag, it in ruled.items()}
+    source = {tag: pl.when(it).then(f"of_{tag}").otherwise(source_of(tag)) for tag, it in ruled.items()}
     return rows.with_columns(
         tag_sources=_resourced(rows, source),
         labels=pl.when(without.list.len() > 0).then(without),
@@ -378,7 +378,7 @@ def _settled(after: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     if not after.select(changed.any()).item():
         return after
     rows = pl.concat([after, known(after)], how="horizontal")
-    ruled = (_source("provider") == "rule").fill_null(False)
+    ruled = (source_of("provider") == "rule").fill_null(False)
     rows = rows.with_columns(wire=pl.col("wire") & ~ruled, changed=changed)
     return rows.with_columns(billing=pl.when("changed").then(billing()).otherwise("billing")).select(after.columns)
 
@@ -440,7 +440,8 @@ def _labelled(entries: Sequence[tuple[pl.Expr, pl.Expr]]) -> pl.Expr:
     return pl.when(whole.list.len() > 0).then(whole)
 
 
-def _source(tag: str) -> pl.Expr:
+def source_of(tag: str) -> pl.Expr:
+    """Where a tag's value came from; null when it stands on the span itself."""
     return pl.col("tag_sources").str.extract(rf"(?:^|,){tag}:([a-z]+)(?:,|$)")
 
 

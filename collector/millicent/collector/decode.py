@@ -23,6 +23,9 @@ Kind = Literal["text", "int", "float", "bool", "payload"]
 Signal = Literal["traces", "logs"]
 RESOURCE: Final = "resource:"
 LABEL: Final = "millicent.label."
+UNIT: Final = "millicent.usage.units."
+PRICE: Final = "millicent.price."
+"""Attributes whose names go on: any tag, any billable unit, whatever has a price of its own."""
 LONGEST_TEXT: Final = 1024
 LONGEST_PAYLOAD: Final = 65_536
 """Of text that holds counters, and is read and dropped."""
@@ -76,7 +79,8 @@ def decode(bodies: Sequence[bytes], wanted: Mapping[str, Kind], signals: Sequenc
     Returns:
         Columns `record` (UInt32), `signal` (span or log), `trace_id`, `span_id`, `parent_span_id` (Binary), `name`,
         `kind`, `status_code` (Int32), `start_ns`, `end_ns`, `first_token_ns` (UInt64), `trace_state`, `scope`,
-        `scope_version`, `labels` (List of struct key, value), and one column per wanted key that came. Text is cut to
+        `scope_version`, `labels` (List of struct key, value), the same of other attributes with names of their own
+        (`units_told`, `price_told`) where any came, and one column per wanted key that came. Text is cut to
         `LONGEST_TEXT` characters, payloads to `LONGEST_PAYLOAD`. A log record's parent is the span it was written in;
         its own ids are hashes of what it says, so that the same record has the same ids again.
     """
@@ -114,7 +118,7 @@ def _decode_spans(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Decode
     attributes = _attributes(spans.field("attributes"))
     columns |= _came(attributes, {key: kind for key, kind in wanted.items() if not key.startswith(RESOURCE)})
     frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
-    return Decoded(frame.with_columns(_labels(attributes), signal=pl.lit("span")), broken)
+    return Decoded(frame.with_columns(_labels(attributes), *_named(attributes), signal=pl.lit("span")), broken)
 
 
 def _decode_logs(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Decoded:
@@ -167,7 +171,7 @@ def _decode_logs(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Decoded
         .otherwise(pl.Series(pl.from_arrow(_bytes(ids["first"], ids["second"])))),
         signal=pl.lit("log"),
     )
-    return Decoded(frame.with_columns(_labels(attributes)), broken)
+    return Decoded(frame.with_columns(_labels(attributes), *_named(attributes)), broken)
 
 
 def _bytes(*numbers: pl.Series) -> pa.Array:
@@ -347,23 +351,36 @@ def _cut(text: pa.StringArray, longest: int = LONGEST_TEXT) -> pa.StringArray:
 
 def _labels(attributes: _Attributes) -> pl.Series:
     """`millicent.label.*` of each span as key and value pairs; null where there is none."""
-    pair = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
-    is_label = pc.starts_with(attributes.keys, LABEL).to_numpy(zero_copy_only=False)
-    if not is_label.any():
-        return pl.Series("labels", [None] * attributes.rows, dtype=pair)
-    places = np.flatnonzero(is_label[attributes.key])
+    pairs = _pairs(attributes, LABEL, "text")
+    nothing = pl.Series([None] * attributes.rows, dtype=pl.List(pl.Struct({"key": pl.String, "value": pl.String})))
+    return (nothing if pairs is None else pairs).alias("labels")
+
+
+def _named(attributes: _Attributes) -> list[pl.Series]:
+    """The same of units and of what has a price of its own, where any came."""
+    told = {"units_told": _pairs(attributes, UNIT, "int"), "price_told": _pairs(attributes, PRICE, "text")}
+    return [pairs.alias(name) for name, pairs in told.items() if pairs is not None]
+
+
+def _pairs(attributes: _Attributes, prefix: str, kind: Literal["text", "int"]) -> pl.Series | None:
+    """The attributes that begin with `prefix`, null where a span has none; None where no span has any."""
+    is_one = pc.starts_with(attributes.keys, prefix).to_numpy(zero_copy_only=False)
+    if not is_one.any():
+        return None
+    places = np.flatnonzero(is_one[attributes.key])
     names = attributes.keys.take(pa.array(attributes.key[places]))
+    values = _CONVERT[kind](attributes.values.take(pa.array(places)))
     grouped = (
         pl.DataFrame(
             {
                 "row": attributes.owner[places],
-                "key": pl.Series(_cut(pc.utf8_slice_codeunits(names, len(LABEL)))),
-                "value": pl.Series(_cut(_text(attributes.values.take(pa.array(places))))),
+                "key": pl.Series(_cut(pc.utf8_slice_codeunits(names, len(prefix)))),
+                "value": pl.Series(_cut(values) if kind == "text" else values),
             }
         )
         .unique(["row", "key"], keep="first", maintain_order=True)
         .group_by("row", maintain_order=True)
-        .agg(labels=pl.struct("key", "value"))
+        .agg(pairs=pl.struct("key", "value"))
     )
     rows = pl.DataFrame({"row": np.arange(attributes.rows)})
-    return rows.join(grouped, on="row", how="left", maintain_order="left")["labels"].alias("labels").cast(pair)
+    return rows.join(grouped, on="row", how="left", maintain_order="left")["pairs"]

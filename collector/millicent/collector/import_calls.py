@@ -16,10 +16,13 @@ from millicent.collector import otlp_pb2 as otlp
 from millicent.collector.limits import Limits, bound_json, decompress
 from millicent.collector.otlp_json import parse, said
 from millicent.collector.refusals import MalformedError, TooLargeError
+from millicent.pricing.units import UNIT
 
 SCOPE: Final = "millicent.calls"  # instrumentation scope of the spans, and its version
 VERSION: Final = "1"
 LABEL: Final = "millicent.label."
+UNITS_TOLD: Final = "millicent.usage.units."
+PRICE_TOLD: Final = "millicent.price."
 MOST_TOKENS: Final = 1_000_000_000  # as the collector's reading has it, and these two
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(hours=24)
@@ -27,6 +30,9 @@ LONGEST_MS: Final = 24 * 3600 * 1000
 MOST_TEXT: Final = 1024  # characters
 MOST_ID: Final = 256
 MOST_LABELS: Final = 64
+MOST_UNITS: Final = 1_000_000_000_000  # as the collector's reading has it
+MOST_UNIT_NAMES: Final = 32
+CONTEXT_KEYS: Final = ("processing", "route", "search_type", "service_tier", "speed")  # of the price data's variants
 MOST_ERRORS: Final = 5  # told of one call
 MOST_HINTS: Final = 32  # unknown names of one request that a known one is sought for
 OPERATIONS: Final = ("chat", "text_completion", "generate_content", "embeddings")
@@ -146,6 +152,50 @@ def _labels(value: Any) -> dict[str, str]:
     return value
 
 
+_UNIT_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_CONTEXT_VALUE: Final = re.compile(r"[a-z0-9][a-z0-9_./:-]{0,63}", re.ASCII)
+UNITS_AS_OTHERS_SAY: Final[Mapping[str, str]] = {
+    "web_search": "web_searches", "web_search_requests": "web_searches", "web_search_calls": "web_searches",
+    "searches": "web_searches", "search_queries": "web_searches", "num_search_queries": "web_searches",
+    "file_search": "storage_searches", "file_searches": "storage_searches", "file_search_calls": "storage_searches",
+    "x_searches": "social_searches", "x_search_calls": "social_searches", "social_search": "social_searches",
+    "code_interpreter": "code_executions", "code_interpreter_calls": "code_executions",
+    "code_execution": "code_executions", "rerank_search": "rerank_searches", "search_units": "rerank_searches",
+    "seconds": "audio_seconds", "audio_duration": "audio_seconds", "duration_seconds": "audio_seconds",
+    "pages": "input_document_pages", "document_pages": "input_document_pages",
+    "pages_processed": "input_document_pages", "characters": "input_characters", "pixels": "input_pixels",
+    "messages": "input_text_messages", "request": "requests",
+}  # fmt: skip
+"""Names of units that other tools use; every other unknown name is kept, and has no price until it is given one."""
+
+
+def _units(value: Any) -> dict[str, int]:
+    if type(value) is not dict or len(value) > MOST_UNIT_NAMES:
+        raise ValueError
+    counted = dict[str, int]()
+    for name, told in value.items():
+        number = int(told) if type(told) is float and told.is_integer() else told
+        if name in UNITS_AS_OTHERS_SAY:
+            raise _WrongError(f"units has {said(name)}: did you mean {UNITS_AS_OTHERS_SAY[name]}?")
+        if name not in UNIT and (not _UNIT_NAME.fullmatch(name) or name.endswith("_tokens")):
+            rule = "tokens have fields of their own" if name.endswith("_tokens") else "use lower case, digits and _"
+            raise _WrongError(f"units has {said(name)}, which is no name of a unit: {rule}")
+        if type(number) is not int or not 0 <= number <= MOST_UNITS:
+            rule = f"it must be a whole number from 0 to {MOST_UNITS}; round a begun one up"
+            raise _WrongError(f"units has {said(told)} for {said(name)}: {rule}")
+        counted[name] = number
+    return counted
+
+
+def _context(value: Any) -> dict[str, str]:
+    if type(value) is not dict or not all(
+        name in CONTEXT_KEYS and type(each) is str and _CONTEXT_VALUE.fullmatch(each.strip().lower())
+        for name, each in value.items()
+    ):
+        raise ValueError
+    return {name: each.strip().lower() for name, each in value.items()}
+
+
 ID: Final = Kind(f"text of 1 to {MOST_ID} characters that no other call has, the same when it is sent again", _id)
 INSTANT: Final = Kind(f"RFC 3339 with an offset, from {EARLIEST.year} on, such as 2026-11-23T08:00:00Z", _instant)
 MILLISECONDS: Final = Kind("a number of milliseconds, up to a day", _milliseconds)
@@ -153,6 +203,10 @@ TEXT: Final = Kind(f"text of at most {MOST_TEXT} characters", _text)
 TOKENS: Final = Kind(f"a whole number from 0 to {MOST_TOKENS}, left out where it is unknown", _whole(0, MOST_TOKENS))
 COUNT: Final = Kind("a whole number from 1 to 1000000", _whole(1, 1_000_000))
 FLAG: Final = Kind("true or false", _flag)
+UNITS: Final = Kind(f"an object of at most {MOST_UNIT_NAMES} names of units, each with a whole number", _units)
+CONTEXT: Final = Kind(
+    f"an object whose names are some of {', '.join(CONTEXT_KEYS)}, each with a word such as batch or fast", _context
+)
 LABELS: Final = Kind(f"an object of at most {MOST_LABELS} names, each with text", _labels)
 
 
@@ -192,6 +246,8 @@ FIELDS: Final[Mapping[str, Field]] = {field.name: field for field in (
     Field("input_audio_tokens", TOKENS, "gen_ai.usage.audio.input_tokens", "of the input, audio"),
     Field("output_audio_tokens", TOKENS, "gen_ai.usage.audio.output_tokens", "of the output, audio"),
     Field("input_image_tokens", TOKENS, "gen_ai.usage.image.input_tokens", "of the input, images"),
+    Field("units", UNITS, None, "what else is billed, by name: web_searches, audio_seconds, input_document_pages, …"),
+    Field("price_context", CONTEXT, None, "what was asked for that has a price of its own, such as processing: batch"),
     Field("usage_source", _one_of(*SOURCES), "millicent.usage_source", "who counted the tokens"),
     Field("status", _one_of(*STATUSES), None, "error where an error_type is told, else ok"),
     Field("error_type", TEXT, "error.type", "what failed"),
@@ -306,6 +362,8 @@ def _call(told: Any, latest: datetime, hints: dict[str, str]) -> dict[str, Any]:
                 wrong.append(f"{said(name)} is no field of a call{_nearest(name, hints)}")
             elif value is not None and (read := field.kind.read(value)) is not None:
                 call[name] = read
+        except _WrongError as error:
+            wrong.append(str(error))
         except ValueError:
             wrong.append(f"{name} is {said(value)}: it must be {FIELDS[name].kind.rule}")
         if len(wrong) == MOST_ERRORS:
@@ -390,7 +448,8 @@ def _span(call: Mapping[str, Any], tenant: str) -> otlp.Span:
     status = call.get("status", "error" if "error_type" in call else "ok")
     if status == "cancelled":
         attributes["millicent.status"] = status
-    attributes |= {f"{LABEL}{name}": value for name, value in call.get("labels", {}).items()}
+    for prefix, name in ((LABEL, "labels"), (UNITS_TOLD, "units"), (PRICE_TOLD, "price_context")):
+        attributes |= {f"{prefix}{key}": value for key, value in call.get(name, {}).items()}
     return otlp.Span(
         trace_id=call.get("trace_id", made[:16]),
         span_id=call.get("span_id", made[16:]),

@@ -13,6 +13,7 @@ from typing import Final
 
 import polars as pl
 
+from millicent.collector.attribution import listed, source_of
 from millicent.collector.dialects import ENGINES, RANKS, WRAPS
 from millicent.warehouse import record
 from millicent.warehouse.tables import EDGE_TAGS
@@ -22,10 +23,10 @@ SPAN: Final = ("tenant", "trace_id", "span_id")
 WHERE_TAGS: Final = ("deployment", "engine", "accelerator", "accelerator_count", "precision", "region", "environment")
 """Tags of the engine that served a call: a parent's resource says where the parent ran, not where the call did."""
 FACTS: Final = (
-    "provider", "request_model", "response_model", "streaming", "service_tier", "endpoint_host", "error_type",
-    "response_id", "request_id", "ttft_ms", "sample_weight",
+    "provider", "request_model", "response_model", "streaming", "service_tier", "price_context", "endpoint_host",
+    "error_type", "response_id", "request_id", "ttft_ms", "sample_weight",
 )  # fmt: skip
-PARTS: Final = tuple(name for name in record.TOKENS if name not in {"input_tokens", "output_tokens"})
+PARTS: Final = (*(name for name in record.TOKENS if name not in {"input_tokens", "output_tokens"}), "units")
 MERGED: Final = (*EDGE_TAGS, *FACTS, *PARTS, "model", "tag_sources", "identity_source", "usage_flags")
 """What a row that counts may take from the others."""
 DEEPEST: Final = 64
@@ -146,28 +147,18 @@ def _inherited(rows: pl.DataFrame, edges: pl.DataFrame, above: pl.DataFrame) -> 
         higher = pl.lit(None) if tag in WHERE_TAGS else pl.col(f"{tag}_resource")
         values[tag] = pl.coalesce(own, f"{tag}_span", own_resource, higher)
         inherited = own.is_null() & (pl.col(f"{tag}_span").is_not_null() | own_resource.is_null())
-        sources[tag] = pl.when(inherited).then(pl.lit("inherited")).otherwise(_source(tag))
+        sources[tag] = pl.when(inherited).then(pl.lit("inherited")).otherwise(source_of(tag))
     return rows.with_columns(**values, **_sourced(values, sources)).drop(found.columns[1:])
 
 
 def _on_span(tag: str) -> pl.Expr:
-    return _source(tag).is_null()
-
-
-def _source(tag: str) -> pl.Expr:
-    """Where a tag's value came from; null when it stands on the span itself."""
-    return pl.col("tag_sources").str.extract(rf"(?:^|,){tag}:([a-z]+)")
+    return source_of(tag).is_null()
 
 
 def _sourced(values: dict[str, pl.Expr], sources: dict[str, pl.Expr]) -> dict[str, pl.Expr]:
     """`tag_sources` and `identity_source` of tags with these values."""
-    parts = [
-        pl.when(values[tag].is_not_null()).then(pl.concat_str(pl.lit(f"{tag}:"), sources[tag]))
-        for tag in sorted(values)
-    ]
-    joined = pl.concat_str(parts, separator=",", ignore_nulls=True)
     return {
-        "tag_sources": pl.when(joined != "").then(joined),
+        "tag_sources": listed({tag: pl.when(values[tag].is_not_null()).then(sources[tag]) for tag in sorted(values)}),
         "identity_source": pl.when(values["team"].is_not_null()).then(sources["team"].fill_null("span")),
     }
 
@@ -386,7 +377,7 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     values = {name: pl.coalesce(f"{name}_found", name) for name in (*EDGE_TAGS, *FACTS, *PARTS)}
     sources = {
         tag: pl.when(pl.col(f"{tag}_found").ne_missing(pl.col(tag)) & pl.col(f"{tag}_found").is_not_null())
-        .then(pl.lit("merged")).otherwise(_source(tag))
+        .then(pl.lit("merged")).otherwise(source_of(tag))
         for tag in EDGE_TAGS
     }  # fmt: skip
     learned = pl.any_horizontal(pl.col(name).is_null() & pl.col(f"{name}_found").is_not_null() for name in PARTS)
@@ -402,7 +393,7 @@ def _firsts(rows: pl.DataFrame, names: Sequence[str], *, by_level: bool = False)
     if by_level:
         found = {
             tag: pl.coalesce(
-                pl.col(tag).filter(_source(tag).fill_null("") != "resource").drop_nulls().first(),
+                pl.col(tag).filter(source_of(tag).fill_null("") != "resource").drop_nulls().first(),
                 pl.col(tag).drop_nulls().first(),
             )
             for tag in names

@@ -24,6 +24,7 @@ from millicent.collector.dialects import (
     roots,
     wanted,
 )
+from millicent.collector.dialects.dialect import OWN_UNITS
 from millicent.collector.dialects.providers import OPERATION_SUFFIX, SERVED_BY
 from millicent.collector.tokens import MOST_OF_METRIC, MOST_TOKENS
 from millicent.warehouse import record
@@ -45,6 +46,7 @@ _ATTRIBUTES: Final = {key: _TYPES[kind] for key, kind in wanted().items()}
 _LEFT_OUT: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "name": pl.String, "scope": pl.String, "scope_version": pl.String, "trace_state": pl.String, "kind": pl.Int32,
     "status_code": pl.Int32, "first_token_ns": pl.UInt64, "call_count": pl.Int64, "point_flags": pl.List(pl.String),
+    "units_told": EMPTY.schema["units"], "price_told": EMPTY.schema["labels"],
 }  # fmt: skip
 """Columns that a decoded row need not have, beside attributes that nobody sent."""
 _FACTS: Final[Mapping[str, type[pl.DataType]]] = {
@@ -58,6 +60,11 @@ _OF_SCOPE: Final = {
     pattern: tuple(dialect for dialect in DIALECTS if dialect.scope == pattern)
     for pattern in dict.fromkeys(dialect.scope for dialect in DIALECTS if dialect.scope is not None)
 }
+_UNIT: Final = r"^[a-z][a-z0-9_]{0,63}$"
+_CONTEXT_KEY: Final = r"^[a-z][a-z_]{0,31}$"
+_CONTEXT_VALUE: Final = r"^[a-z0-9][a-z0-9_./:-]{0,63}$"
+_CONTEXT: Final = r"^[a-z_]+=[a-z0-9_./:-]{1,64}$"
+_USUAL_SPEEDS: Final = ("standard", "normal")
 _URL: Final = r"^(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]+)(?::([0-9]{1,5}))?"
 
 
@@ -95,8 +102,8 @@ def reread(rows: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         rows: Calls in the columns of the record, or at least `usage_raw`, `usage_flags`, `usage_source`, `usage_rule`,
-            `dialect`, `provider`, `model`, `scope`, `scope_version`, `operation`, `status`, `streaming`, `signal` and
-            tokens.
+            `dialect`, `provider`, `model`, `scope`, `scope_version`, `operation`, `status`, `streaming`, `signal`,
+            `units` and tokens.
 
     Returns:
         The same rows in the same order with tokens, `usage_rule`, `usage_flags` and `usage_source` as the rule has them
@@ -200,6 +207,8 @@ def _read(spans: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     facts = {name: _first(spans, keys, _FACTS.get(name, pl.String)) for name, keys in dialect.facts.items()}
     facts |= {name: told.cast(_FACTS.get(name, pl.String)) for name, told in dialect.derived.items()}
     failed = facts.pop("status", pl.lit(None, pl.String)) == "error"
+    speed = facts.pop("speed") if any(key in spans.columns for key in dialect.facts["speed"]) else None
+    facts.pop("speed", None)
     counters = {RAW + key: _counter(spans, key) for key in dialect.counters if key in spans.columns}
     rows = spans.select(
         "tenant", "key_id", "received_at", "trace_id", "scope", "scope_version", "labels", "dialect", "operation",
@@ -215,8 +224,8 @@ def _read(spans: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         usage_rule=pl.lit(dialect.rule),
         told_source=pl.col(USAGE_SOURCE),
         point_flags=pl.col("point_flags"),
-        units=pl.lit(None, EMPTY.schema["units"]),
-        price_context=pl.lit(None, pl.String),
+        units=_other_units(spans),
+        price_context=_price_context(spans, speed),
         **counters,
         **{name: told for name, told in facts.items() if name != "operation"},
     )  # fmt: skip
@@ -235,8 +244,7 @@ _COLUMNS: Final = (
     "scope_version", "labels", "dialect", "operation", "signal", *_TAGS, "started_at", "duration_ms", "ttft_ms",
     "status", "call_count", "sample_weight", "tag_sources", "provider", "request_model", "response_model", "model",
     "response_id", "request_id", "streaming", "endpoint_host", "endpoint_port", "error_type", "service_tier", "engine",
-    "units", "price_context",
-    "usage_rule", "usage_raw", "told_source", "other_flags", *record.TOKENS, *tokens.TOLD,
+    "units", "price_context", "usage_rule", "usage_raw", "told_source", "other_flags", *record.TOKENS, *tokens.TOLD,
 )  # fmt: skip
 """What a row carries from here."""
 
@@ -292,6 +300,41 @@ def _answered(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         request_model=pl.when(silent).then(pl.coalesce("request_model", "response_model")).otherwise("request_model"),
         response_model=pl.when(~silent).then("response_model"),
     )
+
+
+def _other_units(spans: pl.DataFrame) -> pl.Expr:
+    """Units told by names that no price data knows: kept, so that somebody may give them a price."""
+    nothing = pl.lit(None, EMPTY.schema["units"])
+    if spans["units_told"].null_count() == spans.height:
+        return nothing
+    name, count = pl.element().struct.field("key"), pl.element().struct.field("value")
+    is_other = name.str.contains(_UNIT) & ~name.is_in(list(OWN_UNITS)) & count.is_between(1, tokens.MOST_UNITS)
+    others = pl.col("units_told").list.filter(is_other).list.eval(pl.element().sort_by(name))
+    return pl.when(others.list.len() > 0).then(others)
+
+
+def _price_context(spans: pl.DataFrame, speed: pl.Expr | None) -> pl.Expr:
+    """What was asked for that has a price of its own, as `key=value`; what is usual says nothing."""
+    said = []
+    if spans["price_told"].null_count() < spans.height:
+        name = pl.element().struct.field("key")
+        value = pl.element().struct.field("value").str.strip_chars().str.to_lowercase()
+        entry = pl.when(name.str.contains(_CONTEXT_KEY) & value.str.contains(_CONTEXT_VALUE)).then(
+            pl.concat_str(name, pl.lit("="), value)
+        )
+        said.append(pl.col("price_told").list.eval(entry).list.drop_nulls())
+    if speed is not None:
+        unusual = pl.when(speed.str.to_lowercase().is_in(_USUAL_SPEEDS).not_()).then(
+            pl.concat_str(pl.lit("speed="), speed.str.to_lowercase())
+        )
+        stated = pl.lit(value=False)
+        if said:
+            stated = said[0].list.eval(pl.element().str.starts_with("speed=")).list.any().fill_null(value=False)
+        said.append(pl.concat_list(pl.when(unusual.str.contains(_CONTEXT) & ~stated).then(unusual)).list.drop_nulls())
+    if not said:
+        return pl.lit(None, pl.String)
+    entries = pl.concat_list(*(one.fill_null([]) for one in said)).list.sort()
+    return pl.when(entries.list.len() > 0).then(entries.list.join(","))
 
 
 def _weight(states: pl.Series) -> pl.Expr:

@@ -17,6 +17,8 @@ from millicent.warehouse import record
 MOST_TOKENS: Final = 1_000_000_000
 MOST_OF_METRIC: Final = 1_000_000_000_000
 """A data point sums the calls of an interval."""
+MOST_UNITS: Final = 1_000_000_000_000
+"""Of a billable unit beside tokens: pixels are many."""
 CACHE_WRITES_BY_TIME: Final = tuple(
     name for name in record.TOKENS if name.startswith("cache_write_") and name != "cache_write_tokens"
 )
@@ -30,6 +32,7 @@ FLAGS: Final = frozenset(
         "cache_semantics_assumed",
         "output_from_total",
         "totals_disagree",
+        "units_not_believed",
     }
     | {flag for dialect in DIALECTS for flag in dialect.flags}
 )
@@ -43,7 +46,7 @@ def told(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
 
     Args:
         rows: One dialect's; counters as whole numbers in columns `raw:NAME` where any came, beside the stored columns
-            that `Dialect` names.
+            that `Dialect` names, and `units` by names that the dialect does not read, which stay.
         dialect: Whose.
     """
     rows = rows.with_columns(
@@ -58,8 +61,12 @@ def told(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         tokens[name] = pl.when(~wrong.fill_null(False)).then(tokens[name])
     excludes = pl.lit(None, pl.Boolean) if dialect.excludes_cache is None else dialect.excludes_cache.fill_null(False)
     flags = [pl.when(when.fill_null(False)).then(pl.lit(flag)) for flag, when in dialect.flags.items()]
+    units, odd = _units(rows, dialect)
+    if odd is not None:
+        flags.append(pl.when(odd).then(pl.lit("units_not_believed")))
     return rows.with_columns(
         **tokens,
+        units=units,
         total=_first(rows, dialect.total),
         input_rest=_sum(rows, dialect.input_rest),
         output_rest=_sum(rows, dialect.output_rest),
@@ -67,6 +74,32 @@ def told(rows: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
         excludes_reasoning=dialect.excludes_reasoning.fill_null(False),
         dialect_flags=pl.concat_list(flags).list.drop_nulls() if flags else pl.lit(None, pl.List(pl.String)),
     )
+
+
+def _units(rows: pl.DataFrame, dialect: Dialect) -> tuple[pl.Expr, pl.Expr | None]:
+    """Other billable units by name, and where some cannot be true; what is told as 0 leaves an empty list."""
+    nothing = rows["units"].null_count() == rows.height
+    others = pl.lit(None, rows.schema["units"])
+    if not nothing:
+        left = pl.col("units").list.filter(~pl.element().struct.field("key").is_in(list(dialect.units)))
+        others = pl.when(left.list.len() > 0).then(left)
+    came = {name: [RAW + key for key in keys if RAW + key in rows.columns] for name, keys in dialect.units.items()}
+    came = {name: [key for key in keys if rows[key].null_count() < rows.height] for name, keys in came.items()}
+    counts = {name: pl.coalesce(keys) for name, keys in sorted(came.items()) if keys}
+    if not counts:
+        return others, None
+    known = [
+        pl.when(count.is_between(1, MOST_UNITS)).then(pl.struct(key=pl.lit(name), value=count))
+        for name, count in counts.items()
+    ]
+    right = {name: count.is_between(0, MOST_UNITS) for name, count in counts.items()}
+    odd = pl.any_horizontal((~one).fill_null(False) for one in right.values())
+    some = pl.any_horizontal(one.fill_null(False) for one in right.values())
+    units = pl.concat_list(known).list.drop_nulls()
+    if not nothing:
+        by_name = pl.element().sort_by(pl.element().struct.field("key"))
+        units = pl.concat_list(units, others.fill_null([])).list.eval(by_name)
+    return pl.when(some | others.is_not_null()).then(units), odd
 
 
 def raw_text(rows: pl.DataFrame) -> pl.Expr:
@@ -158,7 +191,7 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
         **{name: pl.when("failed").then(0).otherwise(tokens) for name, tokens in read.items()},
         usage_flags=pl.concat_list(doubts, *(pl.col(name).fill_null([]) for name in others)).list.drop_nulls(),
     )
-    missing = pl.col("input_tokens").is_null() & pl.col("output_tokens").is_null()
+    missing = pl.all_horizontal(pl.col(name).is_null() for name in ("input_tokens", "output_tokens", "units"))
     source = pl.when(pl.col("told_source") == "estimated").then(pl.lit("estimated")).otherwise(pl.lit("reported"))
     return rows.with_columns(usage_source=pl.when(missing).then(pl.lit("missing")).otherwise(source)).drop(
         *TOLD, *_STEPS, "told_source", "other_flags", strict=False

@@ -158,7 +158,7 @@ def dialects() -> str:
     ]  # fmt: skip
     header = ("dialect", "what it is", "recognised by", "comes as", "rank", "input", "output", "absent counts as 0")
     sections = []
-    for title, what in (("Usage", "usage"), ("Facts", "facts")):
+    for title, what in (("Usage", "usage"), ("Other units", "units"), ("Facts", "facts")):
         tables: dict[str, list[str]] = {}
         for dialect in DIALECTS:
             tables.setdefault(_keys(getattr(dialect, what)), []).append(dialect.id)
@@ -184,7 +184,8 @@ def dialects() -> str:
         "stands for any provider's name.",
         *sections,
         "## Attribution",
-        "Blank says nothing. `resource:` is an attribute of the resource. `millicent.label.NAME` becomes `labels`.",
+        "Blank says nothing. `resource:` is an attribute of the resource. `millicent.label.NAME` becomes `labels`; "
+        "`millicent.usage.units.NAME` becomes `units` and `millicent.price.NAME` `price_context`, whatever the dialect.",
         _keys(ATTRIBUTION),
         "## Words that are calls",
         "Any other word is a roll-up, a tool or a look-up, and is counted as `not_a_call` with the word as its reason.",

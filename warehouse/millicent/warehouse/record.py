@@ -157,6 +157,9 @@ SUMMED: Final = TOKENS + MONEY
 IDLE: Final = "__idle__"
 """Value of a caller's dimension (team, service, ...) on capacity that no call used."""
 
+CHARGE: Final = "__charge__"
+"""Value of a dimension on an amount that belongs to no call and is not told of it."""
+
 NOT_COUNTED: Final[Mapping[str, str]] = {
     "rollup": "sums up the calls below it",
     "same_response": "same provider response as the call that counts",
@@ -187,6 +190,7 @@ USAGE_FLAGS: Final[Mapping[str, str]] = {
     "fraction_cut": "the metric told a fraction of a token, which was cut off",
     "operation_assumed": "the metric did not tell what kind of call it sums; chat was taken",
     "counter_reset": "the counter began anew between two readings; what it counted in between is lost",
+    "units_not_believed": "searches or other units were told that cannot be true; they were left out",
     "merged_from_others": "what it left out was filled in from others that told of the same call",
 }
 """Values of `usage_flags` in words."""

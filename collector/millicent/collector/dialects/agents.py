@@ -68,6 +68,7 @@ _CLAUDE_FACTS: Final = COMMON | {
     "ttft_ms": ("ttft_ms",),
     "error_type": ("error.type", "error"),
     "service_tier": (),
+    "speed": ("speed",),
 }
 _CLAUDE_WORD: Final = pl.col("name").str.strip_prefix("claude_code.")
 _ANTHROPIC: Final = pl.coalesce("gen_ai.provider.name", "gen_ai.system", pl.lit("anthropic"))

@@ -15,6 +15,9 @@ from typing import Final, Literal
 
 import polars as pl
 
+from millicent.collector.decode import UNIT
+from millicent.pricing.units import UNITS
+
 Signal = Literal["span", "log", "metric"]
 Form = Literal["json", "python"]
 
@@ -55,6 +58,18 @@ def any_raw(*keys: str) -> pl.Expr:
     return any_told(*(RAW + key for key in keys))
 
 
+OWN_UNITS: Final[Mapping[str, tuple[str, ...]]] = {unit.key: (UNIT + unit.key,) for unit in UNITS}
+"""Billable units beside tokens, by our own attributes, which anybody may set on any span."""
+
+
+def with_units(*tables: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """`OWN_UNITS`, and behind them what else carries a unit."""
+    return {
+        name: tuple(dict.fromkeys((*keys, *(key for table in tables for key in table.get(name, ())))))
+        for name, keys in OWN_UNITS.items()
+    }
+
+
 NEVER: Final = pl.lit(False)
 ALWAYS: Final = pl.lit(True)
 
@@ -74,6 +89,7 @@ class Dialect:
         signals: What it comes as.
         facts: Column of the record → attributes that carry it, first one present wins.
         usage: Column of tokens → counters that carry it, first one present wins, never added.
+        units: Other billable unit → counters that carry it, first one present wins.
         total: Counters of everything together, which prove what the others leave out.
         input_rest: Counters of input that stands beside the others and is added.
         output_rest: The same of output.
@@ -101,6 +117,7 @@ class Dialect:
     scope: str | None = None
     marks: pl.Expr = ALWAYS
     unscoped: pl.Expr | None = None
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: OWN_UNITS)
     signals: tuple[Signal, ...] = ("span", "metric")
     total: tuple[str, ...] = ()
     input_rest: tuple[str, ...] = ()
@@ -128,7 +145,7 @@ class Dialect:
     def counters(self) -> tuple[str, ...]:
         """Every counter that the usage rule reads, each once."""
         asked = tuple(name.removeprefix(RAW) for name in self.rule_roots)
-        parts = (*self.usage.values(), self.total, self.input_rest, self.output_rest, asked)
+        parts = (*self.usage.values(), *self.units.values(), self.total, self.input_rest, self.output_rest, asked)
         return tuple(dict.fromkeys(key for keys in parts for key in keys))
 
     @property

@@ -61,6 +61,7 @@ LANGFUSE: Final = Dialect(
         "service_tier": ("langfuse.observation.model.parameters#service_tier",),
     },
     usage=wire.after(wire.usage(_USAGE), _OWN),
+    units=wire.units(_USAGE),
     total=wire.spelled(_USAGE, *wire.TOTAL, "total"),
     input_rest=wire.spelled(
         _USAGE, "input_audio", "input_audio_tokens", "input_image", "input_image_tokens", "input_text", "input_video",

@@ -42,8 +42,10 @@ LITELLM: Final = Dialect(
         "endpoint_port": (),
         "endpoint_url": ("hidden_params#api_base",),
         "error_type": ("error.type", "error.code"),
+        "speed": (_OBJECT + "speed",),
     },
     usage=wire.after(OTEL_USAGE, wire.usage(_OBJECT)),
+    units=wire.units(_OBJECT),
     total=(*OTEL_TOTAL, *wire.spelled(_OBJECT, *wire.TOTAL)),
     word=pl.when(
         (pl.col("name") == "litellm_request")
@@ -91,8 +93,10 @@ LITELLM_RAW: Final = Dialect(
         "endpoint_host": (),
         "endpoint_port": (),
         "service_tier": (_RAW + "service_tier", _RAW_USAGE + "service_tier"),
+        "speed": (_RAW_USAGE + "speed",),
     },
     usage=wire.after(wire.usage(_RAW_USAGE), wire.usage(_RAW_GEMINI)),
+    units=wire.units(_RAW_USAGE),
     total=(*wire.spelled(_RAW_USAGE, *wire.TOTAL), *wire.spelled(_RAW_GEMINI, *wire.TOTAL)),
     input_rest=(*wire.spelled(_RAW_USAGE, *wire.INPUT_REST), *wire.spelled(_RAW_GEMINI, *wire.INPUT_REST)),
     excludes_cache=wire.excludes_cache(_RAW_USAGE),

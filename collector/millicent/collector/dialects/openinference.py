@@ -85,8 +85,10 @@ OPENINFERENCE: Final = Dialect(
             _ANSWER + "generations[0][0].generation_info.service_tier",
             _MESSAGE + "response_metadata.service_tier",
         ),
+        "speed": (_ANSWER + "usage.speed",),
     },
     usage=wire.after(_USAGE, _TIMES),
+    units=wire.units(_ANSWER + "usage."),
     total=(_COUNT + "total",),
     excludes_cache=_ANTHROPIC & (_VERSION < 1_014),
     flags={

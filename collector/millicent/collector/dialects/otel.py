@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from millicent.collector.dialects.dialect import Dialect, any_told, told
+from millicent.collector.dialects.dialect import Dialect, any_told, told, with_units
 
 COMMON: Final[dict[str, tuple[str, ...]]] = {
     "operation": ("gen_ai.operation.name", "llm.request.type"),
@@ -29,6 +29,7 @@ COMMON: Final[dict[str, tuple[str, ...]]] = {
         "anthropic.response.service_tier",
         "millicent.service_tier",
     ),
+    "speed": (),
 }
 """Facts beside usage, which every OpenTelemetry dialect writes alike."""
 
@@ -68,6 +69,8 @@ OTEL_USAGE: Final[dict[str, tuple[str, ...]]] = {
     "output_audio_tokens": ("gen_ai.usage.audio.output_tokens",),
     "input_image_tokens": ("gen_ai.usage.image.input_tokens",),
 }
+OTEL_UNITS: Final = with_units({"web_searches": ("gen_ai.usage.server_tool_use.web_search_requests",)})
+"""Unspecified; the one name in use continues Anthropic's."""
 OTEL_TOTAL: Final = ("gen_ai.usage.total_tokens", "llm.usage.total_tokens")
 
 LEFT_OUT_WHEN_ZERO: Final = (
@@ -99,6 +102,7 @@ ANTHROPIC_NATIVE: Final = Dialect(
     scope=r"^com\.anthropic\.sdk\b",
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     not_calls={
         "span:count_tokens": pl.col("name").str.contains("count_tokens", literal=True),
         "span:sessions": pl.col("name").str.contains(".sessions.", literal=True),
@@ -113,6 +117,7 @@ ANTHROPIC_PLATFORM: Final = Dialect(
     scope=r"^com\.anthropic\.claude-platform\b",
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     not_calls=ANTHROPIC_NATIVE.not_calls,
 )
 
@@ -124,6 +129,7 @@ OTEL_GENAI: Final = Dialect(
     scope=r"^opentelemetry\.instrumentation\.(genai\.|google_genai$)",
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     total=OTEL_TOTAL,
     absent_is_zero=LEFT_OUT_WHEN_ZERO,
 )
@@ -137,6 +143,7 @@ OTEL_GENAI_PREVIOUS: Final = Dialect(
     scope=r"^opentelemetry\.(util\.genai\b|instrumentation\.(openai_v2|openai_agents_v2|botocore)\b)",
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     total=OTEL_TOTAL,
 )
 
@@ -149,6 +156,7 @@ OTEL_EVENT: Final = Dialect(
     signals=("log",),
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     total=OTEL_TOTAL,
     excludes_cache=None,
 )
@@ -162,6 +170,7 @@ OTEL_OTHER: Final = Dialect(
     unscoped=pl.col("gen_ai.operation.name").is_not_null(),
     facts=COMMON,
     usage=OTEL_USAGE,
+    units=OTEL_UNITS,
     total=OTEL_TOTAL,
     excludes_cache=None,
 )
@@ -192,6 +201,7 @@ GENERIC: Final = Dialect(
         "response_id": ("gen_ai.response.id", "ai.response.id"),
     },
     usage=GENERIC_USAGE,
+    units=OTEL_UNITS,
     total=(*OTEL_TOTAL, "llm.token_count.total", "ai.usage.totalTokens"),
     excludes_cache=None,
     word=pl.coalesce(told("gen_ai.operation.name", "llm.request.type"), pl.lit("chat")),

@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from millicent.collector.dialects import wire
-from millicent.collector.dialects.dialect import RAW, Dialect, any_told
+from millicent.collector.dialects.dialect import RAW, Dialect, any_told, with_units
 from millicent.collector.dialects.litellm import answered
 from millicent.collector.dialects.otel import COMMON, OTEL_TOTAL, OTEL_USAGE
 
@@ -37,6 +37,7 @@ PYDANTIC_AI: Final = Dialect(
         "ttft_s": ("gen_ai.client.operation.time_to_first_chunk", "gen_ai.response.time_to_first_chunk"),
     },
     usage=wire.after(OTEL_USAGE, _USAGE),
+    units=with_units({"web_searches": (_DETAILS + "web_search_requests",)}),
     total=OTEL_TOTAL,
     word=pl.coalesce("gen_ai.operation.name", pl.concat_str(pl.lit("span:"), "name")),
 )
@@ -67,8 +68,10 @@ LOGFIRE: Final = Dialect(
         "streaming": (),
         "ttft_s": (),
         "service_tier": (*COMMON["service_tier"], _OBJECT + "service_tier"),
+        "speed": (_OBJECT + "speed",),
     },
     usage=wire.after(OTEL_USAGE, wire.usage(_OBJECT)),
+    units=wire.units(_OBJECT),
     total=(*OTEL_TOTAL, *wire.spelled(_OBJECT, *wire.TOTAL)),
     excludes_cache=~_INSIDE & wire.excludes_cache(_OBJECT),
     excludes_reasoning=~_INSIDE & wire.excludes_reasoning(_OBJECT),

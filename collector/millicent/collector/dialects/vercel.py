@@ -6,6 +6,7 @@ from typing import Final
 
 import polars as pl
 
+from millicent.collector.dialects import wire
 from millicent.collector.dialects.dialect import Dialect, any_raw, any_told, told
 from millicent.collector.dialects.otel import COMMON, OTEL_TOTAL, OTEL_USAGE
 
@@ -33,7 +34,9 @@ VERCEL: Final = Dialect(
         "ttft_s": (),
         "ttft_ms": ("ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"),
         "service_tier": (_MORE + "anthropic.usage.service_tier", _MORE + "openai.serviceTier"),
+        "speed": (_MORE + "anthropic.usage.speed",),
     },
+    units=wire.units(_MORE + "anthropic.usage."),
     usage={
         "input_tokens": (
             "gen_ai.usage.input_tokens", "ai.usage.inputTokens", "ai.usage.promptTokens", "ai.usage.tokens",

@@ -15,7 +15,7 @@ from typing import Final
 
 import polars as pl
 
-from millicent.collector.dialects.dialect import any_raw, raw
+from millicent.collector.dialects.dialect import any_raw, raw, with_units
 
 _DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _ANTHROPIC_CACHE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
@@ -65,6 +65,17 @@ USAGE: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Column of the record → places in the object."""
 
+UNITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "web_searches": (
+        "server_tool_use.web_search_requests", "server_side_tool_usage_details.web_search_calls",
+        "prompt_tokens_details.web_search_requests", "tool_calls_details.search_web.invocation",
+    ),
+    "social_searches": ("server_side_tool_usage_details.x_search_calls",),
+    "storage_searches": ("server_side_tool_usage_details.file_search_calls",),
+    "code_executions": ("server_side_tool_usage_details.code_interpreter_calls",),
+}  # fmt: skip
+"""Other billable unit → places in the object: Anthropic's, xAI's, LiteLLM's, Perplexity's."""
+
 TOTAL: Final = ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens")
 INPUT_REST: Final = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
 
@@ -72,6 +83,11 @@ INPUT_REST: Final = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
 def usage(within: str) -> dict[str, tuple[str, ...]]:
     """`USAGE` as counters of the object that stands at `within`, such as `gen_ai.usage.raw#`."""
     return {column: spelled(within, *places) for column, places in USAGE.items()}
+
+
+def units(*within: str) -> dict[str, tuple[str, ...]]:
+    """Our own attributes, and `UNITS` as counters of the objects that stand at `within`."""
+    return with_units(*({name: spelled(one, *places) for name, places in UNITS.items()} for one in within))
 
 
 def spelled(within: str, *places: str) -> tuple[str, ...]:
