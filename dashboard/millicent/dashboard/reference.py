@@ -185,7 +185,7 @@ def dialects() -> str:
         *sections,
         "## Attribution",
         "Blank says nothing. `resource:` is an attribute of the resource. `millicent.label.NAME` becomes `labels`; "
-        "`millicent.usage.units.NAME` becomes `units` and `millicent.price.NAME` `price_context`, whatever the dialect.",
+        "`millicent.usage.units.NAME` becomes `units` and `millicent.price.NAME` `price_context`, in any dialect.",
         _keys(ATTRIBUTION),
         "## Words that are calls",
         "Any other word is a roll-up, a tool or a look-up, and is counted as `not_a_call` with the word as its reason.",
