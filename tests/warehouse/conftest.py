@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from millicent.warehouse import capacity, ledger, query, record
@@ -14,6 +16,7 @@ from millicent.warehouse.control import Control, Deployment, tenants
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Period, Query
+from millicent.warehouse.tables import CHARGED_TO
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -34,6 +37,15 @@ def call(**told) -> dict:
         "started_at": at, "billing": "api", "status": "ok", "signal": "span", "call_count": 1,
         "dialect": "millicent", "usage_source": "reported",
         "counted": True, "price_status": "priced", **told,
+    }  # fmt: skip
+
+
+def charge(**told) -> dict:
+    """One row of `charges`; what is not told is unknown, amounts are 0."""
+    return {
+        **dict.fromkeys(CHARGED_TO), "tenant": "acme", "charged_at": TEN, "type": "fee", "name": "a fee", "entry": None,
+        "run": None, "period_start": TEN, "period_end": TEN + HOUR, "list_usd": Decimal(0), "billed_usd": Decimal(0),
+        "provisional": False, "why": "because", "computed_at": TEN, **told,
     }  # fmt: skip
 
 
@@ -67,6 +79,17 @@ class Facts:
         """Commit `calls` as one batch."""
         self.batches += 1
         ledger.commit(self.engine, batch(list(calls)), "otlp", (0, self.batches))
+
+    def charge(self, *charges: dict) -> None:
+        """Store charges, as `a_charge` makes them."""
+        usd, instant = pa.decimal128(38, 12), record.INSTANT
+        types = {"list_usd": usd, "billed_usd": usd} | dict.fromkeys(
+            ("charged_at", "period_start", "period_end"), instant
+        )
+        types["computed_at"] = instant
+        columns = {name: pa.array([one[name] for one in charges], types.get(name)) for name in charges[0]}
+        with self.engine.write() as transaction:
+            transaction.insert("charges", pa.table(columns))
 
     def declare(self, name: str, since: datetime, tenant: str = "acme", **told) -> Deployment:
         """Declare two rented H100 at 2 USD an hour each, or whatever `told` says instead."""
@@ -109,6 +132,11 @@ def shared_facts(tmp_path_factory) -> Iterator[Facts]:
 @pytest.fixture(scope="session")
 def a_call() -> Callable[..., dict]:
     return call
+
+
+@pytest.fixture(scope="session")
+def a_charge() -> Callable[..., dict]:
+    return charge
 
 
 @pytest.fixture(scope="session")

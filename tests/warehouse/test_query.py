@@ -16,7 +16,8 @@ from polars.testing import assert_frame_equal
 from millicent.warehouse import query, record
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import ASKABLE, OF_DEPLOYMENTS, BadQuery, Filter, Period, Query
-from millicent.warehouse.record import DETAILS, DIMENSIONS, IDLE
+from millicent.warehouse.record import CHARGE, DETAILS, DIMENSIONS, IDLE
+from millicent.warehouse.tables import CHARGED_TO
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR, MS, US = timedelta(hours=1), timedelta(milliseconds=1), timedelta(microseconds=1)
@@ -78,8 +79,15 @@ def of_call(one: dict, hour: dict | None, basis: str) -> dict:
         "unattributed_spend_usd": spend if one["team"] is None else 0,
         "error_calls": int(one["status"] == "error"),
         "missing_usage_calls": int(one["usage_source"] == "missing"),
+        "charges_usd": 0,
         "spend_usd": spend,
     }
+
+
+def of_charge(one: dict, tags: dict, basis: str) -> dict:
+    amount = one["list_usd"] if basis == "list" else one["billed_usd"]
+    unattributed = amount if tags["team"] is None else 0
+    return {"charges_usd": amount, "spend_usd": amount, "unattributed_spend_usd": unattributed}
 
 
 def of_hour(hour: dict, period: Period, basis: str) -> dict:
@@ -113,7 +121,7 @@ def passes(tags: dict, wanted: Filter) -> bool:
     return (spelled.get(value, value) in wanted.values) != wanted.negated
 
 
-def expected(calls: list[dict], hours: list[dict], tenant: str, asked: Query) -> dict[tuple, dict]:
+def expected(calls: list[dict], hours: list[dict], charges: list[dict], tenant: str, asked: Query) -> dict[tuple, dict]:
     at = {(h["tenant"], h["deployment"], h["hour"]): h for h in hours}
     facts = []
     for one in calls:
@@ -126,6 +134,13 @@ def expected(calls: list[dict], hours: list[dict], tenant: str, asked: Query) ->
             tags = dict.fromkeys((*DIMENSIONS, *DETAILS), IDLE) | {name: hour[name] for name in OF_DEPLOYMENTS}
             tags |= {"cost_type": "idle", "billing": "self_hosted", "streaming": None}
             facts.append((hour["hour"], tags, of_hour(hour, asked.period, asked.basis)))
+    for one in charges:
+        if one["tenant"] == tenant and asked.period.start <= one["charged_at"] < asked.period.end:
+            own = one["type"] == "adjustment"
+            tags = dict.fromkeys((*DIMENSIONS, *DETAILS), CHARGE) | {"streaming": None}
+            tags |= {name: one[name] for name in CHARGED_TO if own or one[name] is not None}
+            tags["cost_type"] = "adjustment" if own else "charge"
+            facts.append((one["charged_at"], tags, of_charge(one, tags, asked.basis)))
     groups = defaultdict(list) if asked.dimensions or asked.grain else {(): []}
     for instant, tags, amounts in facts:
         if all(passes(tags, wanted) for wanted in asked.filters):
@@ -202,12 +217,27 @@ hours_of_deployments = st.lists(st.sampled_from(SLOTS), unique=True, max_size=5)
 
 
 @st.composite
+def charge_facts(draw) -> dict:
+    return {
+        "rival": draw(st.booleans()), "charged_at": TEN + draw(st.integers(-1, 3)) * HOUR,
+        "type": draw(st.sampled_from(("adjustment", "fee", "commitment", "volume", "credit"))), "name": "contract",
+        "period_start": TEN, "period_end": TEN + HOUR, **{name: draw(optional) for name in CHARGED_TO},
+        "team": draw(st.none() | st.sampled_from(("search", HOSTILE[0]))),
+        "list_usd": draw(st.decimals(-(10**5), 10**5, places=12)),
+        "billed_usd": draw(st.decimals(-(10**5), 10**5, places=12)),
+        "provisional": draw(st.booleans()), "why": "", "computed_at": TEN,
+    }  # fmt: skip
+
+
+@st.composite
 def questions(draw) -> Query:
     start, end = sorted(draw(st.lists(st.integers(-1, 4), min_size=2, max_size=2, unique=True)))
     shift = draw(st.sampled_from((timedelta(0), timedelta(0), 30 * timedelta(minutes=1), 754_321 * MS)))
     pool = draw(st.sampled_from((OF_DEPLOYMENTS, ASKABLE, ("team", "model", "streaming", "user_id", "cost_type"))))
     dimensions = draw(st.lists(st.sampled_from(pool), unique=True, max_size=2))
-    values = st.none() | st.sampled_from(("a", "b", "search", "rack-1", "api", "hardware", "idle", IDLE, *HOSTILE[:2]))
+    values = st.none() | st.sampled_from(
+        ("a", "b", "search", "rack-1", "api", "hardware", "idle", IDLE, "charge", CHARGE, *HOSTILE[:2])
+    )
     filters = [
         Filter(name, tuple(draw(st.lists(yes_or_no if name == "streaming" else values, min_size=1, max_size=2))),
                draw(st.booleans()))
@@ -227,22 +257,24 @@ def questions(draw) -> Query:
 
 
 yes_or_no = st.sampled_from(("true", "false", None))
-universes = st.tuples(st.lists(call_facts(), max_size=8), hours_of_deployments)
+universes = st.tuples(st.lists(call_facts(), max_size=8), hours_of_deployments, st.lists(charge_facts(), max_size=4))
 
 
 class Universe:
-    """Calls and deployment-hours of two tenants who cannot be told apart by anything else, stored in a real engine."""
+    """Calls, deployment-hours and charges of two tenants who differ in nothing else, stored in a real engine."""
 
     def __init__(self, facts, a_call, drawn) -> None:
         self.facts = facts
         self.tenant, rival = next(_tenants), next(_tenants)
-        self.calls, self.hours = (
+        self.calls, self.hours, self.charges = (
             [{**one, "tenant": rival if one["rival"] else self.tenant} for one in part] for part in drawn
         )
-        for one in (*self.calls, *self.hours):
+        for one in (*self.calls, *self.hours, *self.charges):
             del one["rival"]
         self.calls = [a_call(**one) for one in self.calls]
         facts.store(*self.calls)
+        if self.charges:
+            facts.charge(*self.charges)
         if self.hours:
             instants = {name: record.INSTANT for name in ("hour", "declared_from", "computed_at")}
             exact = pa.decimal128(38, 24)
@@ -255,7 +287,7 @@ class Universe:
         return query.run(self.facts.engine, self.tenant, asked)
 
     def expected(self, asked: Query) -> dict[tuple, dict]:
-        return expected(self.calls, self.hours, self.tenant, asked)
+        return expected(self.calls, self.hours, self.charges, self.tenant, asked)
 
 
 @settings(max_examples=120, deadline=None)

@@ -17,7 +17,7 @@ import polars as pl
 
 from millicent.dashboard import format as fmt
 from millicent.warehouse.metrics import MTOK
-from millicent.warehouse.record import IDLE
+from millicent.warehouse.record import CHARGE, IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,10 @@ PRIOR_COLOUR: Final = "#6c788c"
 UNKNOWN_COLOUR: Final = "#b4bcc9"
 API_COLOUR: Final = "#5d7196"
 COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1]}
-COST_LABELS: Final = {"api": "API", "hardware": "Own hardware, busy", "idle": "Idle"}
+COST_LABELS: Final = {
+    "api": "API", "hardware": "Own hardware, busy", "idle": "Idle", "charge": "Charges and credits",
+    "adjustment": "Adjustments of closed periods",
+}  # fmt: skip
 MOST: Final = 8
 DAY_MS: Final = 86_400_000
 BAR_MS: Final = DAY_MS * 4 // 5
@@ -80,6 +83,8 @@ def label(dimension: str, value: str | None) -> str:
         return COST_LABELS.get(value or "", value or "Unknown")
     if value == IDLE:
         return "Idle / unallocated"
+    if value == CHARGE:
+        return "Charges and credits"
     if value is None:
         return {"team": "Unattributed", "accelerator": "API"}.get(dimension, "Unknown")
     return fmt.accelerator(value) if dimension == "accelerator" else value

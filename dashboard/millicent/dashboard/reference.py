@@ -126,7 +126,8 @@ def measures() -> str:
         table(("measure", "label", "unit", "formula", "asked by", "better", "meaning"), rows),
         "## What they are asked by",
         f"Measures of deployments are asked by {', '.join(map(code, OF_DEPLOYMENTS))} and `{COST_TYPE}` alone. "
-        f"Capacity that no call used reads `{record.IDLE}` in every dimension that only a caller has.",
+        f"Capacity that no call used reads `{record.IDLE}` in every dimension that only a caller has. "
+        f"A charge reads `{record.CHARGE}` in every dimension that it is not told of.",
         table(("what", "names"), by),
     )
 

@@ -26,8 +26,9 @@ from sqlalchemy import (
 )
 
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept, weighted_tokens
+from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept
 from millicent.warehouse.record import CALLS
+from millicent.warehouse.sums import weighted_tokens
 from millicent.warehouse.tables import EXACT, calls, deployment_hours
 
 MOST: Final = 1000

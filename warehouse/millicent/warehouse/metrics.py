@@ -17,7 +17,7 @@ Better = Literal["lower", "higher", "neither"]
 class Measure:
     """One measure.
 
-    `formula` is in words and names of sums. A sum has `sum_of` (a column of `query.SUMS`); a ratio has
+    `formula` is in words and names of sums. A sum has `sum_of` (what `sums` and `query` sum); a ratio has
     `numerator` and `denominator`, each a measure, and `scale` (1,000,000 for a price per million tokens).
     `better` tells which direction of change is good news. `of_deployments` marks facts of an hour of a deployment,
     which cannot be asked by caller.
@@ -71,7 +71,7 @@ DICTIONARY: Final = {
         _sum("input_image_tokens", "Images in", "tokens", "Input tokens that were images."),
         Measure("spend_usd", "Spend", "usd", "depends on the cost basis",
                 "What it cost on the chosen basis: list, billed, effective (billed API plus own hardware with idle), "
-                "usage (the same without idle) or marginal (billed API plus energy).",
+                "usage (the same without idle) or marginal (billed API plus energy); charges included.",
                 sum_of="spend_usd", better="lower"),
         _sum("list_cost_usd", "List cost", "usd", "Tokens at the API list price of their instant.", "lower"),
         _sum("billed_cost_usd", "Billed cost", "usd", "What API providers bill for the calls.", "lower"),
@@ -79,6 +79,9 @@ DICTIONARY: Final = {
              "Share of own accelerators that calls used: weighted tokens times the rate of their deployment-hour.",
              "lower"),
         _sum("idle_cost_usd", "Idle", "usd", "Own accelerators paid for while no call ran.", "lower"),
+        _sum("charges_usd", "Charges and credits", "usd",
+             "What belongs to no call: fees, commitments, discounts by volume, credits, and adjustments of closed "
+             "periods; at list on the list basis, as billed on all others.", "lower"),
         _sum("energy_cost_usd", "Energy", "usd", "Electricity of own accelerators, busy and idle.", "lower"),
         _sum("capacity_cost_usd", "Own hardware", "usd", "Own accelerators in full: busy plus idle.", "lower"),
         _sum("cache_saving_usd", "Cache savings", "usd",
@@ -88,7 +91,7 @@ DICTIONARY: Final = {
              "lower"),
         _sum("unattributed_calls", "Unattributed calls", "count", "Calls that carry no team.", "lower"),
         _sum("unattributed_spend_usd", "Unattributed spend", "usd",
-             "Spend on calls that carry no team; idle is not in it.", "lower"),
+             "Spend on calls that carry no team; idle and charges are not in it.", "lower"),
         _sum("attributed_calls", "Attributed calls", "count", "Calls that carry a team.", "higher"),
         _sum("priced_calls", "Priced calls", "count", "Calls whose cost is known in full.", "higher"),
         _sum("error_calls", "Failed calls", "count", "Calls that ended in an error.", "lower"),

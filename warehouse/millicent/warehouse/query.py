@@ -3,7 +3,8 @@
 `run(engine, tenant, query)` answers a `Query` from the hourly rollup where it can, from raw calls where it must
 (a detail dimension, or bounds that are not on a UTC hour), and never without a tenant. Own hardware joins in by
 deployment-hour: a call's share is its weighted tokens times the hour's rate, and what no call used is `idle`, a row
-of its own whose caller dimensions read `__idle__`.
+of its own whose caller dimensions read `__idle__`. Charges belong to no call either: they count at the beginning of the
+hour that they are charged in, and read `__charge__` in what they are not told of.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric, String, Use
 
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.record import DETAILS, DIMENSIONS, IDLE, MONEY, TOKENS
-from millicent.warehouse.tables import EXACT, calls, deployment_hours, usage_hourly
+from millicent.warehouse.record import CHARGE, DETAILS, DIMENSIONS, IDLE
+from millicent.warehouse.sums import of_calls
+from millicent.warehouse.tables import CHARGED_TO, EXACT, calls, charges, deployment_hours, usage_hourly
 
 Basis = Literal["list", "billed", "effective", "usage", "marginal"]
 Grain = Literal["hour", "day", "week", "month"]
@@ -241,6 +243,7 @@ def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) ->
     facts = union_all(
         _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
         _of_idle(tenant, query, sums),
+        _of_charges(tenant, query, sums),
     ).subquery("facts")
     keys: list[ColumnElement[Any]] = [facts.c[name] for name in query.dimensions]
     if query.grain:
@@ -277,7 +280,7 @@ def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) ->
         select(
             instant.label("time"),
             *(columns[name].label(name) for name in query.dimensions),
-            *(_call_sum(name, source, query.basis).label(name) for name in sums),
+            *(of_calls(name, source, query.basis).label(name) for name in sums),
         )
         .select_from(source.outerjoin(hours, and_(*same_hour)))
         .where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
@@ -290,73 +293,11 @@ def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
     return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
 
 
-def weighted_tokens(source: FromClause) -> ColumnElement[Any]:
-    """Weighted tokens of a call, or of an hour of alike calls, in thousandths of an uncached input token."""
-    c, hours = source.c, deployment_hours.c
-    cached = func.coalesce(c.cache_read_tokens, 0)
-    return (
-        (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input
-        + cached * hours.w_cached
-        + func.coalesce(c.output_tokens, 0) * hours.w_output
-    )
-
-
-def _call_sum(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
-    """One sum over calls, per row of `source` (a call, or an hour of alike calls)."""
-    c, hours = source.c, deployment_hours.c
-    number: ColumnElement[Any] = c.call_count if source is calls else c.calls
-    weight = weighted_tokens(source)
-    own = c.billing == "self_hosted"
-    billed = case((own, literal_column("0")), else_=cast(c.billed_cost_usd, EXACT))
-    hardware = cast(weight * hours.rate_usd_per_weight, EXACT)
-    energy = cast(weight * hours.energy_rate_usd_per_weight, EXACT)
-    spend: dict[Basis, ColumnElement[Any]] = {
-        "list": cast(c.list_cost_usd, EXACT),
-        "billed": billed,
-        "effective": case((own, hardware), else_=billed),
-        "usage": case((own, hardware), else_=billed),
-        "marginal": case((own, energy), else_=billed),
-    }
-    total = func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens)
-    priced = c.price_status == "priced"
-    costed = or_(and_(own, hours.rate_usd_per_weight.is_not(None)), and_(~own, c.price_status != "unpriced"))
-    known = case((own, hours.rate_usd_per_weight.is_not(None)), else_=or_(priced, c.price_status == "not_billed"))
-    if name in TOKENS or name in MONEY:
-        return cast(c[name], BigInteger) if name in TOKENS else cast(c[name], EXACT)
-    sums: dict[str, ColumnElement[Any]] = {
-        "calls": number,
-        "total_tokens": total,
-        "spend_usd": spend[basis],
-        "priced_tokens": case((costed, total)),
-        "priced_output_tokens": case((costed, c.output_tokens)),
-        "hardware_cost_usd": case((own, hardware)),
-        "capacity_cost_usd": case((own, hardware)),
-        "energy_cost_usd": case((own, energy)),
-        "idle_cost_usd": cast(null(), EXACT),
-        "unpriced_calls": case((known, 0), else_=number),
-        "priced_calls": case((known, number), else_=0),
-        "unattributed_calls": case((c.team.is_(None), number), else_=0),
-        "unattributed_spend_usd": case((c.team.is_(None), spend[basis]), else_=literal_column("0")),
-        "attributed_calls": case((c.team.is_not(None), number), else_=0),
-        "error_calls": case((c.status == "error", number), else_=0),
-        "missing_usage_calls": case((c.usage_source == "missing", number), else_=0),
-        "accelerator_hours": cast(null(), EXACT),
-        "energy_wh": cast(null(), EXACT),
-        "gco2e_g": cast(null(), EXACT),
-    }
-    return cast(sums[name], BigInteger) if DICTIONARY[name].unit in {"count", "tokens"} else sums[name]
-
-
 def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
     """Own accelerators by the hour: what no call used, and what belongs to the hour rather than to a call."""
     c = deployment_hours.c
-    columns: dict[str, ColumnElement[Any]] = {name: literal(IDLE, String()) for name in (*DIMENSIONS, *DETAILS)}
-    columns |= {name: c[name] for name in OF_DEPLOYMENTS}
-    columns |= {
-        COST_TYPE: literal("idle", String()),
-        "billing": literal("self_hosted", String()),
-        "streaming": cast(null(), Boolean),
-    }
+    columns = _beside_calls(IDLE) | {name: c[name] for name in OF_DEPLOYMENTS}
+    columns |= {COST_TYPE: literal("idle", String()), "billing": literal("self_hosted", String())}
     start, end = _utc(query.period.start), _utc(query.period.end)
     where = [c.tenant == tenant, c.hour > start - HOUR, c.hour < end]
     idle = _within(c.idle_usd, query.period)
@@ -372,14 +313,45 @@ def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
     }
     if query.basis == "effective":
         mine["spend_usd"] = idle
+    return _part(query, sums, c.hour, columns, mine).where(*where)
+
+
+def _of_charges(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
+    """What belongs to no call: adjustments of closed periods, fees, commitments, discounts by volume, credits."""
+    c = charges.c
+    adjustment = c.type == "adjustment"
+    columns = _beside_calls(CHARGE)
+    columns |= {name: case((adjustment, c[name]), else_=func.coalesce(c[name], CHARGE)) for name in CHARGED_TO}
+    columns[COST_TYPE] = case((adjustment, "adjustment"), else_="charge")
+    amount = cast(c.list_usd if query.basis == "list" else c.billed_usd, EXACT)
+    mine: dict[str, ColumnElement[Any]] = {
+        "charges_usd": amount,
+        "spend_usd": amount,
+        "unattributed_spend_usd": case((columns["team"].is_(None), amount), else_=literal_column("0")),
+    }
+    where = (c.tenant == tenant, c.charged_at >= _utc(query.period.start), c.charged_at < _utc(query.period.end))
+    return _part(query, sums, c.charged_at, columns, mine).where(*where)
+
+
+def _beside_calls(value: str) -> dict[str, ColumnElement[Any]]:
+    """`value` in every dimension of calls that is text."""
+    columns: dict[str, ColumnElement[Any]] = {name: literal(value, String()) for name in (*DIMENSIONS, *DETAILS)}
+    return columns | {name: cast(null(), Boolean) for name in YES_OR_NO}
+
+
+def _part(
+    query: Query, sums: list[str], instant: ColumnElement[Any], columns: dict[str, ColumnElement[Any]],
+    mine: dict[str, ColumnElement[Any]],
+) -> Select[Any]:  # fmt: skip
+    """Rows that are no calls, in the layout of calls; sums that they are not part of are unknown."""
     unknown = {
         name: cast(null(), BigInteger if DICTIONARY[name].unit in {"count", "tokens"} else EXACT) for name in sums
     }
     return select(
-        cast(c.hour, DateTime).label("time"),
+        cast(instant, DateTime).label("time"),
         *(columns[name].label(name) for name in query.dimensions),
         *(mine.get(name, unknown[name]).label(name) for name in sums),
-    ).where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
+    ).where(*(kept(f, columns[f.dimension]) for f in query.filters))
 
 
 def _within(amount: ColumnElement[Any], period: Period) -> ColumnElement[Any]:

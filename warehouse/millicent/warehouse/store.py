@@ -15,7 +15,7 @@ from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Answer, Filter, Period, Query
-from millicent.warehouse.record import IDLE
+from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.tables import usage_hourly
 
 MOST_VALUES: Final = 500
@@ -72,7 +72,7 @@ class Warehouse:
             measures=("spend_usd",), dimensions=(dimension,), period=period, filters=filters, limit=MOST_VALUES
         )
         found = self.ask(tenant, question).frame[dimension].to_list()
-        return [value for value in found if value != IDLE]
+        return [value for value in found if value not in {IDLE, CHARGE}]
 
     def has_calls(self, tenant: str) -> bool:
         """Whether any call of the tenant was ever stored."""
