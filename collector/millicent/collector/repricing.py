@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -247,7 +248,8 @@ def _write(warehouse: Warehouse, run: Repricing, day: Period, source: _Source) -
     sums, charged = list[pl.DataFrame](), list[pl.DataFrame]()
     with warehouse.writing, warehouse.engine.write() as transaction:
         closed = history.closed(warehouse, run.tenant)(day)
-        for rows in source.rows(transaction.read, day, (*KEY, *CHARGED_TO) if closed else (), closed=closed):
+        names = (*KEY, *CHARGED_TO) if closed else ()
+        for rows in _ahead(source.rows(transaction.before, day, names, closed=closed)):
             found += rows.height
             versions |= set(rows[f"price_version{NOW}"].unique().drop_nulls())
             sums.append(_sums(rows, ()))
@@ -266,6 +268,15 @@ def _write(warehouse: Warehouse, run: Repricing, day: Period, source: _Source) -
                 "adjusted": closed, "done_at": datetime.now(UTC)}  # fmt: skip
         _note(transaction, pl.concat([pl.DataFrame([done]), _folded(sums, ()).select(AMOUNTS)], how="horizontal"))
     return versions
+
+
+def _ahead(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """`parts`, each made while the one before it is being written."""
+    with ThreadPoolExecutor(1, "repricing-ahead") as pool:
+        following = pool.submit(next, parts, None)
+        while (part := following.result()) is not None:
+            following = pool.submit(next, parts, None)
+            yield part
 
 
 def _charge(transaction: Transaction, run: Repricing, day: Period, rows: pl.DataFrame) -> None:

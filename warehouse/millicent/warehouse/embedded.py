@@ -144,6 +144,7 @@ class EmbeddedTransaction:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
+        self._beside: duckdb.DuckDBPyConnection | None = None
 
     def insert(self, table: str, rows: pa.Table) -> None:
         with self._visible({"incoming": rows}):
@@ -156,6 +157,11 @@ class EmbeddedTransaction:
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
         with self._visible(frames):
             return _read(self._cursor, statement)
+
+    def before(self, statement: Executable) -> pa.Table:
+        if self._beside is None:  # nothing commits beside the one transaction that may write
+            self._beside = self._cursor.cursor()
+        return _read(self._beside, statement)
 
     @contextmanager
     def _visible(self, frames: dict[str, pa.Table]) -> Iterator[None]:

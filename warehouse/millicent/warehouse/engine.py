@@ -29,6 +29,9 @@ class Transaction(Protocol):
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
         """Run one statement that returns rows, seeing this transaction's own changes; `frames` are tables by name."""
 
+    def before(self, statement: Executable) -> pa.Table:
+        """Run one statement that returns rows as they were before this transaction; from one other thread, too."""
+
 
 class Engine(Protocol):
     """A database that holds the facts."""
