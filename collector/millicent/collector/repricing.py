@@ -39,6 +39,7 @@ FACTS: Final = (
 """What calls are priced by."""
 COUNT: Final = ("counted", "call_count")
 AMOUNTS: Final = ("list_usd_before", "list_usd_after", "billed_usd_before", "billed_usd_after")
+IDLE_S: Final = 0.5
 RETRY_S: Final = 1.0
 ATTEMPTS: Final = 5
 
@@ -114,7 +115,7 @@ def apply(warehouse: Warehouse, run: Repricing) -> Iterator[Period]:
 
 
 class Repricer:
-    """Carries out the runs that were asked for, one after the other.
+    """Carries out the runs that are asked for, one after the other, also those from before a restart.
 
     Args:
         warehouse: whose runs.
@@ -125,19 +126,22 @@ class Repricer:
         self._asked = threading.Event()
 
     def wake(self) -> None:
-        """Look for runs now."""
+        """Look for runs now, not half a second later."""
         self._asked.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Carry out what is unfinished, also from before a restart; when told to stop, the day at hand is finished."""
+        """Work until told to stop; a day that is being written is finished first.
+
+        A run that keeps failing ends with an error; its days before that are done.
+        """
         while not stop.is_set():
             self._asked.clear()
             for run in self._warehouse.control.repricings(unfinished=True):
-                self._carry_out(run, stop)
-            while not stop.is_set() and not self._asked.wait(RETRY_S):
-                pass
+                self._attempt(run, stop)
+            if not stop.is_set():
+                self._asked.wait(IDLE_S)
 
-    def _carry_out(self, run: Repricing, stop: threading.Event) -> None:
+    def _attempt(self, run: Repricing, stop: threading.Event) -> None:
         failures = 0
         while not stop.is_set():
             try:

@@ -137,6 +137,7 @@ def _platform(settings: Settings) -> None:
 
     from millicent.collector import jobs  # noqa: PLC0415 - likewise
     from millicent.collector.loader import Loader  # noqa: PLC0415 - likewise
+    from millicent.collector.repricing import Repricer  # noqa: PLC0415 - likewise
     from millicent.collector.spool import SpoolReader  # noqa: PLC0415 - likewise
     from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
 
@@ -147,6 +148,7 @@ def _platform(settings: Settings) -> None:
     workers = [
         threading.Thread(target=loader.run, args=(stop,), name="loader"),
         threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
+        threading.Thread(target=Repricer(warehouse).run, args=(stop,), name="repricing"),
     ]
     for worker in workers:
         worker.start()
