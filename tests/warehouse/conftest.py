@@ -121,6 +121,20 @@ def facts(tmp_path) -> Iterator[Facts]:
     opened.close()
 
 
+@pytest.fixture
+def a_facts() -> Iterator[Callable[[Path], Facts]]:
+    """Opens a directory that is there already."""
+    opened: list[Facts] = []
+
+    def open_(directory: Path) -> Facts:
+        opened.append(Facts(directory))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        one.close()
+
+
 @pytest.fixture(scope="module")
 def shared_facts(tmp_path_factory) -> Iterator[Facts]:
     """For properties: one directory, and a tenant of its own for every example."""
