@@ -153,7 +153,8 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(whole_input=pl.when(excluded).then(input_ + cache).otherwise(input_))
     whole = pl.col("whole_input")
 
-    beside = (reasoning > output) | ((reasoning > 0) & (total == whole + output + reasoning))
+    inside = (total == whole + output).fill_null(False)  # gateways that estimate reasoning may come out above it
+    beside = ((reasoning > output) & ~inside) | ((reasoning > 0) & (total == whole + output + reasoning))
     rows = rows.with_columns(beside=beside.fill_null(False))
     sum_ = pl.when(pl.col("beside") | pl.col("excludes_reasoning")).then(output + reasoning).otherwise(output)
     google = pl.col("provider").str.starts_with("gcp.") | pl.col("model").str.contains("gemini", literal=True)
@@ -172,6 +173,8 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
     read = {name: pl.col(name) for name in record.TOKENS}
     read |= {name: pl.when(~pl.col("lost")).then(name) for name in CACHES}
     read["input_tokens"], read["output_tokens"] = whole, summed
+    unbelieved = reasoning > summed
+    read["reasoning_tokens"] = pl.when(~unbelieved.fill_null(False)).then("reasoning_tokens")
     flags = {
         "input_excluded_cache": pl.col("proved") & ~pl.col("excludes_cache").fill_null(False),
         "output_excluded_reasoning": pl.col("beside") & ~pl.col("excludes_reasoning"),
@@ -183,7 +186,7 @@ def normal_form(rows: pl.DataFrame) -> pl.DataFrame:
         & (pl.col("signal") != "metric")
         & input_.is_not_null(),
         "output_from_total": pl.col("left"),
-        "totals_disagree": ~agrees & (pl.col("output_tokens").is_not_null()),
+        "totals_disagree": (~agrees & (pl.col("output_tokens").is_not_null())) | unbelieved,
     }
     doubts = pl.concat_list(pl.when(when.fill_null(False)).then(pl.lit(flag)) for flag, when in flags.items())
     others = [name for name in ("dialect_flags", "other_flags") if name in rows.columns]

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from millicent.collector.dialects import wire
-from millicent.collector.dialects.dialect import Dialect, any_raw
+from millicent.collector.dialects.dialect import Dialect, any_raw, raw
 from millicent.collector.dialects.otel import COMMON
 
 _USAGE: Final = "langfuse.observation.usage_details#"
@@ -37,13 +37,18 @@ _OWN: Final = {
     }.items()
 }  # fmt: skip
 _METADATA: Final = "langfuse.observation.metadata."
+_INSIDE: Final = (raw(_USAGE + "total") == raw(_USAGE + "input") + raw(_USAGE + "output")) & any_raw(
+    _USAGE + "input_cached_tokens"
+)
+"""OpenAI's details, flattened by releases that left the totals as they were."""
 
 LANGFUSE: Final = Dialect(
     id="langfuse",
-    revision=1,
+    revision=2,
     about="Langfuse's SDK. A provider's own usage object is read as that provider writes it; with a key `input`, every "
     "other `input_*` and `cache_*` key stands beside it, and every `output_*` key beside `output`; times of cache "
-    "writes are a split of their total. Provider and streaming are not told.",
+    "writes are a split of their total. Old releases flattened OpenAI's details without taking them off, which `total` "
+    "proves. Provider and streaming are not told.",
     rank=50,
     scope=r"^langfuse",
     unscoped=pl.col("langfuse.observation.type").is_not_null(),
@@ -71,8 +76,8 @@ LANGFUSE: Final = Dialect(
         _USAGE, "output_audio", "output_audio_tokens", "output_image", "output_image_tokens", "output_text",
         "output_accepted_prediction_tokens", "output_rejected_prediction_tokens",
     ),
-    excludes_cache=any_raw(_USAGE + "input") | wire.excludes_cache(_USAGE),
-    excludes_reasoning=any_raw(_USAGE + "output") | wire.excludes_reasoning(_USAGE),
+    excludes_cache=(any_raw(_USAGE + "input") & ~_INSIDE.fill_null(False)) | wire.excludes_cache(_USAGE),
+    excludes_reasoning=(any_raw(_USAGE + "output") & ~_INSIDE.fill_null(False)) | wire.excludes_reasoning(_USAGE),
     reason="type",
     calls={"generation": "chat", "embedding": "embeddings"},
     payloads={
