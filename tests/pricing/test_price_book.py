@@ -12,7 +12,14 @@ from millicent.pricing.rates import Cell, Entry
 
 BOOK = PriceBook.bundled()
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)
-AMOUNTS = ("list_cost_usd", "list_input_usd", "list_cache_read_usd", "list_cache_write_usd", "list_output_usd")
+AMOUNTS = (
+    "list_cost_usd",
+    "list_input_usd",
+    "list_cache_read_usd",
+    "list_cache_write_usd",
+    "list_output_usd",
+    "list_units_usd",
+)
 UTC_US = pl.Datetime("us", "UTC")
 
 
@@ -49,6 +56,8 @@ def test_a_call_is_priced_by_kind():
         "list_cache_read_usd": Decimal("0.000375"),
         "list_cache_write_usd": Decimal(0),
         "list_output_usd": Decimal("0.001"),
+        "list_units_usd": Decimal(0),
+        "billed_cost_usd": Decimal("0.003125"),
         "cache_saving_usd": Decimal("0.000375"),
         "price_status": "priced",
         "price_entry": "openai/gpt-4o",
@@ -59,7 +68,7 @@ def test_a_call_is_priced_by_kind():
 def test_columns_have_their_types_even_without_rows():
     empty = BOOK.price(frame(GPT_4O).clear())
     assert empty.height == 0
-    assert [empty.schema[name] for name in (*AMOUNTS, "cache_saving_usd")] == [USD] * 6
+    assert [empty.schema[name] for name in (*AMOUNTS, "cache_saving_usd")] == [USD] * 7
     assert [empty.schema[name] for name in ("price_status", "price_entry", "price_version")] == [pl.String] * 3
 
 
@@ -91,7 +100,7 @@ def test_writing_a_cache_that_nobody_reads_is_a_negative_saving():
 def test_what_has_no_usable_price_is_unpriced_and_never_zero(call):
     row = price_one(**{**GPT_4O, **call})
     assert row["price_status"] == "unpriced"
-    assert [row[name] for name in (*AMOUNTS, "cache_saving_usd", "price_entry")] == [None] * 7
+    assert [row[name] for name in (*AMOUNTS, "cache_saving_usd", "price_entry")] == [None] * 8
 
 
 def test_an_empty_price_list_means_free():
@@ -108,13 +117,14 @@ def test_an_unknown_total_leaves_the_known_parts():
         Decimal("0.0005"),
         Decimal(0),
         None,
+        Decimal(0),
     ]
 
 
 def test_nothing_known_is_partial_without_an_amount():
     row = price_one(provider="openai", model="gpt-4o")
     assert row["price_status"] == "partial"
-    assert [row[name] for name in AMOUNTS] == [None] * 5
+    assert [row[name] for name in AMOUNTS] == [None] * 6
 
 
 def test_an_unknown_output_of_a_model_that_bills_none_is_priced():
@@ -167,7 +177,7 @@ def test_rounding_is_half_even_once_and_its_residue_goes_to_the_largest_part():
         )
     )
     pico = [[int(amount.scaleb(12)) for amount in row] for row in priced.select(AMOUNTS).iter_rows()]
-    assert pico == [[0, 0, 0, 0, 0], [2, 2, 0, 0, 0], [6, 0, 0, 0, 6], [3, 0, 0, 0, 3]]
+    assert pico == [[0, 0, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0], [6, 0, 0, 0, 6, 0], [3, 0, 0, 0, 3, 0]]
 
 
 def test_prices_with_more_digits_than_can_be_kept_are_refused():
@@ -414,6 +424,6 @@ def test_models_of_an_unknown_provider_names_those_there_are():
 
 def test_a_price_entry_names_one_set_of_prices():
     cells = {}
-    for cell in BOOK._rates.cells:
+    for cell in BOOK._lists.rates.cells:
         assert cells.setdefault(cell.label, cell) == cell
     assert BOOK.models()["price_entry"].is_unique().all()

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version as installed_version
-from itertools import product
+from itertools import combinations, product
 
 from genai_prices import data
 from genai_prices.data_snapshot import find_provider_by_id
@@ -76,6 +76,12 @@ SERVICE_TIERS: Mapping[str, Mapping[str, str]] = {
     "priority": {"service_tier": "priority"},
 }
 
+# `genai_prices` knows this rule by the models' names too.
+_LEAST_SECONDS: Mapping[tuple[str, str], int] = {
+    ("groq", "whisper-large-v3"): 10,
+    ("groq", "whisper-large-v3-turbo"): 10,
+}
+
 _LONGEST_NAME = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
@@ -124,20 +130,36 @@ def model_ids(provider_id: str | None) -> list[str]:
     return [model.id for provider in data.providers if provider.id in lists for model in provider.models]
 
 
-def tier_context(service_tier: str | None) -> Mapping[str, str]:
-    """The price context that a reported service tier stands for; empty for standard prices."""
-    return SERVICE_TIERS.get((service_tier or "").strip().lower(), {})
+def context(service_tier: str | None, price_context: str | None) -> dict[str, str]:
+    """The request context of a call in the keys of the price data; empty for standard prices.
+
+    Args:
+        service_tier: As the provider reported it.
+        price_context: `key=value` texts joined by commas; what it says goes before what the tier stands for.
+    """
+    told = (one.partition("=") for one in (price_context or "").lower().split(",") if "=" in one)
+    tier = SERVICE_TIERS.get((service_tier or "").strip().lower(), {})
+    return {**tier, **{key.strip(): value.strip() for key, _, value in told}}
 
 
 def entries() -> Iterator[Entry]:
-    """Every price list of the data: each model's standard one, then its service tier variants."""
-    contexts = {tuple(sorted(context.items())): context for context in SERVICE_TIERS.values()}
+    """Every price list of the data: each model's standard one, then those of every request context it knows."""
     for provider in data.providers:
         for model in provider.models:
-            yield _entry(provider, model, {})
-            for context in contexts.values():
-                if any(_applies(variant, context) for variant in model.price_variants or ()):
-                    yield _entry(provider, model, context)
+            for offered in _contexts(model):
+                yield _entry(provider, model, offered)
+
+
+def _contexts(model: ModelInfo) -> Iterator[dict[str, str]]:
+    """Every combination of what the model's variants ask for, none first."""
+    offered: dict[str, list[str | None]] = {}
+    for variant in model.price_variants or ():
+        if any(price is not None for price in vars(variant.prices).values()):
+            for key, value in variant.when.items():
+                values = offered.setdefault(key, [None])
+                values.extend([value] if value not in values else [])
+    for combination in product(*offered.values()):
+        yield {key: value for key, value in zip(offered, combination, strict=True) if value is not None}
 
 
 def _candidates(provider: str, model: str, host: str | None) -> Iterator[tuple[Provider, str]]:
@@ -205,14 +227,15 @@ def _entry(provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> 
     instants = [_midnight(day) + clock * _US for day, clock in product(days, [0, *clocks])]
     grid = [model.get_prices(instant, context) for instant in instants]
     sizes = sorted({start for prices in grid for start in _tier_starts(prices)})
+    least = _LEAST_SECONDS.get((provider.id, model.id), 0)
     cells = []
     for instant, prices in zip(instants, grid, strict=True):
-        varied = prices != model.get_prices(instant)
+        varied = _least_context(model, instant, context)
         since = max((day for day in dates if day <= instant.date()), default=None)
         for size in [None, *sizes]:
             words = (f"{provider.id}/{model.id}", *_narrowing(since, instant, clocks, size))
-            label = " ".join((*words, *(_variant(context) if varied else ())))
-            cells.append(Cell(label, _at_size(prices, size)))
+            label = " ".join((*words, *_variant(varied)))
+            cells.append(Cell(label, _at_size(prices, size), least_seconds=least))
     return Entry(
         provider=provider.id,
         model=model.id,
@@ -225,6 +248,13 @@ def _entry(provider: Provider, model: ModelInfo, context: Mapping[str, str]) -> 
         sources=tuple(provider.pricing_urls or ()),
         note=model.price_comments or provider.price_comments,
     )
+
+
+def _least_context(model: ModelInfo, instant: datetime, context: Mapping[str, str]) -> dict[str, str]:
+    """The smallest part of a request context that has the same prices."""
+    prices = model.get_prices(instant, context)
+    parts = (dict(part) for size in range(len(context) + 1) for part in combinations(context.items(), size))
+    return next(part for part in parts if model.get_prices(instant, part) == prices)
 
 
 def _applies(variant: PriceVariant, context: Mapping[str, str]) -> bool:

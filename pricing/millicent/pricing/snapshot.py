@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any, Final
 
 from millicent.pricing.rates import Cell, Entry
@@ -31,7 +32,8 @@ class PriceChange:
     Attributes:
         provider: On whose price list the model stands.
         model: The model's id there.
-        variant: Request context, as sorted `key=value` texts; empty for standard prices.
+        variant: Request context, as sorted `key=value` texts; empty for standard prices. What is true of a context is
+            true of those with more keys that are billed by the same entries.
         key: The price's key, such as "input_mtok".
         old: What it was, in USD per million tokens or thousand units; None: no price of its own.
         new: What it is now; None: no price of its own, or the model is gone.
@@ -82,8 +84,8 @@ def changes(old: Iterable[Entry], new: Iterable[Entry], before: datetime) -> lis
     """Prices that differ at some instant before `before`; models that only `new` has are additions, not changes.
 
     Exact over dates, times of day and request sizes: at every instant before `before` and for every number of input
-    tokens, a price differs exactly where one change, and only one, says so. A variant that one side lacks is billed
-    at the standard prices of that side.
+    tokens, a price differs exactly where one change, and only one, says so. A part of a request context that one side
+    does not know changes nothing there.
 
     Raises:
         ValueError: `before` has no time zone.
@@ -95,8 +97,8 @@ def changes(old: Iterable[Entry], new: Iterable[Entry], before: datetime) -> lis
     return [
         PriceChange(provider=model[0], model=model[1], variant=variant, **stretch)
         for model, variants in then.items()
-        for variant in sorted({*variants, *now.get(model, {})})
-        for stretch in _differences(_of(variants, variant), _of(now.get(model, {}), variant), before_us)
+        for variant, pair in _pairs(variants, now.get(model, {})).items()
+        for stretch in _differences(*pair, before_us)
     ]
 
 
@@ -133,15 +135,23 @@ def _told(entry: Entry) -> dict[str, Any]:
         "dates": entry.dates,
         "clocks": entry.clocks,
         "sizes": entry.sizes,
-        "cells": [[cell.label, {key: str(price) for key, price in cell.prices.items()}] for cell in entry.cells],
+        "cells": [_cell_told(cell) for cell in entry.cells],
         "name": entry.name,
         "sources": entry.sources,
         "note": entry.note,
     }
 
 
+def _cell_told(cell: Cell) -> list[Any]:
+    prices = {key: str(price) for key, price in cell.prices.items()}
+    return [cell.label, prices, *([cell.least_seconds] if cell.least_seconds else ())]
+
+
 def _entry(told: dict[str, Any]) -> Entry:
-    cells = (Cell(label, {key: Decimal(price) for key, price in prices.items()}) for label, prices in told["cells"])
+    cells = (
+        Cell(label, {key: Decimal(price) for key, price in prices.items()}, least_seconds=least[0] if least else 0)
+        for label, prices, *least in told["cells"]
+    )
     lists = {name: tuple(told[name]) for name in ("variant", "dates", "clocks", "sizes", "sources")}
     return Entry(**told | lists | {"cells": tuple(cells)})
 
@@ -153,8 +163,30 @@ def _by_variant(entries: Iterable[Entry]) -> dict[tuple[str, str], dict[tuple[st
     return models
 
 
-def _of(variants: Mapping[tuple[str, ...], Entry], variant: tuple[str, ...]) -> Entry | None:
-    return variants.get(variant, variants.get(()))
+_Variants = Mapping[tuple[str, ...], Entry]
+
+
+def _pairs(old: _Variants, new: _Variants) -> dict[tuple[str, ...], tuple[Entry | None, Entry | None]]:
+    """The entries by which both sides bill each request context that either knows, each pair once."""
+    offered: dict[str, set[str]] = {}
+    for one in sorted({one for side in (old, new) for variant in side for one in variant}):
+        offered.setdefault(one.partition("=")[0], set()).add(one)
+    combinations = product(*([None, *sorted(values)] for values in offered.values()))
+    contexts = (tuple(one for one in combination if one) for combination in combinations)
+    pairs: dict[tuple[str, ...], tuple[Entry | None, Entry | None]] = {}
+    seen = set()
+    for context in sorted(contexts, key=lambda one: (len(one), one)):
+        pair = (_of(old, context), _of(new, context))
+        if (key := tuple(map(id, pair))) not in seen:
+            seen.add(key)
+            pairs[context] = pair
+    return pairs
+
+
+def _of(variants: _Variants, context: tuple[str, ...]) -> Entry | None:
+    """The entry that bills a request context: what no variant asks for changes nothing."""
+    offered = {one for variant in variants for one in variant}
+    return variants.get(tuple(one for one in context if one in offered), variants.get(()))
 
 
 def _differences(old: Entry | None, new: Entry | None, before_us: int) -> Iterator[dict[str, Any]]:
