@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
@@ -11,6 +11,9 @@ from typing import Any
 
 from sqlalchemy import select
 
+from millicent.pricing.book import PriceBook
+from millicent.pricing.entries import FxRate, Override, Term
+from millicent.pricing.explanation import PriceExplanation, PriceLine
 from millicent.pricing.profiles import MATH
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.prices import Prices
@@ -32,13 +35,35 @@ class Line:
 def lines(engine: Engine, prices: Prices, tenant: str, call: dict[str, Any]) -> list[Line]:
     """The derivation of one call (a row of `calls.find`), in reading order.
 
-    The amounts of `list` lines add up to `list_cost_usd`, those of `own hardware` to `effective_cost_usd`. A call that
-    is not counted says first why, and which row counts instead.
+    Prices are derived by the very book that the call was priced by. The amounts of `list price` lines add up to
+    `list_cost_usd`, those of `billed price` to `billed_cost_usd`, those of `own hardware` to `effective_cost_usd`. A
+    call that is not counted says first why, and which row counts instead.
     """
-    derived = [*_counting(call), *_tokens(call), *_list_price(prices, tenant, call)]
-    if call["billing"] == "self_hosted":
+    present = prices.book(tenant)
+    book = prices.of_version(tenant, call["price_version"]) if call["price_version"] else None
+    why = _derived(book or present, call)
+    derived = [*_counting(call), *_tokens(call)]
+    if call["price_version"] and book is None:
+        told = f"price book {call['price_version']} is not kept: derived by the present one, {present.version}"
+        derived.append(Line("list price", told, "", "", ""))
+    derived += [*_list_price(why, call), *_exchange(why)]
+    own = call["billing"] == "self_hosted"
+    derived += [] if own else _billed_price(why, call)
+    derived += _now(why, present, call)
+    if own:
         return [*derived, *_own_hardware(engine, tenant, call)]
     return [*derived, Line("effective", "billed cost of the API call", _text(call["effective_cost_usd"]), "USD", "")]
+
+
+def _derived(book: PriceBook, call: dict[str, Any]) -> PriceExplanation:
+    """Why `book` prices the call as it does; where it takes the names for others now, by the entry that was applied."""
+    why = book.explain(call)
+    provider, slash, model = (call["price_entry"] or "").partition(" ")[0].partition("/")
+    if slash and why.entry != call["price_entry"]:
+        again = book.explain({**call, "provider": provider, "model": model, "endpoint_host": None})
+        if again.entry == call["price_entry"]:
+            return again
+    return why
 
 
 def _counting(call: dict[str, Any]) -> Iterator[Line]:
@@ -63,30 +88,78 @@ def _tokens(call: dict[str, Any]) -> Iterator[Line]:
     ):
         if call[name] is not None or name in {"input_tokens", "output_tokens"}:
             yield Line("tokens", what, _text(call[name]), "tokens", rule)
+    for key, count in call["units"].items():
+        yield Line("units", key, _text(count), "", rule)
+    if call["price_context"]:
+        yield Line("units", f"asked for {call['price_context']}", "", "", rule)
     for flag in call["usage_flags"]:
         yield Line("tokens", f"flag {flag}: {USAGE_FLAGS.get(flag, 'no words for it')}", "", "", rule)
 
 
-def _list_price(prices: Prices, tenant: str, call: dict[str, Any]) -> Iterator[Line]:
-    present = prices.book(tenant)
-    stored = prices.of_version(tenant, call["price_version"]) if call["price_version"] else None
-    why = (stored or present).explain(call)
+def _list_price(why: PriceExplanation, call: dict[str, Any]) -> Iterator[Line]:
+    if why.override is not None:
+        yield _own_entry("list price", why.override)
     if why.lines:
-        bounds = f"{_day(why.effective_from) or 'the first price'} to {_day(why.effective_to) or 'now'}"
-        entry = f"{why.entry}, in force from {bounds}, {why.version}; {' '.join(why.sources)}".rstrip("; ")
-        for line in why.lines:
-            what = f"{line.quantity:,} {line.kind} × {_text(line.unit_price_usd)} USD ÷ {line.per:,}"
-            yield Line("list price", what, _text(line.amount_usd), "USD", entry)
+        yield from _products("list price", why.lines, _entry(why))
         yield Line("list price", "rounding to 12 decimals, half-even", _text(why.rounding_usd), "USD", "")
     if why.reason:
         yield Line("list price", why.reason, "", "", why.version)
+    if call["list_cost_usd"] != why.list_cost_usd and call["price_status"] == "not_billed":
+        yield Line("list price", "the call failed without usage, which costs nothing", "", "", "")
     yield Line("list price", "list cost", _text(call["list_cost_usd"]), "USD", call["price_version"] or "")
-    now = why if present.version == why.version else present.explain(call)
-    if call["list_cost_usd"] != now.list_cost_usd:
-        told = (
-            f"the present price book ({now.version}) would say {_text(now.list_cost_usd)}; stored amounts do not move"
+    if call["billing"] == "self_hosted" and why.list_cost_usd is not None:
+        where = why.price_list or why.provider
+        at = (
+            f"what this would have cost at {where}, as {why.model}" if where else "what this would cost by our own list"
         )
-        yield Line("list price", told, "", "", call["price_version"] or "")
+        yield Line("at a provider", at, _text(call["list_cost_usd"]), "USD", _entry(why))
+
+
+def _billed_price(why: PriceExplanation, call: dict[str, Any]) -> Iterator[Line]:
+    """What terms make of the list price; nothing where there are none."""
+    if not why.terms:
+        return
+    for term in why.terms:
+        yield _own_entry("billed price", term)
+    yield from _products("billed price", why.billed_lines, _entry(why))
+    yield Line("billed price", "rounding to 12 decimals, half-even", _text(why.billed_rounding_usd), "USD", "")
+    yield Line("billed price", "billed cost", _text(call["billed_cost_usd"]), "USD", call["price_version"] or "")
+
+
+def _products(step: str, found: Iterable[PriceLine], source: str) -> Iterator[Line]:
+    for line in found:
+        what = f"{line.quantity:,} {line.kind} × {_text(line.unit_price_usd)} USD ÷ {line.per:,}"
+        yield Line(step, f"{what} ({line.how})" if line.how else what, _text(line.amount_usd), "USD", source)
+
+
+def _entry(why: PriceExplanation) -> str:
+    bounds = f"{_day(why.effective_from) or 'the first price'} to {_day(why.effective_to) or 'now'}"
+    return f"{why.entry}, in force from {bounds}, {why.version}; {' '.join(why.sources)}".rstrip("; ")
+
+
+def _own_entry(step: str, entry: Override | Term | FxRate) -> Line:
+    who = f"{entry.kind.replace('_', ' ')} {entry.id}, by {entry.author or 'nobody named'}"
+    since = f"known from {_day(entry.known_from) or 'now on'}"
+    return Line(step, ", ".join((who, since, *([entry.note] if entry.note else []))), "", "", entry.source)
+
+
+def _exchange(why: PriceExplanation) -> Iterator[Line]:
+    for rate in why.fx:
+        what = f"1 {rate.currency} from {_day(rate.effective_from)}"
+        yield Line("exchange rate", what, _text(rate.usd_per_unit), "USD", rate.source)
+        yield _own_entry("exchange rate", rate)
+
+
+def _now(why: PriceExplanation, present: PriceBook, call: dict[str, Any]) -> Iterator[Line]:
+    """What the present book would say, where that is something else."""
+    if call["price_status"] == "not_billed" and call["billing"] == "api":
+        return
+    now = why if present.version == why.version else present.explain(call)
+    for step, name in (("list price", "list_cost_usd"), ("billed price", "billed_cost_usd")):
+        amount = getattr(now, name)
+        if call[name] != amount and not (name == "billed_cost_usd" and call["billing"] == "self_hosted"):
+            told = f"the present price book ({now.version}) would say {_text(amount)}; stored amounts do not move"
+            yield Line(step, told, "", "", call["price_version"] or "")
 
 
 def _own_hardware(engine: Engine, tenant: str, call: dict[str, Any]) -> Iterator[Line]:
