@@ -185,6 +185,29 @@ def test_a_variant_that_one_side_lacks_is_compared_with_standard_prices():
     assert (got.variant, got.old, got.new) == (("processing=batch",), 2, 1)
 
 
+def test_a_context_that_one_side_knows_in_part_is_compared_by_what_it_knows():
+    standard, batch, flex, both = (
+        listing({"input_mtok": price}, variant=variant)
+        for price, variant in [
+            ("4", ()),
+            ("2", ("processing=batch",)),
+            ("3", ("service_tier=flex",)),
+            ("1", ("processing=batch", "service_tier=flex")),
+        ]
+    )
+    found = changes([standard, batch], [standard, batch, flex, both], NOW)
+    assert [(one.variant, one.old, one.new) for one in found] == [
+        (("service_tier=flex",), 4, 3),
+        (("processing=batch", "service_tier=flex"), 2, 1),
+    ]
+    swapped = changes([standard, batch], [standard, flex], NOW)
+    assert [(one.variant, one.old, one.new) for one in swapped] == [
+        (("processing=batch",), 2, 4),
+        (("service_tier=flex",), 4, 3),
+        (("processing=batch", "service_tier=flex"), 2, 3),
+    ]
+
+
 def test_a_model_that_is_gone_has_no_price_any_more():
     assert [(one.key, one.old, one.new) for one in changes([listing({"input_mtok": "2"})], [], NOW)] == [
         ("input_mtok", 2, None)
