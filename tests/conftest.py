@@ -40,3 +40,18 @@ def fake_openai(fake_openai_module) -> Iterator:
     """A running OpenAI-compatible server on a free port; see tests/fake_openai.py for what can be set."""
     with fake_openai_module.FakeOpenAI() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def make_backend() -> type:
+    """See tests/fake_backend.py."""
+    made: type = _load("fake_backend").Backend
+    return made
+
+
+@pytest.fixture
+def backend(make_backend) -> Iterator:
+    """A running back end on a free port."""
+    server = make_backend()
+    yield server
+    server.close()

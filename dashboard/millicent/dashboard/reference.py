@@ -241,6 +241,8 @@ def settings() -> str:
 def _setting_default(value: object) -> str:
     if type(value).__name__ == "PydanticUndefinedType":
         return (default_data.__doc__ or "").partition(": ")[2].rstrip(".")
+    if value is None or value == {}:
+        return "none"
     return code(str(value).lower() if isinstance(value, bool) else value)
 
 

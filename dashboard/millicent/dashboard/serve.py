@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
+    from millicent.collector.forwarding import Forwarder
     from millicent.collector.loader import Loader
     from millicent.collector.spool import SpoolReader
     from millicent.warehouse.store import Warehouse
@@ -112,6 +113,7 @@ def application(
     *,
     insecure_local: bool,
     receiver: str = "http://127.0.0.1:4318",
+    forwarder: Forwarder | None = None,
 ) -> ASGIApp:
     """Pages, API, health and telemetry as one ASGI application behind `Access`; `receiver` is where calls are stored.
 
@@ -124,7 +126,7 @@ def application(
     from millicent.dashboard.telemetry import Telemetry  # noqa: PLC0415 - likewise
 
     def mount(server: FastAPI) -> None:
-        telemetry = Telemetry(warehouse, spool, loader)
+        telemetry = Telemetry(warehouse, spool, loader, forwarder)
         mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running, receiver)
 
     server = create_app(warehouse, mount=mount)
@@ -150,12 +152,15 @@ def _platform(settings: Settings) -> None:
         threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
         threading.Thread(target=Repricer(warehouse).run, args=(stop,), name="repricing"),
     ]
+    forwarder = _forwarder(settings, warehouse, spool, loader)
+    if forwarder is not None:
+        workers.append(threading.Thread(target=forwarder.run, args=(stop,), name="forwarder"))
     for worker in workers:
         worker.start()
     try:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         app = application(warehouse, spool, loader, insecure_local=settings.insecure_local,
-                          receiver=f"http://{host}:{settings.otlp_port}")  # fmt: skip
+                          receiver=f"http://{host}:{settings.otlp_port}", forwarder=forwarder)  # fmt: skip
         config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", server_header=False,
                                 proxy_headers=settings.behind_proxy, lifespan="off")  # fmt: skip
         uvicorn.Server(config).run()
@@ -164,6 +169,17 @@ def _platform(settings: Settings) -> None:
         for worker in workers:
             worker.join()
         warehouse.close()
+
+
+def _forwarder(settings: Settings, warehouse: Warehouse, spool: SpoolReader, loader: Loader) -> Forwarder | None:
+    if settings.forward_endpoint is None:
+        return None
+    from millicent.collector.forwarding import Forwarder, Target  # noqa: PLC0415 - after the receiver has started
+
+    headers = {name: value.get_secret_value() for name, value in settings.forward_headers.items()}
+    target = Target(settings.forward_endpoint, headers)
+    own = type(spool)(spool.directory)  # a reader remembers where it was last
+    return Forwarder(warehouse.engine, own, lambda: loader.position, target, settings.data)
 
 
 def small_bundle() -> bool:

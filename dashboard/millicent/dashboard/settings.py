@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -31,6 +34,14 @@ def default_data() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "millicent"
 
 
+def _headers(told: object) -> object:
+    """`name=value,name=value` with percent escapes, as OpenTelemetry writes headers; a table as it is."""
+    if not isinstance(told, str):
+        return told
+    pairs = (pair.partition("=") for pair in told.split(",") if pair.strip())
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -44,6 +55,12 @@ class Settings(BaseSettings):
     insecure_local: bool = Field(False, description="no keys and no login; on a loopback address only")
     behind_proxy: bool = Field(False, description="a trusted proxy terminates TLS in front of a public address")
     memory_limit: str = Field("1GB", description="memory that the store may use, as DuckDB writes it")
+    forward_endpoint: str | None = Field(
+        None, description="URL of an OTLP/HTTP receiver that every span is sent on to, calls with what they cost"
+    )
+    forward_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
+        {}, description="headers of those requests: a table, or `name=value,name=value` with percent escapes"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -86,7 +103,37 @@ def load(**flags: Any) -> Settings:
                 f"host {settings.host!r} is reachable from outside and keys would travel in clear text: put a proxy "
                 "with TLS in front and set behind_proxy, or listen on 127.0.0.1"
             )
+    _check_forwarding(settings)
     return settings
+
+
+def _check_forwarding(settings: Settings) -> None:
+    """Refuse what could not be posted to, and a circle."""
+    if settings.forward_endpoint is None:
+        return
+    parts = urlsplit(settings.forward_endpoint)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1 or parts.query or parts.fragment:
+        raise BadSettingsError(
+            f"forward_endpoint {settings.forward_endpoint!r} is no URL of an OTLP/HTTP receiver: write it as "
+            "https://collector.example.com:4318, with a path where the back end has one"
+        )
+    if port in {settings.otlp_port, settings.port} and (
+        _is_loopback(parts.hostname) or parts.hostname == settings.host
+    ):
+        raise BadSettingsError(
+            f"forward_endpoint {settings.forward_endpoint!r} is this installation itself, and spans would go round in "
+            "a circle: name the back end that is to get them"
+        )
+    for name, value in settings.forward_headers.items():
+        if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+            raise BadSettingsError(
+                f"forward_headers has {name!r}, which is no header, or its value holds control characters or letters "
+                'that a header cannot hold: write it as authorization = "Bearer ..."'
+            )
 
 
 def told(**flags: Any) -> list[Told]:
@@ -101,6 +148,10 @@ def told(**flags: Any) -> list[Told]:
         Told(name, str(getattr(settings, name)), next((who for who, said in sources if name in said), "default"))
         for name in Settings.model_fields
     ]
+
+
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 
 def _is_loopback(host: str) -> bool:

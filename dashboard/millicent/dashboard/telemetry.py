@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from millicent.collector.forwarding import Forwarder
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
 from millicent.warehouse import ledger
@@ -21,7 +22,10 @@ MOST_REASONS: Final = 100
 class Telemetry(Collector):
     """Reads everything at the moment it is asked, so that no figure here can differ from the books."""
 
-    def __init__(self, warehouse: Warehouse, spool: SpoolReader, loader: Loader) -> None:
+    def __init__(
+        self, warehouse: Warehouse, spool: SpoolReader, loader: Loader, forwarder: Forwarder | None = None
+    ) -> None:
+        self._forwarder = forwarder
         self._warehouse = warehouse
         self._spool = spool
         self._loader = loader
@@ -53,3 +57,23 @@ class Telemetry(Collector):
         yield GaugeMetricFamily("millicent_behind_seconds", "Age of the newest instant that is complete", behind)
         size = self._warehouse.engine.facts()["bytes"]
         yield GaugeMetricFamily("millicent_store_bytes", "Size of the database file", size)
+        yield from self._forwarded()
+
+    def _forwarded(self) -> Iterator[Metric]:
+        """What became of spans on their way to another back end; nothing but names where none is set."""
+        forwarder = self._forwarder
+        sent = CounterMetricFamily("millicent_forwarded_spans", "Spans that the other back end took")
+        dropped = CounterMetricFamily(
+            "millicent_forward_dropped_spans", "Spans that were not sent on, by reason", labels=("reason",)
+        )
+        failed = CounterMetricFamily("millicent_forward_failures", "Requests to it that failed, since the start")
+        pending = GaugeMetricFamily(
+            "millicent_forward_pending_spans", "Spans, data points and log records not looked at for it yet"
+        )
+        if forwarder is not None:
+            sent.add_metric((), forwarder.progress.forwarded)
+            for reason, spans in sorted(forwarder.progress.dropped.items()):
+                dropped.add_metric((reason,), spans)
+            failed.add_metric((), forwarder.failures)
+            pending.add_metric((), forwarder.pending())
+        yield from (sent, dropped, failed, pending)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from decimal import Decimal
+from typing import Final, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -132,6 +133,34 @@ def own_words(engine: Engine, rows: pl.DataFrame) -> pl.DataFrame:
     with engine.write() as transaction:
         mine = (told.c[name] == _ASKED.c[name] for name in KEY)
         return plain(transaction.read(select(told).where(*mine), asked=arrow(rows.select(KEY))))
+
+
+class Amounts(NamedTuple):
+    """What a stored call costs; amounts are None where unknown."""
+
+    tenant: str
+    started_at: datetime
+    trace_id: bytes
+    span_id: int
+    counted: bool
+    list_cost_usd: Decimal | None
+    billed_cost_usd: Decimal | None
+    price_status: str
+    price_entry: str | None
+    price_version: str | None
+
+
+def amounts(engine: Engine, keys: pl.DataFrame) -> list[Amounts]:
+    """What those of `keys` (columns of `KEY`, `trace_id` as 16 bytes) cost that are stored calls."""
+    instants = keys["started_at"].dt.replace_time_zone(None)
+    asked = select(*(calls.c[name] for name in Amounts._fields)).where(
+        calls.c.started_at >= instants.min(),
+        calls.c.started_at <= instants.max(),
+        *(calls.c[name] == _ASKED.c[name] for name in KEY),
+    )
+    with engine.write() as transaction:
+        found = plain(transaction.read(asked, asked=arrow(keys.select(KEY))))
+    return [Amounts(*row) for row in found.iter_rows()]
 
 
 def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None) -> int:
