@@ -362,20 +362,13 @@ def _done(warehouse: Warehouse, run: int) -> dict[datetime, bool]:
 
 def _summary(warehouse: Warehouse, run: Repricing, versions: set[str]) -> dict[str, Any]:
     """What a run did, for the audit log."""
-    days = pl.DataFrame(
-        pl.from_arrow(warehouse.engine.read(select(repricing_days).where(repricing_days.c.run == run.id)))
-    )
-    sums = days.select(pl.col("calls").sum(), pl.col("changed").sum(), *(_known_sum(name) for name in AMOUNTS))
-    told = {
-        name: value if isinstance(value, int) else value and f"{value:f}"
-        for name, value in sums.row(0, named=True).items()
-    }
-    return {
-        **told,
-        "days": days.height,
-        "closed_days": days["adjusted"].sum(),
-        "versions_before": sorted(versions - {run.version}),
-    }
+    asked = select(repricing_days).where(repricing_days.c.run == run.id)
+    days = pl.DataFrame(pl.from_arrow(warehouse.engine.read(asked)))
+    sums = days.select("calls", "changed").sum().row(0, named=True)
+    amounts = days.select(_known_sum(name) for name in AMOUNTS).row(0, named=True)
+    told = {name: None if amount is None else f"{amount:f}" for name, amount in amounts.items()}
+    return {**sums, **told, "days": days.height, "closed_days": days["adjusted"].sum(),
+            "versions_before": sorted(versions - {run.version})}  # fmt: skip
 
 
 def _midnight(day: Period) -> datetime:
