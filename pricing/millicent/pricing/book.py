@@ -51,7 +51,7 @@ class PriceBook:
         self._lock = threading.Lock()
         self._merged = Rates(())
         self._places: dict[Met, int] = {}
-        self._place_of = lru_cache(maxsize=_REMEMBERED_LOOKUPS)(self._place)
+        self._met_by = lru_cache(maxsize=_REMEMBERED_LOOKUPS)(self._meet)
 
     @classmethod
     def bundled(cls) -> "PriceBook":
@@ -168,16 +168,23 @@ class PriceBook:
     def _stack(self, names: Names) -> Stack:
         return self._layers.stack(self._layers.meet(names) or Met(self._lists.place(names), (), (), ()))
 
-    def _place(self, names: Names) -> int:
-        """Where a combination is priced: an entry of the lists, or less than 0 for one of the merged."""
-        met = self._layers.meet(names)
-        if met is None:
-            return self._lists.place(names)
-        with self._lock:
-            if met not in self._places:
-                self._merged = Rates([self._layers.stack(met).grid()], self._merged)
-                self._places[met] = len(self._merged.entries) - 1
-            return -self._places[met]
+    def _meet(self, names: Names) -> Met | int:
+        """What of the own entries a combination meets, or else the place of its entry in the lists."""
+        return self._layers.meet(names) or self._lists.place(names)
+
+    def _places_of(self, told: Sequence[Names]) -> list[int]:
+        """Where combinations are priced: an entry of the lists, or less than 0 for one of the merged.
+
+        Those that nobody asked for before are compiled together: each compilation lays out all arrays again.
+        """
+        met = [self._met_by(names) for names in told]
+        if any(isinstance(one, Met) and one not in self._places for one in met):
+            with self._lock:
+                new = [one for one in dict.fromkeys(met) if isinstance(one, Met) and one not in self._places]
+                first = len(self._merged.entries)
+                self._merged = Rates([self._layers.stack(one).grid() for one in new], self._merged)
+                self._places.update({one: at for at, one in enumerate(new, start=first)})
+        return [-self._places[one] if isinstance(one, Met) else one for one in met]
 
     def _located(self, calls: pl.DataFrame, input_tokens: Ints) -> "_Located":
         """The cells that calls are priced by: as a rule those of the lists, else a table of the cells in use."""
@@ -204,12 +211,12 @@ class PriceBook:
     def _placed(self, calls: pl.DataFrame) -> Ints:
         told = [name for name in LOOKED_UP_BY if calls[name].null_count() < len(calls)]
         if not told:
-            return np.full(len(calls), self._place_of(Names(*[None] * len(LOOKED_UP_BY))))
+            return np.full(len(calls), self._places_of([Names(*[None] * len(LOOKED_UP_BY))])[0])
         combinations = calls.select(told).unique()
         everything = combinations.with_columns(
             pl.lit(None, pl.String()).alias(name) for name in LOOKED_UP_BY if name not in told
         ).select(LOOKED_UP_BY)
-        places = [self._place_of(Names._make(one)) for one in everything.iter_rows()]
+        places = self._places_of([Names._make(one) for one in everything.iter_rows()])
         found: Ints = (
             calls.select(told)
             .join(
