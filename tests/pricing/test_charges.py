@@ -343,9 +343,14 @@ def test_two_volume_discounts_are_each_on_what_calls_are_billed():
         ({"model": "*mini"}, "openai", "gpt-4o-mini", True),
         ({"model": "*mini"}, "openai", "gpt-4o-mini-x", False),
         ({"model": "gpt-4o"}, "openai", "gpt-4o-mini", False),
+        ({"model": "gpt-4o"}, "openai", "gpt-4o-2024-11-20", True),
+        ({"provider": "aws"}, "aws.bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+        ({"provider": "google"}, "gcp.vertex_ai", "gemini-2.5-pro", True),
+        ({"provider": "openai"}, "azure.ai.openai", "gpt-4o", False),
+        ({"model": "*"}, None, None, True),
     ],
 )
-def test_a_scope_is_a_provider_and_a_model_in_any_case(scope, provider, model, inside):
+def test_a_scope_is_a_provider_and_a_model_by_any_of_their_names(scope, provider, model, inside):
     assert covers(charge("fee", amount_usd=Decimal(1), **scope), provider, model) is inside
 
 

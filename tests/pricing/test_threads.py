@@ -347,6 +347,26 @@ def test_an_update_that_forgets_a_start_date_is_seen_and_held():
     assert changes(shipped, held, NOW) == []
 
 
+# ---- what is billed by the piece
+
+
+SEARCHES = [
+    ("litellm_15227-litellm_31355-langfuse_15856", "anthropic/claude-sonnet-4-5", 2, "0.02"),
+    ("litellm_31316-litellm_16996", "openai/gpt-5", 3, "0.03"),
+    ("litellm_38439", "google/gemini-3-flash-preview", 2, "0.028"),
+    ("litellm_10384-offered-but-not-used", "openai/gpt-4.1", 0, "0"),
+]
+
+
+@pytest.mark.parametrize(("model", "searches", "fee"), [pytest.param(*told, id=threads) for threads, *told in SEARCHES])
+def test_searches_cost_a_fee_beside_their_tokens(model, searches, fee):
+    usage = of(model, input_tokens=9_548, output_tokens=528)
+    units = [{"key": "web_searches", "value": searches}]
+    without, row = price(usage), price({**usage, "units": units})
+    assert (row["price_status"], row["list_units_usd"]) == ("priced", Decimal(fee))
+    assert row["list_cost_usd"] == without["list_cost_usd"] + Decimal(fee)
+
+
 # ---- amounts below a cent
 
 

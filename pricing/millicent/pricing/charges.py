@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import chain, takewhile
 from typing import Any, Final, NamedTuple
 
+from millicent.pricing import bundled
 from millicent.pricing.entries import Charge, ChargeType
 
 ORDER: Final[tuple[ChargeType, ...]] = ("fee", "volume", "credit", "commitment")
@@ -112,9 +113,13 @@ def settle(
 
 
 def covers(charge: Charge, provider: str | None, model: str | None) -> bool:
-    """Whether calls of a provider and model are in a charge's scope, in any spelling of upper and lower case."""
-    named = charge.provider is None or charge.provider.lower() == (provider or "").lower()
-    return named and (charge.model is None or _matches(charge.model.lower(), (model or "").lower()))
+    """Whether calls of a provider and model are in a charge's scope, by the names they told or those of the price data.
+
+    Upper and lower case are the same.
+    """
+    providers, models = _names(provider, model)
+    named = charge.provider is None or charge.provider.lower() in providers
+    return named and (charge.model is None or any(_matches(charge.model.lower(), one) for one in models))
 
 
 def _fee(charge: Charge, _: Mapping[date, Decimal], through: date, kept: Mapping[date, Decimal]) -> Iterator[Accrual]:
@@ -210,6 +215,14 @@ def _turn(charge: Charge) -> tuple[Any, ...]:
     """Narrower scopes first: a model, models by pattern, a provider, all calls; then what ends sooner."""
     scope = (charge.model is None, "*" in (charge.model or ""), charge.provider is None)
     return ORDER.index(charge.type), *scope, charge.effective_to or _NEVER, charge.effective_from, charge.name
+
+
+@lru_cache(maxsize=65_536)
+def _names(provider: str | None, model: str | None) -> tuple[frozenset[str], frozenset[str]]:
+    known, found = bundled.find_provider(provider), bundled.find(provider, model, None)
+    providers = {(provider or "").lower(), (known or "").lower()}
+    models = {(model or "").lower(), found.model.lower() if found else ""}
+    return frozenset(providers), frozenset(models - {""} or {""})
 
 
 @lru_cache(maxsize=65_536)
