@@ -48,6 +48,11 @@ def store(facts, a_call):
     return put
 
 
+def a_frame(usage: dict) -> pl.DataFrame:
+    return pl.DataFrame([{**usage, "tenant": "acme", "started_at": TEN}],
+                        schema_overrides={"started_at": pl.Datetime("us", "UTC")})  # fmt: skip
+
+
 def found_calls(facts) -> list[dict]:
     return find(facts.engine, "acme", Search())[0]
 
@@ -178,3 +183,20 @@ def test_unpriced_calls_say_so_once_the_price_is_known(facts, store):
     lines = told(facts, facts.prices, row)
     says = [line.what for line in lines if "stored amounts do not move" in line.what]
     assert len(says) == 2
+
+
+def test_neither_an_update_that_waits_nor_one_that_was_accepted_moves_a_stored_amount(facts, store):
+    def history():
+        sums = facts.ask("spend_usd", "list_cost_usd", "billed_cost_usd", dimensions=("model",), basis="billed")
+        return found_calls(facts), sums
+
+    store(facts.prices, GPT, {**GPT, "model": "gpt-4o-mini"})
+    before, version = history(), facts.prices.version("acme")
+    held = Prices(facts.control, "genai-prices 99.0.0", dearer(2))
+    assert held.pending().models
+    assert history() == before
+    amounts_held = held.price(a_frame(GPT))["list_cost_usd"][0]
+    assert amounts_held == facts.prices.of_version("acme", version).price(a_frame(GPT))["list_cost_usd"][0]
+    held.accept("ann")
+    assert history() == before
+    assert held.price(a_frame(GPT))["list_cost_usd"][0] == 2 * amounts_held

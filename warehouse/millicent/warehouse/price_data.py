@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import JSON, Column, Connection, DateTime, Integer, LargeBinary, String, Table, func, insert, select
@@ -48,6 +49,15 @@ class PriceData:
     version: str
     entries: tuple[Entry, ...]
     held: Mapping[Model, str] = field(default_factory=dict, hash=False)
+
+
+def named(connection: Connection, told: PriceData) -> PriceData:
+    """`told` under its version, or under one of its own where other prices are kept under that one."""
+    kept = connection.execute(select(price_data.c.data).where(price_data.c.version == told.version)).scalar()
+    packed = snapshot.pack(told.entries)
+    if kept in {None, packed} or snapshot.unpack(kept) == told.entries:
+        return told
+    return PriceData(f"{told.version} ({sha256(packed).hexdigest()[:8]})", told.entries, told.held)
 
 
 def keep(connection: Connection, state: PriceData, now: datetime) -> None:

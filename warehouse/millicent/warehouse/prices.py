@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import cache
 from typing import Final
 
 import polars as pl
@@ -65,7 +65,8 @@ class Prices:
     ) -> None:
         self._control = control
         self._lock = threading.RLock()
-        self._installed = PriceData(version, tuple(bundled.entries() if entries is None else entries))
+        self._as_bundled = entries is None
+        self._installed = PriceData(version, _bundled() if entries is None else tuple(entries))
         self._stamp: tuple[int, ...] = ()
         self._books: dict[str, PriceBook] = {}
         self._past: OrderedDict[tuple[str, str], PriceBook] = OrderedDict()
@@ -169,13 +170,15 @@ class Prices:
         now = datetime.now(UTC)
         with self._control.begin() as connection:
             version = price_data.in_force(connection)
-            was = price_data.state(connection, version) if version else None
-            self._installed = _named(self._installed, price_data.state(connection, self._installed.version))
+            self._installed = price_data.named(connection, self._installed)
+            if version == self._installed.version:
+                return
             price_data.keep(connection, self._installed, now)
+            was = price_data.state(connection, version) if version else None
             taken = self._installed if was is None else _taken(was, self._installed, now)
             if was is not None and taken.version == was.version and taken.entries == was.entries:
                 return
-            taken = _named(taken, price_data.state(connection, taken.version))
+            taken = price_data.named(connection, taken)
             price_data.keep(connection, taken, now)
             price_data.put_in_force(connection, taken.version, None, now)
         if was is not None:
@@ -231,6 +234,8 @@ class Prices:
 
     def _base(self, version: str) -> PriceBook:
         """The bundled prices of a version that is kept."""
+        if self._as_bundled and version == self._installed.version == bundled.VERSION:
+            return PriceBook.bundled()
         if version not in self._bases:
             with self._control.begin() as connection:
                 state = price_data.state(connection, version)
@@ -238,6 +243,11 @@ class Prices:
                 raise ValueError(f"price data {version!r} is not kept here: restore the control plane from a backup")
             self._bases[version] = PriceBook(version, state.entries)
         return self._bases[version]
+
+
+@cache
+def _bundled() -> tuple[Entry, ...]:
+    return tuple(bundled.entries())
 
 
 def _with_own(base: PriceBook, own: Sequence[BookEntry]) -> PriceBook:
@@ -258,14 +268,6 @@ def _taken(was: PriceData, installed: PriceData, now: datetime) -> PriceData:
     which = ", ".join(f"{count} held at {version}" for version, count in sorted(by_version.items()))
     entries = snapshot.merged(was.entries, installed.entries, held.keys())
     return PriceData(f"{installed.version}, {which}", entries, held)
-
-
-def _named(state: PriceData, kept: PriceData | None) -> PriceData:
-    """`state` under its version, or one of its own where that one says something else already."""
-    if kept is None or kept.entries == state.entries:
-        return state
-    digest = sha256(snapshot.pack(state.entries)).hexdigest()[:8]
-    return PriceData(f"{state.version} ({digest})", state.entries, state.held)
 
 
 def _number(version: str) -> str:
