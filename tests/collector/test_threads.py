@@ -183,6 +183,14 @@ BILLED = [
         id="claude-observability-plugin_34",
     ),
     pytest.param(
+        "litellm",
+        litellm("anthropic", "claude-sonnet-4-5", {"prompt_tokens": 9_548, "completion_tokens": 528,
+                                                   "server_tool_use": {"web_search_requests": 2}}),
+        {"name": "litellm_request"},
+        usd((9_548, "3"), (528, "15")) + Decimal("0.02"),
+        id="litellm_15227-litellm_31355",  # two searches beside their tokens
+    ),
+    pytest.param(
         OPENAI,
         chat("openai", "openai/gpt-oss-120b", input_tokens=10_000, output_tokens=1_000)
         | {"server.address": "api.groq.com"},
