@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from millicent.collector import charging
 from millicent.warehouse import capacity, evidence, rollups
 from millicent.warehouse.store import Warehouse
 
@@ -28,6 +29,7 @@ class Job:
 
 JOBS: Final = (
     Job("deployment_hours", 1, lambda warehouse, now: capacity.refresh(warehouse.engine, warehouse.control, now)),
+    Job("charges", 60, charging.refresh),
     Job("forget_evidence", 3600, lambda warehouse, now: evidence.forget(warehouse.engine, now - evidence.KEPT)),
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
 )

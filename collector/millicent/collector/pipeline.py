@@ -86,12 +86,7 @@ def price_rows(rows: pl.DataFrame, prices: Prices) -> pl.DataFrame:
 
     What failed without usage costs nothing; own hardware has a list price, but nobody bills for it.
     """
-    priced = prices.price(rows)
-    if "list_units_usd" not in priced.columns:
-        priced = priced.with_columns(list_units_usd=pl.when(pl.col("list_cost_usd").is_not_null()).then(_NOTHING))
-    if "billed_cost_usd" not in priced.columns:
-        priced = priced.with_columns(billed_cost_usd="list_cost_usd")
-    rows = rows.with_columns(priced)
+    rows = rows.with_columns(prices.price(rows))
     own = pl.col("billing") == "self_hosted"
     unbilled = (pl.col("status") == "error") & (pl.col("input_tokens") == 0) & (pl.col("output_tokens") == 0)
     status = pl.when(own | unbilled).then(pl.lit("not_billed")).otherwise("price_status")
