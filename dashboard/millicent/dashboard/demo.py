@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import httpx
@@ -22,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
+from millicent.pricing.entries import BookEntry, Charge, Override, Term
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT
 from millicent.warehouse.deployments import Deployment
@@ -104,6 +106,18 @@ SOURCES: Final = (
     Source("acme-legal-ft-2", "openai", 40, 5200, 900, 0.0, (0, 0, 0, 60, 0, 0, 40), 80),
 )
 
+LISTED: Final = {
+    "gpt-oss-120b": "groq/openai/gpt-oss-120b",
+    "qwen3-235b": "fireworks/qwen3-235b-a22b",
+    "deepseek-v3.2": "deepseek/deepseek-v3.2",
+    "gemma-3-27b": "aws/google.gemma-3-27b-it",
+    "qwen3-8b": "openrouter/qwen/qwen3-8b",
+}
+"""Models of our own, and who sells the same weights: what their calls would have cost there."""
+DISCOUNT_DAYS_AGO: Final = 40
+COMMITTED_USD: Final = 3500
+SUPPORT_USD: Final = 250
+
 _HOURS: Final = np.array(
     [22, 18, 15, 14, 15, 20, 32, 52, 78, 95, 100, 98, 90, 96, 100, 97, 90, 80, 68, 60, 52, 44, 36, 28]
 )
@@ -111,8 +125,9 @@ _WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
 
 
 def declare(warehouse: Warehouse, now: datetime) -> None:
-    """Declare the company's deployments since the first day of its history."""
+    """Declare the company's deployments since the first day of its history, and what it negotiated."""
     since = _midnight(now) - timedelta(days=DAYS)
+    warehouse.control.add_prices(list(_prices(since, now)), actor="demo")
     for rack in RACKS:
         warehouse.control.declare(
             Deployment(
@@ -122,6 +137,29 @@ def declare(warehouse: Warehouse, now: datetime) -> None:
             ),
             actor="demo",
         )  # fmt: skip
+
+
+def _prices(since: datetime, now: datetime) -> Iterator[BookEntry]:
+    for model, like in LISTED.items():
+        yield Override(
+            model=model,
+            like=like,
+            effective_from=since,
+            source="The same open weights, hosted by " + like.split("/")[0],
+        )
+    yield Term(
+        provider="openai", percent_off=Decimal(8), effective_from=_midnight(now) - timedelta(days=DISCOUNT_DAYS_AGO),
+        source="Order form 2026-041", note="8% off everything, after the renewal",
+    )  # fmt: skip
+    first = since.replace(day=1)
+    yield Charge(
+        name="Anthropic commitment", type="commitment", provider="anthropic", amount_usd=Decimal(COMMITTED_USD),
+        effective_from=first, source="Agreement A-2291", note="Least billed per month",
+    )  # fmt: skip
+    yield Charge(
+        name="Support plan", type="fee", provider="openai", amount_usd=Decimal(SUPPORT_USD), effective_from=first,
+        source="Order form 2026-041",
+    )  # fmt: skip
 
 
 def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
