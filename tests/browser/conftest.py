@@ -212,6 +212,29 @@ def choose_fixture() -> Callable[..., None]:
     return choose
 
 
+CONTRAST = """(selector) => {
+  const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => { paint.clearRect(0, 0, 1, 1); paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1);
+    return [...paint.getImageData(0, 0, 1, 1).data]; };
+  const over = ([r, g, b, a], under) => [r, g, b].map((one, at) => (one * a + under[at] * (255 - a)) / 255);
+  const behind = (node) => { const stack = [];
+    for (let at = node; at; at = at.parentElement) stack.push(rgba(getComputedStyle(at).backgroundColor));
+    return stack.reverse().reduce((under, colour) => over(colour, under), [255, 255, 255]); };
+  const light = (rgb) => { const [r, g, b] = rgb.map((one) => { const c = one / 255;
+    return c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
+  const ratios = [...document.querySelectorAll(selector)].filter((node) => node.offsetParent && node.innerText.trim())
+    .map((node) => { const under = behind(node), ink = over(rgba(getComputedStyle(node).color), under);
+      const [high, low] = [light(ink), light(under)].sort((a, b) => b - a); return (high + .05) / (low + .05); });
+  return ratios.length ? Math.min(...ratios) : 0;
+}"""
+
+
+@pytest.fixture
+def contrast() -> Callable[[Visit, str], float]:
+    """The least contrast of text with what is behind it, of everything that matches and shows."""
+    return lambda seen, selector: seen.page.evaluate(CONTRAST, selector)
+
+
 @pytest.fixture(params=HOSTILE)
 def hostile(request) -> str:
     """A team's name that tries to be more than a name."""

@@ -37,34 +37,14 @@ def drawer(seen):
     return found
 
 
-def contrast(seen, selector: str) -> float:
-    """The least contrast of text with what is behind it, of everything that matches and shows."""
-    return seen.page.evaluate(CONTRAST, selector)
-
-
 TEXTS = (
     ".calls :is(td, th)", ".uncounted :is(td, th, .why, .there)", ".tag", ".status", ".reasons *", ".switch",
     ".drawer :is(p, dt, dd, th, td, small, b, a, li, h2, h3, button)",
 )  # fmt: skip
-CONTRAST = """(selector) => {
-  const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => { paint.clearRect(0, 0, 1, 1); paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1);
-    return [...paint.getImageData(0, 0, 1, 1).data]; };
-  const over = ([r, g, b, a], under) => [r, g, b].map((one, at) => (one * a + under[at] * (255 - a)) / 255);
-  const behind = (node) => { const stack = [];
-    for (let at = node; at; at = at.parentElement) stack.push(rgba(getComputedStyle(at).backgroundColor));
-    return stack.reverse().reduce((under, colour) => over(colour, under), [255, 255, 255]); };
-  const light = (rgb) => { const [r, g, b] = rgb.map((one) => { const c = one / 255;
-    return c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
-  const ratios = [...document.querySelectorAll(selector)].filter((node) => node.offsetParent && node.innerText.trim())
-    .map((node) => { const under = behind(node), ink = over(rgba(getComputedStyle(node).color), under);
-      const [high, low] = [light(ink), light(under)].sort((a, b) => b - a); return (high + .05) / (low + .05); });
-  return ratios.length ? Math.min(...ratios) : 0;
-}"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_is_quiet_asks_nobody_else_and_can_be_read(visit, theme):
+def test_the_page_is_quiet_asks_nobody_else_and_can_be_read(visit, contrast, theme):
     seen = settle(visit("requests?v=1&p=7d&cost=list&all=1", theme=theme))
     PICTURES.mkdir(exist_ok=True)
     seen.page.screenshot(path=PICTURES / f"requests-{theme}-1440x900.png")
