@@ -1,9 +1,9 @@
 """Who carries what no call used: idle, unavailable or unused cost, by one of four policies.
 
-Shares are exact: they add up to the amount, to its last digit. What rounding leaves goes to the largest share.
+Shares are exact: they add up to the amount, to its last digit. What rounding leaves goes to who used most.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from decimal import ROUND_DOWN, Decimal, localcontext
 from fractions import Fraction
 from typing import Literal, TypeVar
@@ -43,25 +43,26 @@ def carriers(
     if policy == "charge the owner":
         return {owner: amount}
     if policy == "spread by use":
-        return _shared(amount, {who: Fraction(value) for who, value in used.items() if value}, quantum)
+        return _shared(amount, {who: Fraction(used[who]) for who in _most_first(used) if used[who]}, quantum)
     if policy == "spread evenly":
         return _shared(amount, {who: Fraction(1) for who in _most_first(used)}, quantum)
     return {None: amount}
 
 
 def _shared(amount: Decimal, parts: Mapping[_Who, Fraction], quantum: Decimal) -> dict[_Who | None, Decimal]:
-    whole = sum(parts.values())
-    if not whole:
+    """In proportion to the parts; what rounding leaves goes to the first."""
+    if not parts:
         return {None: amount}
+    whole = sum(parts.values())
     with localcontext(MATH):
         shares: dict[_Who | None, Decimal] = {}
         for who, part in parts.items():
             share = part / whole
             shares[who] = (amount * share.numerator / share.denominator).quantize(quantum, ROUND_DOWN)
-        shares[next(iter(_most_first(parts)))] += amount - sum(shares.values())
+        shares[next(iter(parts))] += amount - sum(shares.values())
         return shares
 
 
-def _most_first(used: Mapping[_Who, Decimal | int | Fraction]) -> Iterable[_Who]:
+def _most_first(used: Mapping[_Who, Decimal | int]) -> list[_Who]:
     """By use, downwards; those that used the same, by name."""
     return sorted(used, key=lambda who: (-used[who], str(who)))
