@@ -186,10 +186,13 @@ def test_the_cost_of_every_call_is_that_of_the_api(otlp, home, backend):
     partial = {"gen_ai.usage.output_tokens": None}
     failed = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None}
     spans = [otlp.span(one, started_ns=NOW_NS + 1234) for one in (*priced, unpriced, partial)]
-    home.send(otlp.request(*spans, otlp.span(failed, error=True, started_ns=NOW_NS)), spans=32)
+    own = {"millicent.deployment": "oss-b200", "millicent.engine": "vllm"}
+    spans += [otlp.span(failed, error=True, started_ns=NOW_NS), otlp.span(own, started_ns=NOW_NS)]
+    home.send(otlp.request(*spans), spans=33)
     home.forward(forwarder)
     stored = home.calls()
-    assert len(backend.spans()) == len(stored) == 32
+    assert len(backend.spans()) == len(stored) == 33
+    assert [call for call in stored.values() if 0 == call["billed_cost_usd"] < (call["list_cost_usd"] or 0)]
     for span in backend.spans():
         call = stored[span.span_id.hex()]
         for name in ("list", "billed"):
@@ -197,7 +200,7 @@ def test_the_cost_of_every_call_is_that_of_the_api(otlp, home, backend):
             assert ours(span).get(f"millicent.cost.{name}_usd") == (None if amount is None else float(amount))
         assert ours(span)["millicent.cost.price_status"] == call["price_status"]
     statuses = Counter(ours(span)["millicent.cost.price_status"] for span in backend.spans())
-    assert statuses == {"priced": 29, "unpriced": 1, "partial": 1, "not_billed": 1}
+    assert statuses == {"priced": 29, "unpriced": 1, "partial": 1, "not_billed": 2}
 
 
 def test_a_call_that_is_counted_elsewhere_says_so_and_has_no_cost(otlp, home, backend):

@@ -12,13 +12,13 @@ import gzip
 import json
 import os
 import random
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
@@ -137,6 +137,7 @@ class _Part:
     lost: list[tuple[str, int]] = field(default_factory=list)
     spans: int = 0
     size: int = 0
+    has_costs: bool = False
 
     def is_full_for(self, record: Record, size: int, most_spans: int) -> bool:
         """Whether another record would be too much."""
@@ -152,6 +153,7 @@ class _Part:
         self.requests.append((record.tenant, request))
         self.spans += record.spans
         self.size += len(body)
+        self.has_costs |= COST.encode() in body or COUNTED.encode() in body
 
 
 class Forwarder:
@@ -281,34 +283,37 @@ class Forwarder:
             for scope in resource.scope_spans
             for span in scope.spans
         ]
-        known = self._amounts(spans)
-        for tenant, span in spans:
-            row = known.get((tenant, span.trace_id, span.span_id, span.start_time_unix_nano // 1000))
-            if row is not None:
-                _stamp(span, row)
+        for span, amounts in self._amounts(spans):
+            if part.has_costs:
+                _without_costs(span)
+            span.MergeFromString(_costs(amounts))
         whole = otlp.ExportTraceServiceRequest()
         for _, request in part.requests:
             whole.MergeFrom(request)
         return gzip.compress(whole.SerializeToString(), compresslevel=1)
 
-    def _amounts(self, spans: Sequence[tuple[str, otlp.Span]]) -> dict[tuple[str, bytes, bytes, int], ledger.Amounts]:
-        """What is stored of each span that is a call, by tenant, ids and start in microseconds."""
+    def _amounts(self, spans: Sequence[tuple[str, otlp.Span]]) -> list[tuple[otlp.Span, ledger.Amounts]]:
+        """Those that are stored calls, with what they cost."""
         earliest, latest = _micros(EARLIEST), _micros(datetime.now(UTC) + AHEAD)
         asked = [
-            (tenant, start, span.trace_id, int.from_bytes(span.span_id))
+            (tenant, span)
             for tenant, span in spans
-            if len(span.trace_id) == 16 and len(span.span_id) == 8
-            and earliest <= (start := span.start_time_unix_nano // 1000) <= latest
-        ]  # fmt: skip
+            if len(span.trace_id) == 16
+            and len(span.span_id) == 8
+            and earliest <= span.start_time_unix_nano // 1000 <= latest
+        ]
         if not asked:
-            return {}
-        types = {"tenant": pl.String, "started_at": pl.Int64, "trace_id": pl.Binary, "span_id": pl.UInt64}
-        keys = pl.DataFrame(asked, schema=types, orient="row").unique()
-        keys = keys.with_columns(pl.col("started_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
-        return {
-            (row.tenant, row.trace_id, row.span_id.to_bytes(8), _micros(row.started_at)): row
-            for row in ledger.amounts(self._engine, keys)
-        }
+            return []
+        keys = pl.DataFrame(
+            {
+                "tenant": [tenant for tenant, _ in asked],
+                "started_at": [span.start_time_unix_nano // 1000 for _, span in asked],
+                "trace_id": [span.trace_id for _, span in asked],
+                "span_id": [int.from_bytes(span.span_id) for _, span in asked],
+            },
+            schema_overrides={"span_id": pl.UInt64},
+        ).with_columns(pl.col("started_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+        return [(asked[one.row][1], one) for one in ledger.amounts(self._engine, keys)]
 
     # ---- sending
 
@@ -352,30 +357,41 @@ class Forwarder:
         self.last_error = why
 
 
-def _stamp(span: otlp.Span, row: ledger.Amounts) -> None:
-    """Add what a call cost; what somebody else wrote under these names goes."""
-    if any(one.key.startswith(COST) or one.key == COUNTED for one in span.attributes):
-        kept = [one for one in span.attributes if not one.key.startswith(COST) and one.key != COUNTED]
-        del span.attributes[:]
-        span.attributes.extend(kept)
-    if not row.counted:
-        span.attributes.append(otlp.KeyValue(key=COUNTED, value=otlp.AnyValue(bool_value=False)))
-        return
-    for name, amount in (("list_usd", row.list_cost_usd), ("billed_usd", row.billed_cost_usd)):
-        if amount is not None:
-            span.attributes.append(_double(COST + name, amount))
-    told = {"currency": "USD", "price_status": row.price_status, "price_entry": row.price_entry,
-            "price_version": row.price_version}  # fmt: skip
-    span.attributes.extend(_text(COST + name, value) for name, value in told.items() if value is not None)
-
-
-def _double(key: str, amount: Decimal) -> otlp.KeyValue:
-    return otlp.KeyValue(key=key, value=otlp.AnyValue(double_value=float(amount)))
+def _costs(amounts: ledger.Amounts) -> bytes:
+    """The attributes that tell what a call cost, as a piece of its span."""
+    if not amounts.counted:
+        return _NOT_COUNTED
+    told = _in_words(amounts.price_status, amounts.price_entry, amounts.price_version)
+    if amounts.list_cost_usd is not None:
+        told += _LIST_USD + _DOUBLE.pack(float(amounts.list_cost_usd))
+    if amounts.billed_cost_usd is not None:
+        told += _BILLED_USD + _DOUBLE.pack(float(amounts.billed_cost_usd))
+    return told
 
 
 @lru_cache(maxsize=4096)
-def _text(key: str, value: str) -> otlp.KeyValue:
-    return otlp.KeyValue(key=key, value=otlp.AnyValue(string_value=value))
+def _in_words(status: str, entry: str | None, version: str | None) -> bytes:
+    told = {"currency": "USD", "price_status": status, "price_entry": entry, "price_version": version}
+    return _piece({COST + name: otlp.AnyValue(string_value=text) for name, text in told.items() if text is not None})
+
+
+def _piece(attributes: Mapping[str, otlp.AnyValue]) -> bytes:
+    pairs = [otlp.KeyValue(key=key, value=value) for key, value in attributes.items()]
+    return otlp.Span(attributes=pairs).SerializeToString()
+
+
+_DOUBLE: Final = struct.Struct("<d")  # the last bytes of an attribute whose value is a double
+_LIST_USD: Final = _piece({COST + "list_usd": otlp.AnyValue(double_value=1)})[: -_DOUBLE.size]
+_BILLED_USD: Final = _piece({COST + "billed_usd": otlp.AnyValue(double_value=1)})[: -_DOUBLE.size]
+_NOT_COUNTED: Final = _piece({COUNTED: otlp.AnyValue(bool_value=False)})
+
+
+def _without_costs(span: otlp.Span) -> None:
+    """Take away what somebody else wrote under these names."""
+    kept = [one for one in span.attributes if not one.key.startswith(COST) and one.key != COUNTED]
+    if len(kept) < len(span.attributes):
+        del span.attributes[:]
+        span.attributes.extend(kept)
 
 
 def _rejected(answer: bytes) -> int:

@@ -136,12 +136,9 @@ def own_words(engine: Engine, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 class Amounts(NamedTuple):
-    """What a stored call costs; amounts are None where unknown."""
+    """What a stored call costs; amounts are None where unknown. `row`: its place among those asked for."""
 
-    tenant: str
-    started_at: datetime
-    trace_id: bytes
-    span_id: int
+    row: int
     counted: bool
     list_cost_usd: Decimal | None
     billed_cost_usd: Decimal | None
@@ -153,14 +150,16 @@ class Amounts(NamedTuple):
 def amounts(engine: Engine, keys: pl.DataFrame) -> list[Amounts]:
     """What those of `keys` (columns of `KEY`, `trace_id` as 16 bytes) cost that are stored calls."""
     instants = keys["started_at"].dt.replace_time_zone(None)
-    asked = select(*(calls.c[name] for name in Amounts._fields)).where(
+    asked = table("asked", column("row"), *(column(name) for name in KEY))
+    found = select(asked.c.row, *(calls.c[name] for name in Amounts._fields[1:])).where(
         calls.c.started_at >= instants.min(),
         calls.c.started_at <= instants.max(),
-        *(calls.c[name] == _ASKED.c[name] for name in KEY),
+        *(calls.c[name] == asked.c[name] for name in KEY),
     )
+    frame = arrow(keys.select(KEY).with_row_index("row"))
     with engine.write() as transaction:
-        found = plain(transaction.read(asked, asked=arrow(keys.select(KEY))))
-    return [Amounts(*row) for row in found.iter_rows()]
+        rows = transaction.read(found, asked=frame)
+    return [Amounts(*row) for row in pl.DataFrame(pl.from_arrow(rows)).iter_rows()]
 
 
 def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None) -> int:
