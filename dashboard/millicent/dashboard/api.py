@@ -21,10 +21,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
+from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, filters
 from millicent.dashboard.forward import mount_forward
+from millicent.dashboard.price_usage import mount_pricing
+from millicent.dashboard.prices import mount_prices
+from millicent.dashboard.repricing import mount_repricing
 from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
+from millicent.pricing.entries import BadPricesError
 from millicent.warehouse.calls import Order, Search
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY
@@ -75,6 +80,8 @@ def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[st
     mount_forward(server, PREFIX, receiver)
     _routes(server, warehouse, books)
     server.add_exception_handler(BadQuery, _bad_query)
+    server.add_exception_handler(BadPricesError, _bad_prices)
+    server.add_exception_handler(ClosedPeriodError, _closed)
     server.add_exception_handler(HTTPException, _http_problem)
     server.add_exception_handler(RequestValidationError, _invalid)
     server.add_exception_handler(EngineError, _engine_problem)
@@ -195,6 +202,9 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         declared = warehouse.control.deployments(access.principal().tenant)
         return JSONResponse({"deployments": [_plain(asdict(one)) for _, one in declared]})
 
+    mount_prices(server, PREFIX, warehouse)
+    mount_pricing(server, PREFIX, warehouse)
+    mount_repricing(server, PREFIX, warehouse)
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
 
@@ -297,13 +307,22 @@ def _json(value: Any) -> str:
     return JSONResponse(value).body.decode()  # type: ignore[union-attr]
 
 
-def _problem(status: int, title: str, detail: str) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+def _problem(status: int, title: str, detail: str, **more: Any) -> JSONResponse:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
 def _bad_query(_: Request, error: Exception) -> Response:
     return _problem(400, "Bad query", str(error))
+
+
+def _bad_prices(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BadPricesError)  # noqa: S101 - registered for nothing else
+    return _problem(400, "Bad prices", str(error), problems=error.problems)
+
+
+def _closed(_: Request, error: Exception) -> Response:
+    return _problem(409, "Closed period", str(error))
 
 
 def _invalid(_: Request, error: Exception) -> Response:

@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from millicent.dashboard import serve
+from millicent.dashboard.price_commands import prices
+from millicent.dashboard.reprice_commands import periods, reprice
 from millicent.dashboard.rereading import reread_calls
 from millicent.dashboard.rule_commands import rules
 from millicent.dashboard.settings import BadSettingsError, Settings, load, told
@@ -34,11 +36,12 @@ keys = typer.Typer(no_args_is_help=True, help="Ingest and read keys.")
 deployments = typer.Typer(
     no_args_is_help=True, help="Our own accelerators: what serves what, since when, at what cost."
 )
-prices = typer.Typer(no_args_is_help=True, help="API list prices.")
 app.add_typer(keys, name="keys")
 app.add_typer(deployments, name="deployments")
 app.add_typer(prices, name="prices")
 app.add_typer(rules, name="rules")
+app.add_typer(reprice, name="reprice")
+app.add_typer(periods, name="periods")
 app.command("reread")(reread_calls)
 
 Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
@@ -293,22 +296,6 @@ def declare_deployment(
     out.print(
         f"{name}: {count} × {declared.accelerator} from {declared.effective_from:%Y-%m-%d %H:%M} UTC", highlight=False
     )
-
-
-@prices.command("search")
-def search_prices(
-    text: Annotated[str, typer.Argument(help="Part of a provider/model, such as openai/gpt-5.")],
-    as_json: AsJson = False,
-) -> None:
-    """Price entries whose provider or model contains a text."""
-    import polars as pl  # noqa: PLC0415 - a command's own import
-
-    from millicent.pricing.book import PriceBook  # noqa: PLC0415 - likewise
-
-    wanted = pl.concat_str("provider", pl.lit("/"), "model").str.contains(text.lower(), literal=True)
-    shown = ("provider", "model", "variant", "effective_from", "input_usd_per_mtok", "output_usd_per_mtok", "source")
-    rows = PriceBook.bundled().models().filter(wanted).select(pl.col(shown).cast(pl.String)).to_dicts()
-    show(rows, rows, as_json=as_json)
 
 
 def main() -> None:

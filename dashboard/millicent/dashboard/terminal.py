@@ -31,7 +31,7 @@ class Failed(typer.Exit):
 
     def __init__(self, *messages: str) -> None:
         for message in messages:
-            err.print("[red]error:[/red]", escape(message), highlight=False)
+            err.print("[red]error:[/red]", escape(message), highlight=False, soft_wrap=True)
         super().__init__(1)
 
 

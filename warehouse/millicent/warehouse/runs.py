@@ -1,0 +1,52 @@
+"""What repricing has done so far, and which charges there are: amounts beside those of single calls, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select
+
+from millicent.warehouse.tables import charges, repricing_days
+
+if TYPE_CHECKING:
+    from millicent.warehouse.engine import Engine
+    from millicent.warehouse.query import Period
+
+MOST_CHARGES: Final = 10_000
+
+
+def days(engine: Engine, tenant: str, runs: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """Of each run the days that it has been through, by day; each with calls, how many changed, sums before and after.
+
+    Raises:
+        EngineError: they cannot be read.
+    """
+    c = repricing_days.c
+    shown = [column for column in c if column.name != "tenant"]
+    asked = select(*shown).where(c.tenant == tenant, c.run.in_(runs)).order_by(c.day)
+    found: dict[int, list[dict[str, Any]]] = {run: [] for run in runs}
+    for row in engine.read(asked).to_pylist() if runs else ():
+        found[row.pop("run")].append(row)
+    return found
+
+
+def charged(engine: Engine, tenant: str, period: Period, types: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Charges in whose hour the sums of `period` have them, newest first; `types` keeps only these.
+
+    Raises:
+        EngineError: they cannot be read.
+    """
+    c = charges.c
+    shown = [column for column in c if column.name not in {"tenant", "computed_at"}]
+    within = [c.tenant == tenant, c.charged_at >= _utc(period.start), c.charged_at < _utc(period.end)]
+    if types:
+        within.append(c.type.in_(types))
+    asked = select(*shown).where(*within).order_by(c.charged_at.desc(), c.type, c.name, c.model).limit(MOST_CHARGES)
+    rows: list[dict[str, Any]] = engine.read(asked).to_pylist()
+    return rows
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(tzinfo=None)
