@@ -13,11 +13,13 @@ from starlette.testclient import TestClient
 from millicent.dashboard import app as pages
 from millicent.dashboard.access import Access
 from millicent.dashboard.listing import COSTS, Listing
+from millicent.dashboard.pages.prices_place import Place
 from millicent.dashboard.pages.requests_drawer import counters, drawer, origins, usd_in_full
 from millicent.dashboard.pages.requests_table import calls, served_by
 from millicent.dashboard.state import FILTERS, RANGES, View
 from millicent.warehouse.calls import Search, tellings
 from millicent.warehouse.control import DEFAULT_TENANT
+from millicent.warehouse.explain import Line
 from millicent.warehouse.record import NOT_COUNTED, USAGE_FLAGS
 from millicent.warehouse.store import Warehouse
 
@@ -229,6 +231,28 @@ def test_every_flag_is_told_in_words(warehouse, rows):
     opened = words(drawer(rows[1], warehouse.explain(DEFAULT_TENANT, rows[1]), [], Listing()))
     for flag, meaning in USAGE_FLAGS.items():
         assert f"{flag.replace('_', ' ')} : {meaning}." in opened
+
+
+def test_other_units_are_told_beside_tokens(rows):
+    opened = words(drawer({**rows[1], "units": {"web_searches": 1200}}, [], [], Listing()))
+    assert "Web searches 1,200" in opened
+
+
+def test_a_source_leads_to_its_page_and_an_own_entry_to_itself(rows):
+    entry, page = (
+        "override 12, by ada, known from now on",
+        "openai/gpt-5, in force; https://openai.com/a https://x.y/b,",
+    )
+    derived = [Line("list price", entry, "", "", "contract 7"), Line("list price", "1 × 2", "2", "USD", page)]
+    opened = drawer(rows[1], derived, [], Listing())
+    assert {"https://openai.com/a", "https://x.y/b"} <= set(links(opened))
+    (there,) = (href for href in links(opened) if href.startswith("/prices"))
+    assert Place.parse(urlsplit(there).query).opened["id"] == "12"
+    assert entry in words(opened).replace("12 ,", "12,")
+    hostile = [Line("list price", "override x, <b>", "", "", "javascript:alert(1) http")]
+    assert not any(
+        href.startswith(("javascript", "/prices")) for href in links(drawer(rows[1], hostile, [], Listing()))
+    )
 
 
 def test_a_tag_says_where_it_came_from(rows):

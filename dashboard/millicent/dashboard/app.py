@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import overview, requests
+from millicent.dashboard.pages import overview, prices, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,11 @@ BUNDLE: Final = ASSETS / "vendor" / "plotly-cartesian.min.js"
 FONT: Final = ASSETS / "vendor" / "inter.woff2"
 PLOTLY: Final = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 FOREVER: Final = "public, max-age=31536000, immutable"
-PAGES: Final = {"/": ("Millicent", overview), "/requests": ("Requests · Millicent", requests)}
+PAGES: Final = {
+    "/": ("Millicent", overview),
+    "/requests": ("Requests · Millicent", requests),
+    "/prices": ("Prices · Millicent", prices),
+}
 """Address of each page, its title and its module."""
 UNUSED: Final = ("/_reload-hash", "/_dash-ws-callback")
 HEADERS: Final = {

@@ -1,7 +1,7 @@
 // The address is the state of a page. Controls write it, links are addresses, and the server reads it.
 (() => {
   const VERSION = "1";
-  const LOOK = ["by", "in", "call"]; // how a chart is cut, which call is open; everything else is the scope of all numbers
+  const LOOK = ["by", "in", "call", "q", "open"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
   const CARRIED = ["p", "team", "model", "accelerator", "environment"]; // what goes along from page to page
   const dash = window.dash_clientside = window.dash_clientside || {};
@@ -71,6 +71,11 @@
 
   const requests = (_search, ...rest) => steer("/requests", new URLSearchParams(location.search), rest, ...rest.slice(-3));
 
+  const prices = (_search, ...rest) => steer("/prices", new URLSearchParams(location.search), rest, ...rest.slice(-3));
+
+  // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.
+  const part = (key) => (look, was) => { const now = new URLSearchParams(look ?? "").get(key) ?? ""; return now === was ? dash.no_update : now; };
+
   // Which page stands in the frame: all of them came with the first answer.
   const route = (path, pages) => {
     const [title, page] = pages[path] ?? pages["/"];
@@ -104,7 +109,44 @@
     opened = call;
   }); };
 
-  dash.millicent = { overview, requests, route, offer, tick, table, drawer };
+  // The same for what opens on the Prices page; what opened it is found by where it leads.
+  let shown = "";
+  const shelf = (_content, open) => { setTimeout(() => {
+    if ((open ?? "") === shown) return;
+    const left = shown;
+    shown = open ?? "";
+    const opener = (text) => document.querySelector(`[data-opens="${CSS.escape(text)}"]`);
+    for (const row of document.querySelectorAll(".prices tr.open")) row.classList.remove("open");
+    if (shown) opener(shown)?.closest("tr")?.classList.add("open");
+    if (shown) document.querySelector(".drawer section")?.focus({ preventScroll: true });
+    else opener(left)?.focus({ preventScroll: true });
+  }); };
+
+  // After a change: what was pressed can be pressed again, and what follows is shown.
+  const done = (changed) => {
+    for (const button of document.querySelectorAll("[data-do][aria-busy]")) { button.disabled = false; button.removeAttribute("aria-busy"); }
+    if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
+  };
+
+  dash.millicent = { overview, requests, prices, searched: part("q"), unfolded: part("open"), route, offer, tick, table, drawer, shelf, done };
+
+  // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
+  const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});
+
+  const act = (button) => {
+    dash.set_props("prices-do", { data: { do: button.dataset.do, told: { ...JSON.parse(button.dataset.told ?? "{}"), ...held(button.closest("form")) }, at: Date.now() } });
+    button.setAttribute("aria-busy", "true");
+    button.disabled = true;
+  };
+
+  let waiting = 0;
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest?.("form[data-draft]");
+    if (!form) return;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if (form.isConnected) dash.set_props(form.dataset.draft, { data: held(form) }); }, 300);
+  });
+  document.addEventListener("submit", (event) => event.preventDefault());
 
   const say = (words) => { const place = document.getElementById("said"); if (place) place.textContent = words; };
 
@@ -149,6 +191,9 @@
     const action = event.target.closest("[data-action=share], [data-action=copy]");
     if (action) (action.dataset.action === "share" ? share : copy)(action);
     for (const open of document.querySelectorAll("details.pop[open]")) if (!open.contains(event.target)) open.open = false;
+    const button = event.target.closest("[data-do], [data-ask]");
+    if (button?.dataset.ask) dash.set_props(button.dataset.ask, { data: held(button.closest("form")) });
+    else if (button) act(button);
     const link = event.target.closest("[data-nav]");
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 Section = tuple[str, tuple[tuple[str, str, str], ...]]
 
-PAGES: Final[Section] = ("", (("home", "Overview", "/"), ("list", "Requests", "/requests")))
+PAGES: Final[Section] = (
+    "",
+    (("home", "Overview", "/"), ("list", "Requests", "/requests"), ("tag", "Prices", "/prices")),
+)
 DATA: Final[Section] = (
     "Data",
     (("book", "Metrics dictionary", "/api/v1/metrics-dictionary"), ("check", "Balance of calls", "/api/v1/balance")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, icon, link
 from millicent.dashboard.listing import COSTS
+from millicent.dashboard.pages.prices_place import Opened, Place
 from millicent.dashboard.pages.requests_table import counts_instead, flags, reason, served_by, status
 
 if TYPE_CHECKING:
@@ -51,10 +53,15 @@ SOURCES: Final[Mapping[str, str]] = {
 }
 """Where a tag came from, in words."""
 STEPS: Final[Mapping[str, str]] = {
-    "list price": "API list price", "inputs of the hour": "The hour's inputs",
+    "list price": "API list price", "billed price": "What is billed, after your terms",
+    "exchange rate": "Exchange rate", "at a provider": "The same at a provider",
+    "inputs of the hour": "The hour's inputs",
     "deployment-hour": "The hour of the deployment", "own hardware": "Own hardware", "effective": "Effective cost",
 }  # fmt: skip
 NO_UNIT: Final = "1"
+OUTSIDE: Final = ("https://", "http://")
+_SPACE: Final = re.compile(r"(\s+)")
+_OWN: Final = re.compile(r"(?:override|term|fx rate) (?P<id>\d+)(?=,)")
 SHORT, LONG = 16, 40
 SHOWN_ELSEWHERE: Final = ("counting", "tokens")
 """Steps of the derivation that have a section of their own."""
@@ -135,6 +142,7 @@ def _facts(call: Row) -> Component:
         ("Operation", call["operation"] or "unknown"),
         ("Duration", f"{Decimal(lasted) / 1000:,.2f} s" if lasted is not None else "unknown"),
         ("First token", f"{Decimal(first) / 1000:,.2f} s" if first is not None else None),
+        ("Asked for", call["price_context"]),
         ("Streamed", {True: "yes", False: "no"}.get(call["streaming"])),
         (
             "Price",
@@ -151,6 +159,10 @@ def _tokens(call: Row) -> Component:
         for name, words, part in TOKENS
         if not part or call[name] is not None
     ]  # fmt: skip
+    rows += [
+        html.Tr([html.Th(name.replace("_", " ").capitalize(), scope="row"), html.Td(f"{count:,}")])
+        for name, count in sorted(call["units"].items())
+    ]
     return html.Table(html.Tbody(rows), className="lines tokens")
 
 
@@ -168,7 +180,7 @@ def _derivation(lines: Sequence[Line]) -> Component:
         for line in found:
             source = line.source if line.source != last else ""
             last = line.source
-            told = [line.what, html.Small(source) if source else None]
+            told = [*_of_entry(line.what), html.Small(linked(source)) if source else None]
             number = f"{int(line.value):,}" if line.value.isdecimal() else line.value
             unit = "" if line.unit == NO_UNIT else line.unit
             value: list[Any] = [number, html.Small(unit)] if line.value else []
@@ -176,6 +188,26 @@ def _derivation(lines: Sequence[Line]) -> Component:
         head = html.Tr(html.Th(STEPS.get(step, step), scope="rowgroup", colSpan=2), className="step")
         bodies.append(html.Tbody([head, *rows]))
     return html.Table(bodies, className="lines")
+
+
+def _of_entry(what: str) -> list[Any]:
+    """Words of a line; those of a price entry of one's own lead to it."""
+    found = _OWN.match(what)
+    if found is None:
+        return [what]
+    there = Place(opened=Opened("entry", (("id", found["id"]),))).search()
+    return [link(found[0], f"/prices{there}", className="there"), what[found.end() :]]
+
+
+def linked(text: str) -> list[Any]:
+    """Text in which web addresses lead to their pages, in a tab of their own."""
+    return [_outside(part) if part.startswith(OUTSIDE) else part for part in _SPACE.split(text)]
+
+
+def _outside(address: str) -> Component:
+    end = address.rstrip(",;")
+    link_ = html.A(end, href=end, target="_blank", rel="noopener noreferrer", className="outside")
+    return html.Span([link_, address[len(end) :]]) if end != address else link_
 
 
 def _width(value: str) -> str:

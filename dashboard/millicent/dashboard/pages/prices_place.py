@@ -1,0 +1,104 @@
+"""What the Prices page shows, as one value that the URL carries: the period, what is searched, and what is open.
+
+Like `state.View`, whose period and filters it shares: whatever is at its default is left out. Filters have no say on
+this page; they are kept for the pages that one goes on to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+from urllib.parse import quote, urlencode
+
+from millicent.dashboard.state import FILTERS, VERSION, View, pairs_of
+
+if TYPE_CHECKING:
+    from typing import Any
+
+Opening = Literal["price", "entry", "add", "reprice", "run"]
+
+CONTROLS: Final = (
+    ("p", "prices-range", "4w"), ("q", "prices-search", ""), *((name, None, None) for name in FILTERS),
+    ("open", None, ""),
+)  # fmt: skip
+"""Key in the address, id of the control (None: links alone set it), default; no default means many values."""
+
+_UNESCAPED: Final = "!'()*"
+_LONGEST: Final = 200
+_LONGEST_OPEN: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What stands in the drawer: a price and its history, an own entry, a form, a repricing to start, or one started.
+
+    `told` says which one, and what a form begins with.
+    """
+
+    kind: Opening
+    told: tuple[tuple[str, str], ...] = ()
+
+    def __getitem__(self, name: str) -> str:
+        """What was told by this name; empty for nothing."""
+        return dict(self.told).get(name, "")
+
+    @staticmethod
+    def parse(text: str) -> Opened | None:
+        """Read what `written` wrote; None where it opens nothing."""
+        kind, _, told = text.partition("?")
+        if kind not in get_args(Opening):
+            return None
+        return Opened(cast("Opening", kind), tuple((name, value[:_LONGEST]) for name, value in pairs_of(told)))
+
+    @property
+    def written(self) -> str:
+        """As the address carries it, under the key `open`."""
+        return f"{self.kind}?{urlencode(self.told, quote_via=quote)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One state of the page. Of `view` only the period is in use here; its filters go along."""
+
+    view: View = field(default_factory=View)
+    text: str = ""
+    opened: Opened | None = None
+
+    @staticmethod
+    def parse(search: str | None) -> Place:
+        """Read a query string. What it cannot mean is ignored: an old link still opens."""
+        whole = View.parse(search)
+        told = dict(pairs_of(search))
+        if told.get("v", VERSION) != VERSION:
+            return Place()
+        return Place(
+            view=View(range=whole.range, filters=whole.filters),
+            text=told.get("q", "")[:_LONGEST],
+            opened=Opened.parse(told.get("open", "")),
+        )
+
+    @staticmethod
+    def clean(text: object) -> str:
+        """What was sent as a text: cut where it is too long, without what is no text."""
+        told = text if isinstance(text, str) else ""
+        return told[:_LONGEST_OPEN].encode("utf-8", "replace").decode()
+
+    def search(self) -> str:
+        """The query string, with its `?`; empty for the default."""
+        told: tuple[tuple[str, str | None], ...] = (
+            ("p", self.view.range if self.view.range != View().range else None),
+            ("q", self.text or None),
+            *((name, value or "") for name, values in self.view.filters for value in values),
+            ("open", self.opened.written if self.opened else None),
+        )
+        pairs = [(name, value) for name, value in told if value is not None]
+        return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote, safe=_UNESCAPED)}" if pairs else ""
+
+    def href(self, **changed: Any) -> str:
+        """Address of this place with some of it changed; never empty, so that a link always leads somewhere."""
+        return replace(self, **changed).search() or "?"
+
+    def opening(self, kind: Opening, /, **told: object) -> str:
+        """Address with the drawer open at this."""
+        known = tuple((name, str(value)) for name, value in told.items() if value is not None)
+        return self.href(opened=Opened(kind, known))
