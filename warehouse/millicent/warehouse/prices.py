@@ -1,14 +1,15 @@
 """What calls cost by the price book of their tenant: the bundled prices in force, and what the tenant added to them.
 
 Bundled prices change with the package that brings them. What an update adds, or changes from its own date on, is taken
-at once. Models whose past it would change keep their prices until somebody says yes. Stored amounts never move by it.
+at once. Models whose past it would change keep their prices, and names that it would take for a model of other prices
+keep theirs, until somebody says yes. Stored amounts never move by it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -18,12 +19,14 @@ import polars as pl
 
 from millicent.pricing import bundled, snapshot
 from millicent.pricing.book import PriceBook
+from millicent.pricing.bundled import Found
 from millicent.pricing.entries import BookEntry, Charge
 from millicent.pricing.rates import Entry
 from millicent.pricing.snapshot import PriceChange
-from millicent.warehouse import price_data, price_entries
+from millicent.warehouse import price_data, price_entries, price_names
 from millicent.warehouse.control import DEFAULT_TENANT, Control
 from millicent.warehouse.price_data import Model, PriceData
+from millicent.warehouse.price_names import Asked
 
 MOST_BOOKS: Final = 32
 """Books of the past that are kept ready."""
@@ -71,6 +74,8 @@ class Prices:
         self._books: dict[str, PriceBook] = {}
         self._past: OrderedDict[tuple[str, str], PriceBook] = OrderedDict()
         self._bases: dict[str, PriceBook] = {}
+        self._waiting: dict[str, Update | None] = {}
+        self._named: dict[str, dict[Asked, Found]] = {}
         self._take()
 
     def price(self, usages: pl.DataFrame) -> pl.DataFrame:
@@ -84,6 +89,7 @@ class Prices:
         with self._lock:
             self._refresh()
             books = {tenant: self._present(tenant) for tenant in usages["tenant"].unique().to_list()}
+            self._remember_names(usages)
         apart: dict[str, list[str]] = {}
         for tenant, book in books.items():
             apart.setdefault(book.version, []).append(tenant)
@@ -131,21 +137,20 @@ class Prices:
             return self._past[key]
 
     def pending(self) -> Update | None:
-        """The installed price data if some of it waits for a yes."""
+        """The installed price data if some of it waits for a yes; as of when it was first asked for."""
         with self._control.begin() as connection:
             version = price_data.in_force(connection)
-            now = price_data.state(connection, version) if version else None
-            whole = price_data.taken_whole(connection)
-            before = price_data.state(connection, whole) if whole else None
-        if now is None or not now.held:
+        if version is None or version == self._installed.version:
             return None
-        changes = snapshot.changes(now.entries, self._installed.entries, datetime.now(UTC))
-        added = snapshot.additions(before.entries, self._installed.entries) if before else []
-        return Update(whole or now.version, self._installed.version, tuple(changes), tuple(added))
+        with self._lock:
+            if version not in self._waiting:
+                self._waiting = {version: self._compared(version)}
+            return self._waiting[version]
 
     def proposed(self, tenant: str) -> PriceBook:
         """The book that a tenant would have after `accept`."""
-        return _with_own(PriceBook(self._installed.version, self._installed.entries), self._own(tenant))
+        with self._lock:
+            return _with_own(self._base(self._installed.version), self._own(tenant))
 
     def accept(self, actor: str) -> Update | None:
         """Say yes to what is pending: calls are priced by the installed data from now on. Stored amounts do not move.
@@ -165,6 +170,21 @@ class Prices:
             self._control.note(DEFAULT_TENANT, actor, "price.update", told)
             return update
 
+    def _compared(self, version: str) -> Update | None:
+        """What the installed price data would change of a version in force that holds some of it back."""
+        with self._control.begin() as connection:
+            state = price_data.state(connection, version)
+            whole = price_data.taken_whole(connection)
+            before = price_data.state(connection, whole) if whole else None
+        if state is None or state.whole:
+            return None
+        now, offered = datetime.now(UTC), self._installed.entries
+        changes = snapshot.changes(state.entries, offered, now)
+        for _, more in price_names.moved(state.names, state.entries, offered, now):
+            changes += [change for change in more if change not in changes]
+        added = snapshot.additions(before.entries, offered) if before else []
+        return Update(whole or state.version, self._installed.version, tuple(changes), tuple(added))
+
     def _take(self) -> None:
         """Put in force what is installed, less the models whose past it would change."""
         now = datetime.now(UTC)
@@ -175,8 +195,9 @@ class Prices:
                 return
             price_data.keep(connection, self._installed, now)
             was = price_data.state(connection, version) if version else None
-            taken = self._installed if was is None else _taken(was, self._installed, now)
-            if was is not None and taken.version == was.version and taken.entries == was.entries:
+            names = price_names.remembered(connection, version) if version else {}
+            taken = self._installed if was is None else _taken(was, names, self._installed, now)
+            if taken == was:
                 return
             taken = price_data.named(connection, taken)
             price_data.keep(connection, taken, now)
@@ -185,6 +206,25 @@ class Prices:
             held = [list(model) for model in taken.held]
             told = {"from": was.version, "to": taken.version, "held": held}
             self._control.note(DEFAULT_TENANT, "millicent", "price.update", told)
+
+    def _remember_names(self, usages: pl.DataFrame) -> None:
+        """Keep what the names in `usages` are taken for by the data in force."""
+        version = self.base().version
+        known = self._named_in(version)
+        new = price_names.asked_in(usages) - known.keys()
+        if not new or len(known) >= price_names.MOST_NAMES:
+            return
+        found = {asked: one for asked in new if (one := bundled.find(*asked)) is not None}
+        with self._control.begin() as connection:
+            price_names.remember(connection, version, found)
+        known.update(found)
+
+    def _named_in(self, version: str) -> dict[Asked, Found]:
+        """What names were taken for under a version of the data, as far as it is known here."""
+        if version not in self._named:
+            with self._control.begin() as connection:
+                self._named[version] = price_names.remembered(connection, version)
+        return self._named[version]
 
     def _refresh(self) -> None:
         with self._control.begin() as connection:
@@ -241,7 +281,8 @@ class Prices:
                 state = price_data.state(connection, version)
             if state is None:
                 raise ValueError(f"price data {version!r} is not kept here: restore the control plane from a backup")
-            self._bases[version] = PriceBook(version, state.entries)
+            taken_for = {**self._named_in(version), **state.names}
+            self._bases[version] = PriceBook(version, price_names.lists(state.entries, taken_for))
         return self._bases[version]
 
 
@@ -254,20 +295,23 @@ def _with_own(base: PriceBook, own: Sequence[BookEntry]) -> PriceBook:
     return base.with_own(own) if own else base
 
 
-def _taken(was: PriceData, installed: PriceData, now: datetime) -> PriceData:
-    """What of `installed` is taken without a yes."""
+def _taken(was: PriceData, named: Mapping[Asked, Found], installed: PriceData, now: datetime) -> PriceData:
+    """What of `installed` is taken without a yes; `named` is what names were taken for by `was`."""
     before = _number(was.version)
     held = {
         model: was.held.get(model, before) for model in _models(snapshot.changes(was.entries, installed.entries, now))
     }
-    if not held:
+    taken_for = {**named, **was.names}
+    names = {asked: taken_for[asked] for asked, _ in price_names.moved(taken_for, was.entries, installed.entries, now)}
+    if not held and not names:
         return installed
     by_version: dict[str, int] = {}
     for version in held.values():
         by_version[version] = by_version.get(version, 0) + 1
-    which = ", ".join(f"{count} held at {version}" for version, count in sorted(by_version.items()))
+    which = [f"{count} held at {version}" for version, count in sorted(by_version.items())]
+    which += [f"{len(names)} name{'s' if len(names) > 1 else ''} held"] if names else []
     entries = snapshot.merged(was.entries, installed.entries, held.keys())
-    return PriceData(f"{installed.version}, {which}", entries, held)
+    return PriceData(", ".join((installed.version, *which)), entries, held, names)
 
 
 def _number(version: str) -> str:
