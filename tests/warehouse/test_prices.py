@@ -218,6 +218,55 @@ def test_what_was_known_then_prices_as_it_did_then(control):
         prices.book("acme", datetime(2026, 7, 1))  # noqa: DTZ001 - the point of the case
 
 
+MINI, DATED = ("openai", "gpt-4o-mini"), ("openai", "gpt-4o-2024-11-20")
+FOUND = bundled.find
+
+
+def find_mini(provider, model, host):
+    return (
+        replace(FOUND(provider, model, host), model="gpt-4o-mini")
+        if model == DATED[1]
+        else FOUND(provider, model, host)
+    )
+
+
+def test_a_name_that_an_update_takes_for_another_model_keeps_its_price_until_a_yes(control, monkeypatch):
+    old = Prices(control, OLD, BUNDLED)
+    before, mini = cost(old, DATED), cost(old, MINI)
+    assert before == cost(old) != mini
+    monkeypatch.setattr(bundled, "find", find_mini)
+    for _ in range(2):
+        prices = Prices(control, NEW, BUNDLED)
+        assert prices.version("acme") == f"{NEW}, 1 name held"
+        assert [cost(prices, model) for model in (DATED, DEAR, MINI)] == [before, before, mini]
+    assert prices.pending().models == (DEAR,)
+    assert {change.key for change in prices.pending().changes} >= {"input_mtok", "output_mtok"}
+    assert cost(prices.proposed("acme"), DATED) == mini
+    prices.accept("ann")
+    assert (prices.version("acme"), prices.pending()) == (NEW, None)
+    assert [cost(prices, model) for model in (DATED, DEAR, MINI)] == [mini, before, mini]
+    assert cost(prices.of_version("acme", OLD), DATED) == before
+    assert cost(prices.of_version("acme", f"{NEW}, 1 name held"), DATED) == before
+    assert Prices(control, NEW, BUNDLED).version("acme") == NEW
+
+
+def test_names_that_nobody_used_or_that_move_to_the_same_prices_hold_nothing_back(control, monkeypatch):
+    others = [entry for entry in BUNDLED if (entry.provider, entry.model) != MINI]
+    twins = [replace(entry, model=MINI[1]) for entry in others if (entry.provider, entry.model) == DEAR]
+    old = Prices(control, OLD, [*others, *twins])
+    before = cost(old, DATED)
+    monkeypatch.setattr(bundled, "find", find_mini)
+    prices = Prices(control, NEW, [*others, *twins])
+    assert (prices.version("acme"), cost(prices, DATED)) == (NEW, before)
+
+
+def test_names_that_nobody_priced_hold_nothing_back(control, monkeypatch):
+    old = Prices(control, OLD, BUNDLED)
+    assert cost(old) is not None
+    monkeypatch.setattr(bundled, "find", find_mini)
+    assert Prices(control, NEW, BUNDLED).version("acme") == NEW
+
+
 factors = st.dictionaries(st.sampled_from((DEAR, OTHER, ("openai", "gpt-4o-mini"))), st.integers(1, 3), max_size=3)
 updates = st.lists(st.tuples(factors, factors, st.sampled_from((None, *[DEAR, OTHER]))), min_size=1, max_size=4)
 FEW = tuple(e for e in BUNDLED if (e.provider, e.model) in {DEAR, OTHER, ("openai", "gpt-4o-mini")})
@@ -300,6 +349,7 @@ def test_entries_hold_for_new_calls_as_soon_as_any_process_adds_or_retires_them(
     other.retire_price(kept.id)
     assert cost(prices, tenant="default") == before
     assert cost(prices.book("default", then)) == Decimal("0.007")
+    assert cost(prices.book("default", datetime.now(UTC))) == before
     assert cost(prices.book("default", kept.known_from - US)) == before
     other.close()
 

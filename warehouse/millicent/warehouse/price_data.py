@@ -6,7 +6,7 @@ With it the book of any `price_version` on a stored call can be made again, what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -14,7 +14,9 @@ from typing import Any, Final
 from sqlalchemy import JSON, Column, Connection, DateTime, Integer, LargeBinary, String, Table, func, insert, select
 
 from millicent.pricing import snapshot
+from millicent.pricing.bundled import Found
 from millicent.pricing.rates import Entry
+from millicent.warehouse.price_names import Asked
 from millicent.warehouse.rules import metadata
 
 price_data: Final = Table(
@@ -43,12 +45,18 @@ class PriceData:
     """One state of the bundled prices.
 
     `held` are the models whose prices are those of another version, and which: an update that would have changed their
-    past was not accepted.
+    past was not accepted. `names` are the names that are not taken for the model that the update takes them for.
     """
 
     version: str
     entries: tuple[Entry, ...]
     held: Mapping[Model, str] = field(default_factory=dict, hash=False)
+    names: Mapping[Asked, Found] = field(default_factory=dict, hash=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is an update without anything held back."""
+        return not self.held and not self.names
 
 
 def named(connection: Connection, told: PriceData) -> PriceData:
@@ -57,14 +65,18 @@ def named(connection: Connection, told: PriceData) -> PriceData:
     packed = snapshot.pack(told.entries)
     if kept in {None, packed} or snapshot.unpack(kept) == told.entries:
         return told
-    return PriceData(f"{told.version} ({sha256(packed).hexdigest()[:8]})", told.entries, told.held)
+    return replace(told, version=f"{told.version} ({sha256(packed).hexdigest()[:8]})")
 
 
 def keep(connection: Connection, state: PriceData, now: datetime) -> None:
     """Keep `state`, unless it is kept already."""
     if connection.execute(select(price_data.c.version).where(price_data.c.version == state.version)).first() is None:
+        held = {
+            "models": [[*model, version] for model, version in state.held.items()],
+            "names": [[*asked, found.provider, found.owner, found.model] for asked, found in state.names.items()],
+        }
         row = {"version": state.version, "data": snapshot.pack(state.entries), "first_seen_at": _naive(now),
-               "held": [[*model, version] for model, version in state.held.items()]}  # fmt: skip
+               "held": held}  # fmt: skip
         connection.execute(insert(price_data).prefix_with("OR IGNORE").values(row))
 
 
@@ -90,7 +102,7 @@ def taken_whole(connection: Connection) -> str | None:
         .join(price_updates, price_updates.c.version == price_data.c.version)
         .order_by(price_updates.c.id.desc())
     )
-    return next((row.version for row in connection.execute(asked) if not row.held), None)
+    return next((row.version for row in connection.execute(asked) if not any(row.held.values())), None)
 
 
 def state(connection: Connection, version: str) -> PriceData | None:
@@ -98,8 +110,9 @@ def state(connection: Connection, version: str) -> PriceData | None:
     row = connection.execute(select(price_data).where(price_data.c.version == version)).mappings().one_or_none()
     if row is None:
         return None
-    held = {(provider, model): at for provider, model, at in row["held"]}
-    return PriceData(version, snapshot.unpack(row["data"]), held)
+    held = {(provider, model): at for provider, model, at in row["held"]["models"]}
+    names = {(told[0], told[1], told[2]): Found(*told[3:]) for told in row["held"]["names"]}
+    return PriceData(version, snapshot.unpack(row["data"]), held, names)
 
 
 def stamp(connection: Connection) -> int:

@@ -75,7 +75,7 @@ class Prices:
         self._past: OrderedDict[tuple[str, str], PriceBook] = OrderedDict()
         self._bases: dict[str, PriceBook] = {}
         self._waiting: dict[str, Update | None] = {}
-        self._named: dict[str, dict[Asked, Found]] = {}
+        self._asked: dict[str, set[Asked]] = {}
         self._take()
 
     def price(self, usages: pl.DataFrame) -> pl.DataFrame:
@@ -210,21 +210,14 @@ class Prices:
     def _remember_names(self, usages: pl.DataFrame) -> None:
         """Keep what the names in `usages` are taken for by the data in force."""
         version = self.base().version
-        known = self._named_in(version)
-        new = price_names.asked_in(usages) - known.keys()
-        if not new or len(known) >= price_names.MOST_NAMES:
+        asked = price_names.asked_in(usages)
+        if self._asked.get(version, set()).issuperset(asked):
             return
-        found = {asked: one for asked in new if (one := bundled.find(*asked)) is not None}
         with self._control.begin() as connection:
-            price_names.remember(connection, version, found)
-        known.update(found)
-
-    def _named_in(self, version: str) -> dict[Asked, Found]:
-        """What names were taken for under a version of the data, as far as it is known here."""
-        if version not in self._named:
-            with self._control.begin() as connection:
-                self._named[version] = price_names.remembered(connection, version)
-        return self._named[version]
+            known = self._asked.setdefault(version, set(price_names.remembered(connection, version)))
+            new = asked - known if len(known) < price_names.MOST_NAMES else set[Asked]()
+            price_names.remember(connection, version, {one: found for one in new if (found := bundled.find(*one))})
+            known |= new
 
     def _refresh(self) -> None:
         with self._control.begin() as connection:
@@ -279,10 +272,11 @@ class Prices:
         if version not in self._bases:
             with self._control.begin() as connection:
                 state = price_data.state(connection, version)
+                named = price_names.remembered(connection, version)
             if state is None:
                 raise ValueError(f"price data {version!r} is not kept here: restore the control plane from a backup")
-            taken_for = {**self._named_in(version), **state.names}
-            self._bases[version] = PriceBook(version, price_names.lists(state.entries, taken_for))
+            lists = price_names.lists(state.entries, {**named, **state.names})
+            self._bases[version] = PriceBook(version, lists)
         return self._bases[version]
 
 

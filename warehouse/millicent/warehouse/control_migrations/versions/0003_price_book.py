@@ -42,6 +42,14 @@ def upgrade() -> None:
         sa.Column("actor", sa.String),
     )
     op.create_table(
+        "price_names",
+        *(
+            sa.Column(name, sa.String, primary_key=True)
+            for name in ("data_version", "provider", "model", "endpoint_host")
+        ),
+        *(sa.Column(name, sa.String, nullable=False) for name in ("found_provider", "owner", "found_model")),
+    )
+    op.create_table(
         "price_versions",
         sa.Column("tenant", sa.String, primary_key=True),
         sa.Column("version", sa.String, primary_key=True),
