@@ -401,3 +401,14 @@ def test_a_private_model_is_found_by_its_name(operator, warehouse):
     warehouse.control.add_prices([entry_of({**FORM, "provider": "acme"})], DEFAULT_TENANT, "test")
     assert "$2.50" in shown(operator, "find-body.children", text="acme 7b")
     assert "Nothing" not in shown(operator, "prices-drawer.children", open="price?provider=acme&model=acme-7b")
+
+
+def test_a_history_tells_each_price_once(operator, warehouse):
+    term = {"kind": "term", "percent_off": "10", "effective_from": "2026-11-01", "source": "contract"}
+    own = {**FORM, "model": "gpt-4o", "provider": "openai", "effective_from": "2026-10-01"}
+    warehouse.control.add_prices([read(term), entry_of(own)], DEFAULT_TENANT, "test")
+    opened = callback(operator, "prices-drawer.children", open="price?provider=openai&model=gpt-4o")
+    told = words(opened["prices-drawer"]["children"])
+    assert told.count("1 Oct 2026 in force") == 1
+    assert "1 Nov 2026" not in told
+    assert "you pay $2.25" in told

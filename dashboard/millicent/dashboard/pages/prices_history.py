@@ -89,11 +89,15 @@ def section(title: str, body: Any) -> Component:
 def _dated(book: PriceBook, provider: str | None, model: str) -> list[Row]:
     """The dated prices, oldest first, each with `from`, `to`, a price by kind, `source`, `entry`, `own`."""
     names = {kind: f"{kind}_usd_per_mtok" for kind in DRAWN}
-    return [
-        {"from": row["from"], "to": row["to"], **{kind: row[name] for kind, name in names.items()},
-         "source": row["source"], "entry": row["price_entry"], "own": row["kind"] == "override"}
-        for row in book.history(provider, model).iter_rows(named=True)
-    ]  # fmt: skip
+    found: list[Row] = []
+    for row in book.history(provider, model).iter_rows(named=True):
+        prices = {kind: row[name] for kind, name in names.items()}
+        said = {**prices, "source": row["source"], "own": row["kind"] == "override"}
+        if found and found[-1].items() >= {**said, "to": row["from"]}.items():
+            found[-1]["to"] = row["to"]  # what changed is not drawn
+        else:
+            found.append({"from": row["from"], "to": row["to"], "entry": row["price_entry"], **said})
+    return found
 
 
 def figure(dated: Sequence[Row], now: datetime) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def _table(dated: Sequence[Row], now: datetime) -> Component:
         html.Tr(
             [html.Th([since_words(row["from"]), html.Small(_holds(row, now))], scope="row"),
              *(html.Td(unit(row[kind])) for kind in DRAWN),
-             html.Td([source_link(row["source"]), tag(row["entry"]) if row["own"] else None])],
+             html.Td([source_link(row["source"]), tag(row["entry"]) if row["own"] else None], className="from")],
         )
         for row in reversed(dated)
     ]  # fmt: skip
