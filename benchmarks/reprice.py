@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from multiprocessing import get_context
 from pathlib import Path
 
 import polars as pl
@@ -44,8 +45,9 @@ NO_OUTCOMES = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome":
                "spans": pl.Int64}  # fmt: skip
 
 
-def fill(warehouse: Warehouse, count: int, days: int) -> None:
+def fill(directory: Path, count: int, days: int) -> None:
     """`count` priced calls, spread evenly over `days`, with their hourly sums."""
+    warehouse = Warehouse.embedded(directory)
     step_us = timedelta(days=days) // timedelta(microseconds=1) // count
     at, team = pl.col("at"), pl.col("at") * 7919 % 20
     told = {name: pl.lit(value) for name, value in SAME.items()} | {
@@ -67,6 +69,7 @@ def fill(warehouse: Warehouse, count: int, days: int) -> None:
         batch = ledger.Batch(priced, pl.DataFrame(schema=NO_OUTCOMES), pl.DataFrame())
         ledger.commit(warehouse.engine, batch, "otlp", (0, first + 1))
     warehouse.engine.checkpoint()
+    warehouse.close()
 
 
 def double_prices(warehouse: Warehouse, factor: int) -> None:
@@ -116,8 +119,10 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="kept; a scratch directory if left out")
     options = parser.parse_args()
     with nullcontext(options.directory) if options.directory else tempfile.TemporaryDirectory() as directory:
+        filling = get_context("spawn").Process(target=fill, args=(Path(directory), options.calls, options.days))
+        filling.start()  # apart, so that its memory is not counted
+        filling.join()
         warehouse = Warehouse.embedded(Path(directory), memory_limit="256MB")
-        fill(warehouse, options.calls, options.days)
         period = Period(START, START + timedelta(days=options.days))
         before = spent(warehouse, "calls")
         double_prices(warehouse, 2)

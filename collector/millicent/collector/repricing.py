@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import polars as pl
+import pyarrow as pa
 import structlog
 from sqlalchemy import ColumnElement, or_, select
 
@@ -192,8 +193,12 @@ class _Again:
         for part in places(read, where):
             here = [*where, part]
             asked = agreed(columns, here, self.tenant, day, self.versions) if closed else standing(columns, here)
-            rows = pipeline.price_rows(plain(read(asked)).with_columns(tenant=pl.lit(self.tenant)), self.prices)
-            yield _to_charge(rows) if closed else rows
+            yield self._priced(read(asked), names, closed=closed)
+
+    def _priced(self, now: pa.Table, names: Sequence[str], *, closed: bool) -> pl.DataFrame:
+        rows = pipeline.price_rows(plain(now).with_columns(tenant=pl.lit(self.tenant)), self.prices)
+        rows = rows.select("place", *COUNT, *names, *PRICE, *(f"{name}{NOW}" for name in PRICE))
+        return _to_charge(rows) if closed else rows
 
     def left(self, read: Read, day: Period) -> bool:
         return next(places(read, self._older(day)), None) is not None
@@ -277,10 +282,11 @@ def _write(warehouse: Warehouse, run: Repricing, day: Period, source: _Source) -
 def _ahead(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """`parts`, each made while the one before it is being written."""
     with ThreadPoolExecutor(1, "repricing-ahead") as pool:
-        following = pool.submit(next, parts, None)
-        while (part := following.result()) is not None:
-            following = pool.submit(next, parts, None)
+        following = [pool.submit(next, parts, None)]
+        while (part := following.pop().result()) is not None:
+            following.append(pool.submit(next, parts, None))
             yield part
+            del part
 
 
 def _charge(transaction: Transaction, run: Repricing, day: Period, rows: pl.DataFrame) -> None:
