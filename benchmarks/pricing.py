@@ -3,9 +3,9 @@
     python benchmarks/pricing.py [--rows 1000000] [--sample N] [--own 400]
 
 Calls are drawn over every provider, model, date, request size, service tier and price context of the price data, with
-cached tokens and other billable units (searches, pages, seconds, …). Both price them on one core in this process; each
-amount must be the library's total, rounded alike. `--sample` lets the library price the first N only. Then the book
-prices them with a few hundred overrides and terms of its own. Exits with 1 when an amount differs.
+cached tokens and other billable units (searches, pages, seconds, …). Both price them on one core, and seconds are that
+core's; each amount must be the library's total, rounded alike. `--sample` lets the library price the first N only. Then
+the book prices them with a few hundred overrides and terms of its own. Exits with 1 when an amount differs.
 """
 
 import argparse
@@ -141,9 +141,9 @@ def library_prices(calls: pl.DataFrame, asked: list[dict[str, str]]) -> tuple[li
         for first in range(0, len(calls), CHUNK):
             some = calls.slice(first, CHUNK).to_dicts()
             told = [(call, usage_of(call), context) for call, context in zip(some, asked[first:], strict=False)]
-            begun = time.perf_counter()
+            begun = time.process_time()
             found = [library_price(*one) for one in told]
-            seconds += time.perf_counter() - begun
+            seconds += time.process_time() - begun
             totals += [None if one is None else one.quantize(UNIT, rounding=ROUND_HALF_EVEN) for one in found]
             progress.advance(task, len(some))
     return totals, seconds
@@ -189,12 +189,12 @@ def own_entries(count: int, seed: int = 7) -> list[BookEntry]:
 
 
 def best_of(task: Callable[[], object]) -> float:
-    """Seconds of the quickest run."""
+    """Seconds of the core in the quickest run."""
     seconds = []
     for _ in range(REPEATS):
-        begun = time.perf_counter()
+        begun = time.process_time()
         task()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     return min(seconds)
 
 
@@ -206,12 +206,12 @@ def main() -> int:
     options = parser.parse_args()
 
     calls, asked = random_calls(options.rows)
-    begun = time.perf_counter()
+    begun = time.process_time()
     book = PriceBook.bundled()
-    compiled_s = time.perf_counter() - begun
-    begun = time.perf_counter()
+    compiled_s = time.process_time() - begun
+    begun = time.process_time()
     priced = book.price(calls)
-    first_s = time.perf_counter() - begun
+    first_s = time.process_time() - begun
     ours_per_s = len(calls) / best_of(lambda: book.price(calls))
     contexts_told = calls["price_context"].count() + calls["service_tier"].count()
     print(f"calls          {len(calls):,} of {len(OFFERED):,} models; {contexts_told:,} tiers and price contexts, "
@@ -237,12 +237,12 @@ def main() -> int:
         print(f"  differs: {ours} here, {theirs} there, for {calls.row(at, named=True)} in {asked[at]}")
 
     entries = own_entries(options.own)
-    begun = time.perf_counter()
+    begun = time.process_time()
     own = book.with_own(entries)
-    overlaid_s = time.perf_counter() - begun
-    begun = time.perf_counter()
+    overlaid_s = time.process_time() - begun
+    begun = time.process_time()
     with_own = own.price(calls)
-    own_first_s = time.perf_counter() - begun
+    own_first_s = time.process_time() - begun
     own_per_s = len(calls) / best_of(lambda: own.price(calls))
     met = with_own["price_entry"].fill_null("") != priced["price_entry"].fill_null("")
     same = with_own.filter(~met)["list_cost_usd"].equals(priced.filter(~met)["list_cost_usd"])

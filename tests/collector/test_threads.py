@@ -80,6 +80,14 @@ BILLED = [
         id="phoenix_10036-openinference_2381",
     ),
     pytest.param(
+        "strands.telemetry.tracer",
+        chat(None, f"us.{SONNET}", input_tokens=4_299, output_tokens=631, total_tokens=58_291,
+             cache_read_input_tokens=35_574, cache_write_input_tokens=17_787),
+        {"name": "chat"},
+        usd((4_299, "3.3"), (35_574, "0.33"), (17_787, "4.125"), (631, "16.5")),
+        id="phoenix_13379",  # nobody tells the provider: the model's name does
+    ),
+    pytest.param(
         "pydantic-ai",
         chat("anthropic", "claude-3-7-sonnet-20250219", input_tokens=12_307, output_tokens=550,
              details__cache_write_tokens=12_304, details__cache_creation_input_tokens=12_304, details__input_tokens=3),

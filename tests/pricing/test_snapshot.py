@@ -317,6 +317,14 @@ def test_a_held_model_that_is_gone_is_kept():
     assert merged([old], [two], {("acme", "one")}) == (two, old)
 
 
+def test_a_held_model_that_the_installed_data_has_no_more_is_priced():
+    gone = replace(listing({"input_mtok": "2"}), provider="openai", model="gpt-retired")
+    calls = pl.DataFrame({"provider": ["openai", "openai", "azure"], "model": ["gpt-retired", "gpt-r", "gpt-retired"],
+                          "started_at": NOW, "input_tokens": 1_000, "output_tokens": 0})  # fmt: skip
+    book = PriceBook("held", merged([gone], BUNDLED, {("openai", "gpt-retired")}))
+    assert book.price(calls)["list_cost_usd"].to_list() == [Decimal("0.002"), None, None]
+
+
 def test_holding_every_model_that_changed_leaves_no_change():
     new = [
         replace(each, cells=tuple(Cell(c.label, {"input_mtok": Decimal(1)}) for c in each.cells)) for each in BUNDLED

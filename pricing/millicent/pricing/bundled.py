@@ -82,6 +82,9 @@ _LEAST_SECONDS: Mapping[tuple[str, str], int] = {
     ("groq", "whisper-large-v3-turbo"): 10,
 }
 
+# Inference profiles and versions as Bedrock alone names them.
+_OF_BEDROCK = re.compile(r"(us|eu|apac|jp|au|ca|us-gov|global)\.[a-z0-9]+\..+|[a-z0-9]+\..+-v\d+:\d+")
+
 _LONGEST_NAME = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
@@ -183,6 +186,8 @@ def _candidates(provider: str, model: str, host: str | None) -> Iterator[tuple[P
     if hosted is not None:
         yield hosted, model
     if provider in NAMELESS:
+        if _OF_BEDROCK.fullmatch(model) and (bedrock := _by_name("aws")) is not None:
+            yield bedrock, model
         matching = (p for p in data.providers if p.model_match is not None and p.model_match.is_match(model))
         if (first := next(matching, None)) is not None:
             yield first, model

@@ -39,8 +39,15 @@ class Lists:
 
     def place(self, names: Names) -> int:
         """Index of the entry that a call is priced by; `NOWHERE` if there is none."""
-        found = self.find(names.provider, names.model, names.endpoint_host)
+        found = self.find(names.provider, names.model, names.endpoint_host) or self._gone(names)
         return NOWHERE if found is None else self._variant(found, names)
+
+    def _gone(self, names: Names) -> Found | None:
+        """A model of this state of the data that the installed data has no more, by its very name."""
+        known = bundled.find_provider(names.provider, names.endpoint_host)
+        if known is None or names.model is None or (known, names.model) not in self._offered:
+            return None
+        return None if names.model in bundled.model_ids(known) else Found(known, known, names.model)
 
     def like(self, listed: str, names: Names) -> int:
         """Index of the entry that the list of "provider/model" has for a call of these names."""
