@@ -358,12 +358,13 @@ def test_a_back_end_that_is_away_holds_up_nobody_and_misses_nothing(otlp, home, 
     backend.close()
 
 
-@pytest.mark.parametrize("status", [301, 408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [301, 307, 408, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(otlp, home, backend, status):
     forwarder = home.forwarder(backend.url)
     backend.answers = [(status, {"location": "/elsewhere"}, b"")] * 3
     home.send(*requests(otlp, 2))
-    home.forward(forwarder)
+    with running(forwarder):
+        wait_for(lambda: forwarder.pending() == 0)
     assert backend.ids() == Counter(dict.fromkeys(backend.ids(), 1))
     assert (len(backend.requests), forwarder.failures, forwarder.progress.dropped) == (4, 3, {})
     assert {path for path, _ in backend.requests} == {"/v1/traces"}

@@ -181,8 +181,6 @@ class Forwarder:
         self._careful_until = START
         self._headers = {"content-type": "application/x-protobuf", "content-encoding": "gzip", **target.headers}
         kept = Progress.load(self._file)
-        if kept is not None and kept.position > spool.end().position:  # the spool was made anew
-            kept.segment, kept.offset, kept.spans = (*START, 0)
         if kept is None:
             kept = self._from_now()
             kept.keep(self._file)
