@@ -46,12 +46,11 @@ def lines(engine: Engine, prices: Prices, tenant: str, call: dict[str, Any]) -> 
     if call["price_version"] and book is None:
         told = f"price book {call['price_version']} is not kept: derived by the present one, {present.version}"
         derived.append(Line("list price", told, "", "", ""))
-    derived += [*_list_price(why, call), *_exchange(why)]
-    own = call["billing"] == "self_hosted"
-    derived += [] if own else _billed_price(why, call)
-    derived += _now(why, present, call)
-    if own:
-        return [*derived, *_own_hardware(engine, tenant, call)]
+    now = why if present.version == why.version else present.explain(call)
+    derived += [*_exchange(why), *_list_price(why, call), *_now(now, call, "list price")]
+    if call["billing"] == "self_hosted":
+        return [*derived, *_at_a_provider(why, call), *_own_hardware(engine, tenant, call)]
+    derived += [*_billed_price(why, call), *_now(now, call, "billed price")]
     return [*derived, Line("effective", "billed cost of the API call", _text(call["effective_cost_usd"]), "USD", "")]
 
 
@@ -107,7 +106,10 @@ def _list_price(why: PriceExplanation, call: dict[str, Any]) -> Iterator[Line]:
     if call["list_cost_usd"] != why.list_cost_usd and call["price_status"] == "not_billed":
         yield Line("list price", "the call failed without usage, which costs nothing", "", "", "")
     yield Line("list price", "list cost", _text(call["list_cost_usd"]), "USD", call["price_version"] or "")
-    if call["billing"] == "self_hosted" and why.list_cost_usd is not None:
+
+
+def _at_a_provider(why: PriceExplanation, call: dict[str, Any]) -> Iterator[Line]:
+    if why.list_cost_usd is not None:
         where = why.price_list or why.provider
         at = (
             f"what this would have cost at {where}, as {why.model}" if where else "what this would cost by our own list"
@@ -150,16 +152,14 @@ def _exchange(why: PriceExplanation) -> Iterator[Line]:
         yield _own_entry("exchange rate", rate)
 
 
-def _now(why: PriceExplanation, present: PriceBook, call: dict[str, Any]) -> Iterator[Line]:
+def _now(now: PriceExplanation, call: dict[str, Any], step: str) -> Iterator[Line]:
     """What the present book would say, where that is something else."""
-    if call["price_status"] == "not_billed" and call["billing"] == "api":
-        return
-    now = why if present.version == why.version else present.explain(call)
-    for step, name in (("list price", "list_cost_usd"), ("billed price", "billed_cost_usd")):
-        amount = getattr(now, name)
-        if call[name] != amount and not (name == "billed_cost_usd" and call["billing"] == "self_hosted"):
-            told = f"the present price book ({now.version}) would say {_text(amount)}; stored amounts do not move"
-            yield Line(step, told, "", "", call["price_version"] or "")
+    name = {"list price": "list_cost_usd", "billed price": "billed_cost_usd"}[step]
+    amount = getattr(now, name)
+    failed = call["price_status"] == "not_billed" and call["billing"] == "api"
+    if call[name] != amount and not failed:
+        told = f"the present price book ({now.version}) would say {_text(amount)}; stored amounts do not move"
+        yield Line(step, told, "", "", call["price_version"] or "")
 
 
 def _own_hardware(engine: Engine, tenant: str, call: dict[str, Any]) -> Iterator[Line]:
