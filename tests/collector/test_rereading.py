@@ -18,6 +18,7 @@ from millicent.warehouse.tables import calls
 
 OUTCOMES = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl.String, "reason": pl.String,
             "spans": pl.Int64}  # fmt: skip
+USD = pl.Decimal(18, 12)
 GENAI = "opentelemetry.instrumentation.genai.openai"
 
 
@@ -98,6 +99,18 @@ def test_what_a_call_learned_from_another_telling_stays(otlp, warehouse, load, p
     assert "merged_from_others" in right.filter("counted")["usage_flags"][0]
     rereading.reread(warehouse, DEFAULT_TENANT, period, apply=True, actor="ann")
     assert plain(warehouse.engine.read(select(calls))).sort("span_id").equals(right)
+
+
+def test_units_are_read_again_from_the_counters_and_priced_anew(otlp, warehouse, load, period):
+    searched = {"gen_ai.usage.server_tool_use.web_search_requests": 3, "millicent.usage.units.lookups": 1}
+    load(otlp.request(otlp.span(searched), scope=GENAI))
+    right = plain(warehouse.engine.read(select(calls)))
+    lookups = pl.element().filter(pl.element().struct.field("key") == "lookups")
+    forgotten = right.with_columns(units=pl.col("units").list.eval(lookups), list_units_usd=pl.lit(None, USD))
+    ledger.revise(warehouse.engine, forgotten)
+    (one,) = rereading.reread(warehouse, DEFAULT_TENANT, period, apply=True, actor="ann").differences
+    assert one.calls == 1
+    assert plain(warehouse.engine.read(select(calls))).equals(right)
 
 
 def test_calls_of_another_tenant_or_outside_the_period_stay(otlp, warehouse, load, period):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -182,6 +183,46 @@ def test_what_one_telling_leaves_out_is_learned_from_the_other(otlp, ledger_of, 
     kept = plain(ledger_of.engine.read(select(told).where(told.c.tenant == tenant, told.c.span_id == one["span_id"])))
     assert kept["units"].to_list() == [None]  # its own words, from which a later decision starts again
     assert kept["price_context"].to_list() == [None]
+
+
+CLAUDE = {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-opus-5",
+          "gen_ai.response.model": "claude-opus-5"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attributes", "units_usd", "status"),
+    [
+        ({}, Decimal(0), "priced"),
+        ({WEB: 0}, Decimal(0), "priced"),
+        ({WEB: 3}, Decimal("0.03"), "priced"),
+        ({WEB: 3, "millicent.usage.units.lookups": 1}, Decimal("0.03"), "partial"),  # it has a price; we do not know it
+        ({WEB: -1}, Decimal(0), "priced"),
+    ],
+)
+def test_units_are_part_of_the_list_cost(otlp, attributes, units_usd, status):
+    both = otlp.run(otlp.request(otlp.span(CLAUDE | attributes), otlp.span(CLAUDE))).spans
+    one, plain_one = both.to_dicts()
+    assert (one["list_units_usd"], one["price_status"]) == (units_usd, status)
+    assert one["list_cost_usd"] == plain_one["list_cost_usd"] + units_usd
+
+
+def test_what_has_a_price_of_its_own_is_priced_so(otlp):
+    contexts = ({}, {"millicent.price.speed": "fast"}, {"millicent.price.processing": "batch"})
+    costs = otlp.run(otlp.request(*(otlp.span(CLAUDE | one) for one in contexts))).spans["list_cost_usd"]
+    assert costs.to_list() == [costs[0], 2 * costs[0], costs[0] / 2]
+
+
+def test_a_stored_call_that_learns_of_a_search_costs_more(otlp, ledger_of):
+    silent = otlp.span(CLAUDE | {"gen_ai.response.id": "msg_1"})
+    tells = otlp.span(CLAUDE | {"gen_ai.response.id": "msg_1", WEB: 2})
+    app = {"resource": {"service.name": "app"}}
+    first = otlp.request(silent, scope="com.anthropic.sdk.python", **app)
+    before = ledger_of.rows(ledger_of.load([first])).row(0, named=True)
+    tenant = ledger_of.load([first], [otlp.request(tells, scope=GENAI, **app)])
+    ledger_of.assert_rollup_is_raw(tenant)
+    (after,) = (each for each in ledger_of.rows(tenant).to_dicts() if each["counted"])
+    assert after["list_cost_usd"] == before["list_cost_usd"] + Decimal("0.02")
+    assert after["list_units_usd"] == after["billed_cost_usd"] - before["billed_cost_usd"] == Decimal("0.02")
 
 
 def test_units_come_back_from_the_store_as_they_were(otlp, ledger_of):
