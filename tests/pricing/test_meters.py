@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from millicent.pricing import catalog
 from millicent.pricing.allocation import EngineTokens
-from millicent.pricing.meters import SAMPLES, by_hour, engine_tokens, increases, latest
+from millicent.pricing.meters import (
+    SAMPLES,
+    STATES,
+    by_hour,
+    engine_tokens,
+    increases,
+    latest,
+    spans,
+    time_by_hour,
+)
 
 START = datetime(2026, 3, 1, 9, 57, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -228,6 +237,59 @@ def test_nothing_is_nothing():
     empty = SAMPLES.to_frame()
     assert by_hour(increases(empty)).is_empty()
     assert latest(empty).is_empty()
+
+
+# ---- busy, idle, unavailable
+
+READ = {"series": pl.String, "at": SAMPLES["at"], "state": pl.String}
+
+
+def told(*rows):
+    """Spans (pool, first minute, minute after, state)."""
+    columns = {"pool": pl.String, "start": SAMPLES["at"], "end": SAMPLES["at"], "state": pl.String}
+    return pl.DataFrame(
+        [(pool, START + first * MINUTE, START + after * MINUTE, state) for pool, first, after, state in rows],
+        schema=columns, orient="row",
+    )  # fmt: skip
+
+
+some_spans = st.lists(
+    st.tuples(st.sampled_from("pq"), st.integers(0, 200), st.integers(0, 200), st.sampled_from(STATES)), max_size=12
+)
+
+
+@given(some_spans)
+@settings(deadline=None)
+def test_a_pool_is_in_one_state_at_a_time_minute_by_minute(rows):
+    expected = {}
+    for pool in "pq":
+        for minute in range(200):
+            states = {state for p, first, after, state in rows if p == pool and first <= minute < after}
+            seen = next((state for state in STATES if state in states), None)
+            if seen:
+                hour = (START + minute * MINUTE).replace(minute=0)
+                by_state = expected.setdefault((pool, hour), dict.fromkeys(STATES, 0))
+                by_state[seen] += 60_000_000
+    found = {
+        (pool, hour): dict(zip(STATES, times, strict=True))
+        for pool, hour, *times in time_by_hour(told(*rows)).iter_rows()
+    }
+    assert found == expected
+
+
+def test_a_state_holds_until_the_next_reading_and_not_for_ever():
+    rows = [("a", 0, "busy"), ("a", 1, "busy"), ("a", 2, "idle"), ("a", 20, "unavailable"), ("b", 1, "busy")]
+    states = pl.DataFrame([(s, START + at * MINUTE, state) for s, at, state in rows], schema=READ, orient="row")
+    held = spans(states, until=START + 22 * MINUTE)
+    minutes = [
+        (series, (start - START) // MINUTE, (end - START) // MINUTE, state)
+        for series, start, end, state in held.iter_rows()
+    ]
+    assert minutes == [
+        ("a", 0, 1, "busy"), ("a", 1, 2, "busy"), ("a", 2, 7, "idle"), ("a", 20, 22, "unavailable"), ("b", 1, 6, "busy")
+    ]  # fmt: skip
+    assert spans(states).height == 3
+    assert spans(states.clear()).is_empty()
 
 
 # ---- engines

@@ -35,6 +35,9 @@ SAMPLES: Final = pl.Schema(
 )
 """What a sample is."""
 
+STATES: Final = ("busy", "idle", "unavailable")
+"""What a pool can be seen in; where replicas differ, the first of these is the pool's."""
+
 _PROCESS: Final = ("series", "started")
 _HOUR_US: Final = 3_600_000_000
 _WIDE: Final = pl.Int128
@@ -154,6 +157,73 @@ def by_hour(rises: pl.DataFrame) -> pl.DataFrame:
         )
         .with_columns(hour=pl.from_epoch(pl.col("hour") * _HOUR_US, "us").dt.replace_time_zone("UTC"))
         .sort("series", "hour")
+    )
+
+
+def spans(states: pl.DataFrame, *, until: datetime | None = None, longest: timedelta = LONGEST) -> pl.DataFrame:
+    """How long each state that was read held: until the next reading of its series, and never longer than `longest`.
+
+    Args:
+        states: `series`, `at` and `state`, one of `STATES`: a gauge of running requests above 0 is busy, 0 is idle, an
+            engine that does not answer or loads is unavailable.
+        until: Until when the last reading of each series may hold; None is no time at all.
+        longest: After so long without a reading nobody knows.
+
+    Returns:
+        `series`, `start`, `end`, `state`.
+    """
+    after = pl.col("at").shift(-1).over("series")
+    return (
+        states.select("series", "at", "state")
+        .unique(["series", "at"], keep="last")
+        .sort("series", "at")
+        .with_columns(end=pl.min_horizontal(after.fill_null(until) if until else after, pl.col("at") + longest))
+        .filter(after.is_not_null() if until is None else pl.col("end") > pl.col("at"))
+        .select("series", pl.col("at").alias("start"), "end", "state")
+    )
+
+
+def time_by_hour(told: pl.DataFrame) -> pl.DataFrame:
+    """In what state a pool was, by UTC hour: busy while anything on it is, idle while nothing is and something could.
+
+    Args:
+        told: `pool`, `start`, `end`, `state`, as many at once as there are replicas; calls that ran are busy, too.
+
+    Returns:
+        `pool`, `hour`, and `busy_us`, `idle_us`, `unavailable_us`, in order. What they are short of the hour nobody
+        observed.
+    """
+    whole = told.select("pool", pl.col("start").dt.epoch("us"), pl.col("end").dt.epoch("us"), "state")
+    whole = whole.filter(pl.col("end") > pl.col("start"))
+    edges = pl.concat(
+        [
+            whole.select("pool", at=edge, **{one: (pl.col("state") == one).cast(pl.Int64) * sign for one in STATES})
+            for edge, sign in (("start", 1), ("end", -1))
+        ]
+    )
+    hours = (
+        whole.select("pool", hour=pl.int_ranges(pl.col("start") // _HOUR_US, -(-pl.col("end") // _HOUR_US)))
+        .explode("hour")
+        .unique()
+        .select("pool", at=pl.col("hour") * _HOUR_US, **{state: pl.lit(0, pl.Int64) for state in STATES})
+    )
+    at_once = {state: pl.col(state).cum_sum().over("pool") > 0 for state in STATES}
+    state = pl.when(at_once["busy"]).then(pl.lit("busy")).when(at_once["idle"]).then(pl.lit("idle"))
+    return (
+        pl.concat([edges, hours])
+        .group_by("pool", "at")
+        .agg(pl.col(STATES).sum())
+        .sort("pool", "at")
+        .with_columns(
+            state=state.when(at_once["unavailable"]).then(pl.lit("unavailable")),
+            hour=pl.col("at") // _HOUR_US,
+            lasted=pl.col("at").shift(-1).over("pool") - pl.col("at"),
+        )
+        .filter(pl.col("state").is_not_null())
+        .group_by("pool", "hour")
+        .agg(pl.col("lasted").filter(pl.col("state") == one).sum().alias(f"{one}_us") for one in STATES)
+        .with_columns(hour=pl.from_epoch(pl.col("hour") * _HOUR_US, "us").dt.replace_time_zone("UTC"))
+        .sort("pool", "hour")
     )
 
 

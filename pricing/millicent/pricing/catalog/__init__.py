@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import cast
 
@@ -203,6 +203,7 @@ def _catalog(tables: Mapping[type[Row], tuple[Row, ...]]) -> Catalog:
     )
 
 
+@lru_cache(maxsize=4096)
 def _words(text: str) -> str:
     """Lower case, with everything but letters and digits as single spaces."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
