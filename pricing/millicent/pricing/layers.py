@@ -8,29 +8,25 @@ it once for every cell between the boundaries at which anything can change, so t
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from millicent.pricing import bundled
 from millicent.pricing.checking import kept_decimals
 from millicent.pricing.entries import BookEntry, FxRate, Override, Term, rank
+from millicent.pricing.hours import in_hours, offsets, offsets_during
 from millicent.pricing.lists import NOWHERE, Lists, Names
 from millicent.pricing.rates import DAY_US, NO_PRICE, Cell, Entry
-
-HORIZON: Final = datetime(2041, 1, 1, tzinfo=UTC)
-"""Until then clock changes of zones are followed; later the last offset stays."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
 _ONE: Final = Decimal(1)
-_FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +60,29 @@ class Applied:
     reason: str | None = None
 
 
+class Situation(NamedTuple):
+    """All that decides between prices at an instant for a request size, by places in a stack; -1 is none.
+
+    Attributes:
+        override: The override that holds.
+        offset: The cell of its `like` entry, or of the bundled one.
+        above: How many of its own sizes the request passes.
+        terms: The terms that hold.
+        rates: The rate of each currency of the stack.
+    """
+
+    override: int
+    offset: int
+    above: int
+    terms: tuple[int, ...]
+    rates: tuple[int, ...]
+
+
 class Stack(NamedTuple):
-    """The entries that one combination of names meets, the deciding ones first; `likes` beside `overrides`."""
+    """The entries that one combination of names meets, the deciding ones first; `likes` beside `overrides`.
+
+    `fx` has the rates of every currency that they are in, by the instant from which they hold.
+    """
 
     base: Entry | None
     overrides: tuple[Override, ...]
@@ -75,62 +92,62 @@ class Stack(NamedTuple):
 
     def at(self, instant: datetime, input_tokens: int) -> Applied:
         """The prices at an instant for a request of so many input tokens."""
-        at_us = (instant - _EPOCH) // _US
-        for override, like in zip(self.overrides, self.likes, strict=True):
-            if override.holds(instant) and _in_hours(override, instant):
-                return self._billed(self._own(override, like, instant, at_us, input_tokens), instant)
-        if self.base is None:
-            return Applied("", None, None)
-        offset = self.base.offset(at_us, input_tokens)
-        cell = self.base.cells[offset]
-        listed = Applied(cell.label, cell.prices, cell.prices, (self.base, offset), least_seconds=cell.least_seconds)
-        return self._billed(listed, instant)
+        return self._applied(self._situation(instant, input_tokens), instant)
 
     def grid(self) -> Entry:
         """The same for all instants and sizes, as an entry; its cells know what is billed."""
         dates, clocks, sizes = self.dates(), self.clocks(), self.sizes()
-        priced = [
-            _cell(self.at(instant, 0 if size is None else size + 1))
-            for instant, _ in cells(dates, clocks)
-            for size in (None, *sizes)
-        ]
+        known: dict[Situation, Cell] = {}
+        priced = []
+        for instant, _ in cells(dates, clocks):
+            for size in (None, *sizes):
+                situation = self._situation(instant, 0 if size is None else size + 1)
+                if situation not in known:
+                    known[situation] = _cell(self._applied(situation, instant))
+                priced.append(known[situation])
         whole = next((one for one in (self.base, *self.likes) if one is not None), None)
         return Entry(
             provider=whole.provider if whole else "", model=whole.model if whole else "", variant=(), dates=dates,
             clocks=clocks, sizes=sizes, cells=tuple(priced),
         )  # fmt: skip
 
-    def _own(self, override: Override, like: Entry | None, instant: datetime, at_us: int, input_tokens: int) -> Applied:
+    def _situation(self, instant: datetime, input_tokens: int) -> Situation:
+        holding = (at for at, one in enumerate(self.overrides) if one.holds(instant) and in_hours(one, instant))
+        override = next(holding, -1)
+        entry = self.base if override < 0 else self.likes[override]
+        above = 0 if override < 0 else sum(input_tokens > size for size, _ in self.overrides[override].above)
+        return Situation(
+            override,
+            -1 if entry is None else entry.offset(_us(instant), input_tokens),
+            above,
+            tuple(at for at, term in enumerate(self.terms) if term.holds(instant)),
+            tuple(_rate_at(rates, instant) for rates in self.fx.values()),
+        )
+
+    def _applied(self, situation: Situation, instant: datetime) -> Applied:
+        if situation.override >= 0:
+            return self._billed(self._own(situation, instant), situation, instant)
+        if self.base is None:
+            return Applied("", None, None)
+        cell = self.base.cells[situation.offset]
+        listed = (self.base, situation.offset)
+        priced = Applied(cell.label, cell.prices, cell.prices, listed, least_seconds=cell.least_seconds)
+        return self._billed(priced, situation, instant)
+
+    def _own(self, situation: Situation, instant: datetime) -> Applied:
         """The list prices of an override."""
-        label = _label(override)
+        override = self.overrides[situation.override]
         if override.like is not None:
-            if like is None:
-                reason = (
-                    f"override {_id(override)} is like {override.like!r}, which the price data does not "
-                    "have: correct it"
-                )
-                return Applied("", None, None, override=override, reason=reason)
-            offset = like.offset(at_us, input_tokens)
-            cell = like.cells[offset]
-            prices, steps = dict(cell.prices), {}
-            if override.multiply is not None:
-                for key, price in prices.items():
-                    prices[key] = _kept(key, price, override.multiply)
-                    steps["list", key] = f"{price:f} × {override.multiply:f}, to {kept_decimals(key)} decimals"
-                label += f" × {override.multiply.normalize():f}"
-            label += f" like {cell.label}"
-            least = cell.least_seconds
-            return Applied(label, prices, prices, (like, offset), override=override, steps=steps, least_seconds=least)
-        prices, passed = dict(override.prices or {}), None
-        for above, at_size in override.above:
-            if input_tokens > above:
-                prices.update(at_size)
-                passed = above
+            return self._like(override, self.likes[situation.override], situation.offset)
+        label, prices, passed = _label(override), dict(override.prices or {}), None
+        for above, at_size in override.above[: situation.above]:
+            prices.update(at_size)
+            passed = above
         if passed is not None:
             label += f" >{passed}"
         if override.currency == "USD":
             return Applied(label, prices, prices, override=override, above=passed)
-        rate = self._rate(override.currency, instant)
+        rate = self._rate(override.currency, situation)
         if rate is None:
             return Applied("", None, None, override=override, reason=_no_rate(override, override.currency, instant))
         label += f" {_rate_label(rate)}"
@@ -138,9 +155,27 @@ class Stack(NamedTuple):
         prices = {key: _kept(key, price, rate.usd_per_unit) for key, price in prices.items()}
         return Applied(label, prices, prices, override=override, fx={rate.currency: rate}, steps=steps, above=passed)
 
-    def _billed(self, listed: Applied, instant: datetime) -> Applied:
+    def _like(self, override: Override, like: Entry | None, offset: int) -> Applied:
+        """The list prices of an override that follows another list."""
+        if like is None:
+            reason = (
+                f"override {_id(override)} is like {override.like!r}, which the price data does not have: correct it"
+            )
+            return Applied("", None, None, override=override, reason=reason)
+        cell = like.cells[offset]
+        label, prices, steps = _label(override), dict(cell.prices), {}
+        if override.multiply is not None:
+            label += f" × {override.multiply.normalize():f}"
+            for key, price in cell.prices.items():
+                prices[key] = _kept(key, price, override.multiply)
+                steps["list", key] = f"{price:f} × {override.multiply:f}, half-even to {kept_decimals(key)} decimals"
+        label += f" like {cell.label}"
+        least = cell.least_seconds
+        return Applied(label, prices, prices, (like, offset), override=override, steps=steps, least_seconds=least)
+
+    def _billed(self, listed: Applied, situation: Situation, instant: datetime) -> Applied:
         """What terms make of list prices: per price key the first that covers it decides."""
-        holding = [term for term in self.terms if term.holds(instant)]
+        holding = [self.terms[at] for at in situation.terms]
         if not holding or listed.prices is None:
             return listed
         terms = {key: term for key in _keys(listed.prices, holding) if (term := _deciding(key, listed.prices, holding))}
@@ -154,7 +189,7 @@ class Stack(NamedTuple):
                 continue
             billed[key] = (term.prices or {})[key]
             if term.currency != "USD":
-                rate = self._rate(term.currency, instant)
+                rate = self._rate(term.currency, situation)
                 if rate is None:
                     reason = _no_rate(term, term.currency, instant)
                     return replace(listed, label=label, billed=None, terms=terms, reason=reason)
@@ -165,10 +200,10 @@ class Stack(NamedTuple):
         label = " ".join((label, *map(_rate_label, used)))
         return replace(listed, label=label, billed=billed, terms=terms, fx=fx, steps=steps)
 
-    def _rate(self, currency: str, instant: datetime) -> FxRate | None:
-        """The rate of a currency that began last; None before the first, and where the last has ended."""
-        begun = [rate for rate in self.fx.get(currency, ()) if rate.effective_from <= instant]
-        return begun[-1] if begun and begun[-1].holds(instant) else None
+    def _rate(self, currency: str, situation: Situation) -> FxRate | None:
+        rates = dict(zip(self.fx, situation.rates, strict=True))
+        at = rates.get(currency, -1)
+        return self.fx[currency][at] if at >= 0 else None
 
     def dates(self) -> tuple[int, ...]:
         """Instants at which anything changes but by the time of day, in microseconds since 1970."""
@@ -176,7 +211,7 @@ class Stack(NamedTuple):
         for override, like in zip(self.overrides, self.likes, strict=True):
             changes = [*_bounds(override), *self._rate_bounds(override.currency)]
             if override.daily_from is not None:
-                changes += [at for at, _ in _offsets(override.zone)]
+                changes += [at for at, _ in offsets(override.zone)]
             found.update(_us(at) for at in changes if _within(at, override))
             found.update(at for at in (like.dates if like else ()) if _within(_EPOCH + at * _US, override))
         for term in self.terms:
@@ -195,7 +230,7 @@ class Stack(NamedTuple):
             for wall in (override.daily_from, override.daily_to):
                 if wall is not None:
                     at = datetime.combine(_EPOCH, wall, tzinfo=UTC)
-                    found.update(_us(at - offset) % DAY_US for offset in _offsets_during(override))
+                    found.update(_us(at - offset) % DAY_US for offset in offsets_during(override))
         return tuple(sorted(found - {0}))
 
     def sizes(self) -> tuple[int, ...]:
@@ -253,7 +288,9 @@ class Layers:
         """The entries themselves."""
         overrides = tuple(one for at in met.overrides if isinstance(one := self._matching[at], Override))
         terms = tuple(one for at in met.terms if isinstance(one := self._matching[at], Term))
-        return Stack(self._entry(met.base), overrides, tuple(map(self._entry, met.likes)), terms, self._fx)
+        currencies = {*(one.currency for one in overrides), *(one.currency for one in terms)}
+        fx = {currency: rates for currency, rates in self._fx.items() if currency in currencies}
+        return Stack(self._entry(met.base), overrides, tuple(map(self._entry, met.likes)), terms, fx)
 
     def problems(self) -> Iterator[str]:
         """What of the entries cannot work with this price data and these FX rates, and what to do about it."""
@@ -351,6 +388,12 @@ def cells(dates: Sequence[int], clocks: Sequence[int]) -> Iterator[tuple[datetim
             yield _EPOCH + (at if reached else start) * _US, reached
 
 
+def _rate_at(rates: Sequence[FxRate], instant: datetime) -> int:
+    """Place of the rate that began last; -1 before the first, and where the last has ended."""
+    at = bisect_right(rates, instant, key=lambda rate: rate.effective_from) - 1
+    return at if at >= 0 and rates[at].holds(instant) else -1
+
+
 def _deciding(key: str, prices: Mapping[str, Decimal], terms: Iterable[Term]) -> Term | None:
     """The first term that says something about a price: a percentage of no price says nothing."""
     return next((term for term in terms if term.covers(key) and (term.prices is not None or key in prices)), None)
@@ -403,50 +446,6 @@ def _stamp(instant: datetime) -> str:
     """The day in UTC, with the time of day where it is not midnight."""
     at = instant.astimezone(UTC)
     return f"{at:%Y-%m-%d}" if at.time() == time() else f"{at.replace(tzinfo=None).isoformat()}Z"
-
-
-def _in_hours(override: Override, instant: datetime) -> bool:
-    """Whether the wall clock of its zone is in the override's hours."""
-    start, end = override.daily_from, override.daily_to
-    if start is None or end is None:
-        return True
-    offset = _offset(min(instant, HORIZON - _US), _zone(override.zone))
-    clock = (instant.astimezone(UTC) + offset).time()
-    return start <= clock < end if start < end else clock >= start or clock < end
-
-
-_zone = cache(ZoneInfo)
-
-
-@cache
-def _offsets(zone: str) -> tuple[tuple[datetime, timedelta], ...]:
-    """Since when which offset from UTC holds in a zone, from 2000 to the horizon."""
-    there = _zone(zone)
-    found = [(_FIRST, _offset(_FIRST, there))]
-    for day in range((HORIZON - _FIRST).days):
-        start, end = _FIRST + day * _DAY, _FIRST + (day + 1) * _DAY
-        if end < HORIZON and _offset(start, there) != _offset(end, there):
-            while end - start > timedelta(seconds=1):
-                middle = start + timedelta(seconds=(end - start) // timedelta(seconds=2))
-                start, end = (start, middle) if _offset(middle, there) != _offset(start, there) else (middle, end)
-            found.append((end, _offset(end, there)))
-    return tuple(found)
-
-
-def _offsets_during(override: Override) -> set[timedelta]:
-    """Every offset of an override's zone while it holds."""
-    known = _offsets(override.zone)
-    ends = [*(start for start, _ in known[1:]), None]
-    return {
-        offset
-        for (start, offset), end in zip(known, ends, strict=True)
-        if (override.effective_to is None or start < override.effective_to)
-        and (end is None or end > override.effective_from)
-    }
-
-
-def _offset(instant: datetime, zone: ZoneInfo) -> timedelta:
-    return instant.astimezone(zone).utcoffset() or timedelta()
 
 
 def _bounds(entry: BookEntry) -> Iterator[datetime]:

@@ -251,7 +251,10 @@ class Rates:
         nothing = Entry("", "", (), (), (), (), (NO_PRICE,))
         new = tuple(entries) if before else (nothing, *entries)
         self.entries: tuple[Entry, ...] = (*before.entries, *new) if before else new
-        self.cells = tuple(cell for entry in self.entries for cell in entry.cells)
+        slots = [cell for entry in self.entries for cell in entry.cells]
+        places = {id(cell): at for at, cell in enumerate({id(cell): cell for cell in slots}.values())}
+        self.cells = tuple({id(cell): cell for cell in slots}.values())
+        self._cell: Ints = np.array([places[id(cell)] for cell in slots], dtype=np.int64)
         lengths = [len(entry.cells) for entry in self.entries]
         self.first: Ints = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
         self.labels = pl.Series([cell.label or None for cell in self.cells], dtype=pl.String)
@@ -261,7 +264,7 @@ class Rates:
         self._clock_slots: Ints = np.array([len(entry.clocks) + 1 for entry in self.entries])
         self._size_slots: Ints = np.array([len(entry.sizes) + 1 for entry in self.entries])
 
-        added = [cell for entry in new for cell in entry.cells]
+        added = self.cells[len(before.cells) if before else 0 :]
         least = [cell.least_seconds for cell in added]
         listed = Table.of([cell.prices for cell in added], least)
         self.terms: Bools = np.array([cell.billed is not None for cell in self.cells])
@@ -280,7 +283,8 @@ class Rates:
         slot *= self._size_slots[entry]
         slot += _rank(self._sizes, entry, input_tokens)
         slot += self.first[entry]
-        return slot
+        cell: Ints = self._cell[slot]
+        return cell
 
 
 def _sums(
