@@ -406,6 +406,18 @@ def test_shares_by_use_are_in_proportion_and_what_rounding_leaves_is_with_the_la
         assert abs(exact(share) - fair) < DIGIT * (len(shares) if who == largest else 1)
 
 
+@given(allocations(), st.sampled_from(["show", "spread by use", "spread evenly", "charge the owner"]))
+def test_under_every_policy_everybody_together_carries_the_bill(case, policy):
+    *_, found = case
+    for split in splits(found):
+        shares = [
+            carriers(amount, policy, used=split.carried, owner="platform")
+            for amount in (split.idle, split.unavailable, split.untracked)
+        ]
+        borne = sum(exact(one) for who in shares for one in who.values()) + sum(map(exact, split.carried.values()))
+        assert borne == exact(split.total)
+
+
 def test_policies_say_who_carries_idle():
     used, idle = {"search": 3, "ads": 1, "research": 0}, Decimal("1.00")
     assert carriers(idle, "show", used=used) == {None: idle}

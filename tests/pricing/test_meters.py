@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millicent.pricing import catalog
@@ -77,7 +77,6 @@ worlds = lives().flatmap(
 
 
 @given(worlds, st.booleans())
-@settings(deadline=None)
 def test_whatever_is_sampled_when_nothing_is_counted_twice_or_invented(world, name_process):
     told, minutes, _ = world
     rises = increases(sampled(told, minutes, name_process=name_process))
@@ -88,7 +87,6 @@ def test_whatever_is_sampled_when_nothing_is_counted_twice_or_invented(world, na
 
 
 @given(worlds)
-@settings(deadline=None)
 def test_processes_that_tell_when_they_began_lose_only_what_came_after_their_last_sample(world):
     told, minutes, _ = world
     rises = increases(sampled(told, minutes, name_process=True), watched_from=START)
@@ -100,7 +98,6 @@ def test_processes_that_tell_when_they_began_lose_only_what_came_after_their_las
 
 
 @given(worlds)
-@settings(deadline=None)
 def test_a_look_just_before_every_restart_loses_nothing(world):
     told, minutes, last = world
     ends = {after[0] - 1 for _, after in pairwise([*told, (last + 1, [])])}
@@ -109,7 +106,6 @@ def test_a_look_just_before_every_restart_loses_nothing(world):
 
 
 @given(worlds, st.booleans(), st.data())
-@settings(deadline=None)
 def test_batches_count_the_same_as_all_at_once(world, name_process, data):
     told, minutes, last = world
     samples = sampled(told, minutes, name_process=name_process)
@@ -126,7 +122,6 @@ def test_batches_count_the_same_as_all_at_once(world, name_process, data):
 
 
 @given(worlds, st.randoms())
-@settings(deadline=None)
 def test_the_order_of_samples_and_doubles_do_not_matter(world, random):
     told, minutes, _ = world
     samples = sampled(told, minutes, name_process=True)
@@ -136,7 +131,6 @@ def test_the_order_of_samples_and_doubles_do_not_matter(world, random):
 
 
 @given(worlds)
-@settings(deadline=None)
 def test_hours_of_a_rise_add_up_to_it_and_so_does_their_time(world):
     told, minutes, _ = world
     rises = increases(sampled(told, minutes, name_process=True), watched_from=START)
@@ -191,7 +185,6 @@ def test_an_energy_counter_that_goes_round_is_not_a_reset():
 
 
 @given(st.lists(st.integers(0, 59_000_000), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_energy_is_conserved_however_often_the_counter_goes_round(rises, begin):
     values, now = [begin], begin
     for rise in rises:
@@ -259,7 +252,6 @@ some_spans = st.lists(
 
 
 @given(some_spans)
-@settings(deadline=None)
 def test_a_pool_is_in_one_state_at_a_time_minute_by_minute(rows):
     expected = {}
     for pool in "pq":

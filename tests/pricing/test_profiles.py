@@ -136,7 +136,7 @@ def hours_of(profile, accelerators):
     st.integers(0, 100).map(lambda percent: Decimal(percent) / 100),
     st.integers(0, 40),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_reservation_costs_what_is_paid_for_it_used_or_not(price, reserved, months, upfront, seed):
     profile = Reserved(
         usd_per_hour=price, starts=at("2026-01-01"), months=months, accelerators=reserved, upfront_share=upfront
