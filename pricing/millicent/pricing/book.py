@@ -6,11 +6,12 @@ print(book.explain({"provider": "openai", "model": "gpt-4o", "started_at": now, 
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -168,17 +169,18 @@ class PriceBook:
     def _stack(self, names: Names) -> Stack:
         return self._layers.stack(self._layers.meet(names) or Met(self._lists.place(names), (), (), ()))
 
-    def _meet(self, names: Names) -> Met | int:
+    def _meet(self, told: tuple[str | None, ...]) -> Met | int:
         """What of the own entries a combination meets, or else the place of its entry in the lists."""
+        names = Names._make(told)
         return self._layers.meet(names) or self._lists.place(names)
 
-    def _places_of(self, told: Sequence[Names]) -> list[int]:
+    def _places_of(self, told: Iterable[tuple[str | None, ...]]) -> list[int]:
         """Where combinations are priced: an entry of the lists, or less than 0 for one of the merged.
 
         Those that nobody asked for before are compiled together: each compilation lays out all arrays again.
         """
-        met = [self._met_by(names) for names in told]
-        if any(isinstance(one, Met) and one not in self._places for one in met):
+        met = [self._met_by(one) for one in told]
+        if self.own and any(isinstance(one, Met) and one not in self._places for one in met):
             with self._lock:
                 new = [one for one in dict.fromkeys(met) if isinstance(one, Met) and one not in self._places]
                 first = len(self._merged.entries)
@@ -211,23 +213,14 @@ class PriceBook:
     def _placed(self, calls: pl.DataFrame) -> Ints:
         told = [name for name in LOOKED_UP_BY if calls[name].null_count() < len(calls)]
         if not told:
-            return np.full(len(calls), self._places_of([Names(*[None] * len(LOOKED_UP_BY))])[0])
-        combinations = calls.select(told).unique()
-        everything = combinations.with_columns(
+            return np.full(len(calls), self._places_of([(None,) * len(LOOKED_UP_BY)])[0])
+        rows = calls.select(told).with_row_index("_row").group_by(told).agg("_row")
+        combinations = rows.with_columns(
             pl.lit(None, pl.String()).alias(name) for name in LOOKED_UP_BY if name not in told
         ).select(LOOKED_UP_BY)
-        places = self._places_of([Names._make(one) for one in everything.iter_rows()])
-        found: Ints = (
-            calls.select(told)
-            .join(
-                combinations.with_columns(_place=pl.Series(places, dtype=pl.Int64)),
-                on=told,
-                how="left",
-                nulls_equal=True,
-                maintain_order="left",
-            )["_place"]
-            .to_numpy()
-        )
+        places = self._places_of(combinations.iter_rows())
+        found = np.empty(len(calls), dtype=np.int64)
+        found[rows["_row"].explode().to_numpy()] = np.repeat(places, rows["_row"].list.len().to_numpy())
         return found
 
 
@@ -256,6 +249,25 @@ class _Priced(NamedTuple):
 
 
 def _priced(table: Table, cell: Ints, counts: Mapping[str, Count], units: Units | None) -> _Priced:
+    """Calls with other units apart from those without, which are most."""
+    priced = _priced_alike(table, cell, counts, None)
+    if units is not None:
+        rows = np.flatnonzero(units.told)
+        some = _priced_alike(table, cell[rows], _rows(counts, rows), units.of(rows))
+        for of_all, of_some in zip(_arrays(priced), _arrays(some), strict=True):
+            of_all[rows] = of_some
+    return priced
+
+
+def _arrays(priced: _Priced) -> Iterator[npt.NDArray[Any]]:
+    for one in priced:
+        if isinstance(one, Mapping):
+            yield from one.values()
+        else:
+            yield one
+
+
+def _priced_alike(table: Table, cell: Ints, counts: Mapping[str, Count], units: Units | None) -> _Priced:
     billed = table.quantities(cell, counts, units)
     amounts = table.amounts(cell, billed.billed)
     unpriced = ~(table.bills_every_call[cell] | billed.priced_units) | amounts.overflow
@@ -283,12 +295,10 @@ def _rows(counts: Mapping[str, Count], rows: Ints) -> dict[str, Count]:
 
 
 def _usd(pico: Ints, null: Bools) -> pl.Series:
-    """Pico-dollars as DECIMAL(18,12), through Arrow's layout of 128-bit integers."""
-    words = np.empty((len(pico), 2), dtype=np.int64)
-    words[:, 0] = pico
-    words[:, 1] = pico >> 63
+    """Pico-dollars as DECIMAL(18,12), which in Arrow's layout of 64 bits they are already."""
     validity = pa.py_buffer(np.packbits(~null, bitorder="little").data) if null.any() else None
-    array = pa.Array.from_buffers(pa.decimal128(18, 12), len(pico), [validity, pa.py_buffer(words.data)])
+    values = pa.py_buffer(np.ascontiguousarray(pico).data)
+    array = pa.Array.from_buffers(pa.decimal64(18, 12), len(pico), [validity, values])
     return pl.Series(pl.from_arrow(array), dtype=USD)
 
 

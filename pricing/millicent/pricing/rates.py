@@ -158,6 +158,14 @@ class Units(NamedTuple):
     counts: Mapping[str, Count]
     odd: Bools
 
+    @property
+    def told(self) -> Bools:
+        """The calls that report any, 0 included."""
+        told = self.odd.copy()
+        for count in self.counts.values():
+            told |= ~count.unknown
+        return told
+
     def of(self, rows: Ints) -> "Units":
         """Those of some calls only."""
         counts = {key: Count(count.values[rows], count.unknown[rows]) for key, count in self.counts.items()}
