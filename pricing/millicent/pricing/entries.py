@@ -284,9 +284,15 @@ def read(told: Any, *, stored: bool = False) -> BookEntry:
         for name, one in members.items()
         if one.default is MISSING and name not in given
     )
-    if problems:
-        raise BadPricesError(problems)
-    return cls(**given)
+    if not problems:
+        return cls(**given)
+    try:  # what else is wrong, with something right in place of what could not be read
+        unread = {name for name, value in given.items() if value is None}
+        needed = {name for name, one in members.items() if one.default is MISSING and name not in given}
+        cls(**given | {name: _STANDS_IN.get(name) for name in unread | needed})
+    except BadPricesError as error:
+        problems.extend(error.problems)
+    raise BadPricesError(problems)
 
 
 def written(entry: BookEntry) -> dict[str, Any]:
@@ -343,6 +349,11 @@ _REMEDIES: Final = {
     "name": "name the charge as its invoice does",
     "type": f"write {', '.join(get_args(ChargeType))}",
 }
+_STANDS_IN: Final[Mapping[str, Any]] = {
+    "effective_from": datetime(2000, 1, 1, tzinfo=UTC), "source": "?", "name": "?", "type": "fee", "currency": "EUR",
+    "usd_per_unit": Decimal(1), "amount_usd": Decimal(1), "percent_off": Decimal(1), "note": "", "zone": "UTC",
+    "prices": {"input_mtok": Decimal(1)}, "above": (), "tiers": (), "keys": (),
+}  # fmt: skip
 
 
 def _collected(problems: list[str], reader: Reader, name: str, value: Any) -> Any:
