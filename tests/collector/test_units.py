@@ -144,10 +144,11 @@ def test_what_is_stated_goes_before_what_the_provider_said(row):
 
 
 def test_spans_that_tell_none_stay_without_beside_those_that_do(otlp, reading):
-    spans = [otlp.span(), otlp.span({WEB: 2, "millicent.usage.units.lookups": 7, "millicent.price.speed": "fast"})]
-    both = reading.told(otlp.request(*spans)).spans
-    assert [mapped(got) for got in both.to_dicts()] == [None, {"lookups": 7, "web_searches": 2}]
-    assert both["price_context"].to_list() == [None, "speed=fast"]
+    other = {"millicent.usage.units.lookups": 7, "millicent.price.speed": "fast"}
+    spans = [otlp.span(), otlp.span({WEB: 2} | other), otlp.span(other)]
+    rows = reading.told(otlp.request(*spans)).spans
+    assert [mapped(got) for got in rows.to_dicts()] == [None, {"lookups": 7, "web_searches": 2}, {"lookups": 7}]
+    assert rows["price_context"].to_list() == [None, "speed=fast", "speed=fast"]
 
 
 def test_a_call_that_is_billed_by_units_alone_is_not_missing_its_usage(row):
@@ -218,7 +219,8 @@ def test_a_stored_call_that_learns_of_a_search_costs_more(otlp, ledger_of):
     app = {"resource": {"service.name": "app"}}
     first = otlp.request(silent, scope="com.anthropic.sdk.python", **app)
     before = ledger_of.rows(ledger_of.load([first])).row(0, named=True)
-    tenant = ledger_of.load([first], [otlp.request(tells, scope=GENAI, **app)])
+    second = otlp.request(tells, scope="opentelemetry.instrumentation.anthropic", **app)
+    tenant = ledger_of.load([first], [second])
     ledger_of.assert_rollup_is_raw(tenant)
     (after,) = (each for each in ledger_of.rows(tenant).to_dicts() if each["counted"])
     assert after["list_cost_usd"] == before["list_cost_usd"] + Decimal("0.02")
