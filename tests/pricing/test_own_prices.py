@@ -214,7 +214,9 @@ def oracle(own, call):
         return status, None, hardware, None, []
     billed, terms = billed_prices(own, call, prices)
     amount = None if billed is None or cost is None else bill(call, billed)[1]
-    return status, cost, amount if hardware is None else hardware, words, terms
+    if hardware is not None:
+        return status, cost, hardware, words, []
+    return status, cost, amount, words, terms
 
 
 # ---- random books and the calls at their edges

@@ -19,7 +19,7 @@ from millicent.pricing import bundled, explanation, listing
 from millicent.pricing.entries import BookEntry, digest
 from millicent.pricing.explanation import PriceExplanation
 from millicent.pricing.layers import Layers, Met, Stack
-from millicent.pricing.lists import Lists, Names
+from millicent.pricing.lists import SELF_HOSTED, Lists, Names
 from millicent.pricing.rates import INDEX, PARTS, Bools, Count, Entry, Ints, Units
 from millicent.pricing.tables import Rates, Table
 from millicent.pricing.usages import LOOKED_UP_BY, checked, one_call, token_counts, unit_counts
@@ -100,7 +100,7 @@ class PriceBook:
             billed, billed_unknown = billed.copy(), billed_unknown.copy()
             billed[at.terms] = after.total
             billed_unknown[at.terms] |= after.nothing_known | ~at.after_known
-        hardware = (calls["billing"] == "self_hosted").fill_null(value=False).to_numpy()
+        hardware = (calls["billing"] == SELF_HOSTED).fill_null(value=False).to_numpy()
         if hardware.any():
             billed, billed_unknown = np.where(hardware, 0, billed), billed_unknown & ~hardware
         return pl.DataFrame(
@@ -156,7 +156,7 @@ class PriceBook:
             period, where prices vary over the day: its longest), prices as in `models`, `price_entry` and `source`
             (null where there is no price), `kind` ("bundled" or "override"). Empty where nothing is known of it.
         """
-        return listing.history(self._stack(Names(provider, model, endpoint_host, None, None, region)))
+        return listing.history(self._stack(Names(provider, model, endpoint_host, region=region)))
 
     def suggest(self, provider: str | None, model: str | None) -> list[str]:
         """Listed models with names close to one, as "provider/model", best first, those of the provider before."""

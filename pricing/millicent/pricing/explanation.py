@@ -15,7 +15,7 @@ from millicent.pricing.bundled import Found
 from millicent.pricing.entries import FxRate, Override, Term
 from millicent.pricing.layers import Applied, Stack
 from millicent.pricing.listing import clock_at, instant, suggest
-from millicent.pricing.lists import Lists, Names
+from millicent.pricing.lists import SELF_HOSTED, Lists, Names
 from millicent.pricing.rates import PARTS, PRICED, UNIT_INDEX, bills_every_call
 from millicent.pricing.tables import Quantities, Table
 from millicent.pricing.units import REQUESTS, UNIT, Unit
@@ -129,7 +129,7 @@ def derive(
     billed = _quantities(applied.prices, applied, calls)
     unpriced = row["price_status"] == "unpriced"
     lines = () if unpriced else _lines("list", applied.prices, billed, applied)
-    hardware = calls["billing"][0] == "self_hosted"
+    hardware = names.billing == SELF_HOSTED
     billed_lines: tuple[PriceLine, ...] = ()
     if applied.billed is not None and not hardware and not unpriced:
         billed_lines = _lines("billed", applied.billed, _quantities(applied.billed, applied, calls), applied)

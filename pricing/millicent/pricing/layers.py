@@ -20,7 +20,7 @@ from millicent.pricing import bundled
 from millicent.pricing.checking import kept_decimals
 from millicent.pricing.entries import BookEntry, FxRate, Override, Term, rank
 from millicent.pricing.hours import in_hours, offsets, offsets_during
-from millicent.pricing.lists import NOWHERE, Lists, Names
+from millicent.pricing.lists import NOWHERE, SELF_HOSTED, Lists, Names
 from millicent.pricing.rates import DAY_US, NO_PRICE, Cell, Entry
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,10 +165,12 @@ class Stack(NamedTuple):
         cell = like.cells[offset]
         label, prices, steps = _label(override), dict(cell.prices), {}
         if override.multiply is not None:
-            label += f" × {override.multiply.normalize():f}"
+            label += f" × {_text(override.multiply)}"
             for key, price in cell.prices.items():
                 prices[key] = _kept(key, price, override.multiply)
-                steps["list", key] = f"{price:f} × {override.multiply:f}, half-even to {kept_decimals(key)} decimals"
+                steps["list", key] = (
+                    f"{_text(price)} × {_text(override.multiply)}, half-even to {kept_decimals(key)} decimals"
+                )
         label += f" like {cell.label}"
         least = cell.least_seconds
         return Applied(label, prices, prices, (like, offset), override=override, steps=steps, least_seconds=least)
@@ -185,7 +187,7 @@ class Stack(NamedTuple):
             if term.percent_off is not None:
                 left = _EXACT.subtract(_ONE, term.percent_off.scaleb(-2))
                 billed[key] = _kept(key, listed.prices[key], left)
-                steps["billed", key] = f"{listed.prices[key]:f} less {term.percent_off.normalize():f} %"
+                steps["billed", key] = f"{_text(listed.prices[key])} less {_text(term.percent_off)} %"
                 continue
             billed[key] = (term.prices or {})[key]
             if term.currency != "USD":
@@ -268,14 +270,18 @@ class Layers:
             self._fx.setdefault(rate.currency, []).append(rate)
 
     def meet(self, names: Names) -> Met | None:
-        """The entries that a combination meets; None if there are none, so that the bundled list holds alone."""
+        """The entries that a combination meets; None if there are none, so that the bundled list holds alone.
+
+        No term is met on own hardware, where nothing is billed per call.
+        """
         called = self._called(names)
         candidates = [*self._patterns, *(at for model in called.models for at in self._named.get(model, ()))]
         met = []
         for at in candidates:
-            specificity = _specificity(self._matching[at], called)
-            if specificity is not None:
-                met.append((specificity, rank(self._matching[at]), at))
+            entry = self._matching[at]
+            specificity = _specificity(entry, called)
+            if specificity is not None and not (isinstance(entry, Term) and names.billing == SELF_HOSTED):
+                met.append((specificity, rank(entry), at))
         if not met:
             return None
         best = [at for *_, at in sorted(met, reverse=True)]
@@ -297,7 +303,7 @@ class Layers:
         for entry in self._matching:
             which = f"{entry.kind} {_id(entry)} of {entry.model or 'all models'}"
             if isinstance(entry, Override) and entry.like is not None:
-                names = Names(*entry.like.partition("/")[::2], None, None, None, None)
+                names = Names(*entry.like.partition("/")[::2], None)
                 if self._lists.like(entry.like, names) == NOWHERE:
                     yield f"{which}: like {entry.like!r} is on no price list: search the prices for its name"
             begun = [rate.effective_from for rate in self._fx.get(entry.currency, ())]
@@ -309,7 +315,7 @@ class Layers:
 
     def _called(self, names: Names) -> _Called:
         told = tuple((name or "").strip().lower() for name in names)
-        provider, model, host, tier, _, region = told
+        provider, model, host, tier, _, region, _ = told
         found = self._lists.find(names.provider, names.model, names.endpoint_host)
         known = found.provider if found else bundled.find_provider(names.provider, names.endpoint_host)
         providers = {known} if known and provider in bundled.WIRE_FORMATS else {known, provider}
@@ -414,8 +420,12 @@ def _kept(key: str, price: Decimal, factor: Decimal) -> Decimal:
 
 
 def _exchange(price: Decimal, rate: FxRate, key: str) -> str:
-    words = f"{price:f} {rate.currency} × {rate.usd_per_unit:f} USD ({_stamp(rate.effective_from)})"
+    words = f"{_text(price)} {rate.currency} × {_text(rate.usd_per_unit)} USD ({_stamp(rate.effective_from)})"
     return f"{words}, half-even to {kept_decimals(key)} decimals"
+
+
+def _text(number: Decimal) -> str:
+    return f"{number.normalize(_EXACT):f}"
 
 
 def _no_rate(entry: Override | Term, currency: str, instant: datetime) -> str:

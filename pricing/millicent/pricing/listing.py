@@ -57,6 +57,7 @@ def models(rates: Rates, provider: str | None) -> pl.DataFrame:
 
 def history(stack: Stack) -> pl.DataFrame:
     """See `PriceBook.history`."""
+    stack = stack._replace(terms=())
     rows: list[tuple[object, ...]] = []
     last: tuple[object, ...] | None = None
     for start, end, hours, applied in _periods(stack):

@@ -11,6 +11,8 @@ from millicent.pricing.tables import Rates
 
 NOWHERE = 0
 """Index of the entry that stands for none."""
+SELF_HOSTED = "self_hosted"
+"""Billing of calls on own hardware."""
 
 _REMEMBERED_LOOKUPS = 65_536
 
@@ -21,9 +23,10 @@ class Names(NamedTuple):
     provider: str | None
     model: str | None
     endpoint_host: str | None
-    service_tier: str | None
-    price_context: str | None
-    region: str | None
+    service_tier: str | None = None
+    price_context: str | None = None
+    region: str | None = None
+    billing: str | None = None
 
 
 class Lists:

@@ -9,16 +9,16 @@ import polars as pl
 from millicent.pricing.rates import INDEX, MAX_TOKENS, UNIT_INDEX, Count, Ints, Units
 from millicent.pricing.units import REQUESTS
 
-LOOKED_UP_BY = ("provider", "model", "endpoint_host", "service_tier", "price_context", "region")
+LOOKED_UP_BY = ("provider", "model", "endpoint_host", "service_tier", "price_context", "region", "billing")
 UNITS_TYPE = pl.List(pl.Struct({"key": pl.String(), "value": pl.Int64()}))
 
 _TYPES: dict[str, pl.DataType] = {
-    **dict.fromkeys((*LOOKED_UP_BY, "billing"), pl.String()),
+    **dict.fromkeys(LOOKED_UP_BY, pl.String()),
     "started_at": pl.Datetime("us", "UTC"),
     "units": UNITS_TYPE,
     **dict.fromkeys(INDEX, pl.Int64()),
 }
-_ALWAYS = (*LOOKED_UP_BY, "billing", "input_tokens", "output_tokens")
+_ALWAYS = (*LOOKED_UP_BY, "input_tokens", "output_tokens")
 
 
 def checked(usages: pl.DataFrame) -> pl.DataFrame:
