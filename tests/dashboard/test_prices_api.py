@@ -249,6 +249,14 @@ def test_a_diff_follows_the_price_changes_that_a_term_meets(operator):
         assert one["list_before"] == one["list_after"]
 
 
+def test_a_diff_of_a_price_for_office_hours_is_told_from_the_first_office_hour_on(operator):
+    told = {**OVERRIDE, "model": "gpt-4o", "provider": "openai", "daily_from": "09:00", "daily_to": "17:00",
+            "zone": "Europe/Berlin"}  # fmt: skip
+    found = changes(operator, told)
+    assert prices_of(found["gpt-4o", "input_mtok"]) == ("2.5", "3", "2.5", "3")
+    assert found["gpt-4o", "input_mtok"]["effective_from"] == "2026-01-01T08:00:00Z"
+
+
 def test_a_charge_changes_no_unit_price(operator):
     charge = {"kind": "charge", "type": "fee", "name": "support", "amount_usd": "100", "source": "form",
               "effective_from": "2026-01-01"}  # fmt: skip

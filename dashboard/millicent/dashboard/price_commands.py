@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from millicent.dashboard import filters, price_tables
 from millicent.dashboard.reprice_commands import followed, moved, summed
 from millicent.dashboard.rule_commands import days, instant
 from millicent.dashboard.terminal import (
@@ -21,16 +22,16 @@ from millicent.dashboard.terminal import (
     ask,
     err,
     get,
-    out,
     progress,
     show,
 )
+from millicent.warehouse.query import Filter
 
 prices = typer.Typer(no_args_is_help=True, help="The price book: list prices, our own entries, what has no price.")
 
+EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before any call."""
 TOML: Final = {"content-type": "application/toml"}
-_MTOK: Final = "_mtok"
-_FIRST: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 
 File = Annotated[Path, typer.Argument(help="TOML with [[override]], [[term]], [[fx_rate]] and [[charge]].")]
 Provider = Annotated[str | None, typer.Option(help="Whose list: openai, anthropic, …", show_default="any")]
@@ -58,7 +59,7 @@ def search_prices(
     """List prices whose provider or model contains a text; USD per million tokens or thousand units."""
     asked = {"text": text, "provider": provider, "at": instant(at), "limit": limit}
     answer = get(url, token, "prices", _told(asked))
-    show([_listed(row) for row in _columns(answer["prices"])], answer, as_json=as_json)
+    show(price_tables.listed(answer["prices"]), answer, as_json=as_json)
     _left_off(answer)
 
 
@@ -78,8 +79,7 @@ def show_prices(
         provider, model = owner, name
     asked = {"model": model, "provider": provider, "endpoint_host": host, "region": region, "history": True}
     answer = get(url, token, "prices", _told(asked))
-    rows = [{**_listed(row), "to": row["effective_to"], "source": row["source"]} for row in _columns(answer["prices"])]
-    show(rows, answer, as_json=as_json)
+    show(price_tables.listed(answer["prices"], dated=True), answer, as_json=as_json)
 
 
 @prices.command("entries")
@@ -91,7 +91,7 @@ def list_entries(
 ) -> None:
     """Our own entries: overrides, terms, exchange rates and charges."""
     answer = get(url, token, "prices/entries", {"retired": retired})
-    show([_entry(one) for one in answer["entries"]], answer, as_json=as_json)
+    show(price_tables.entries(answer["entries"]), answer, as_json=as_json)
 
 
 @prices.command("check")
@@ -107,7 +107,7 @@ def check_prices(file: File, as_json: AsJson = False) -> None:
     except BadPricesError as error:
         raise Failed(*error.problems) from error
     told = [written(one) for one in found]
-    show([_entry(one) for one in told], {"entries": told}, as_json=as_json)
+    show(price_tables.entries(told), {"entries": told}, as_json=as_json)
 
 
 @prices.command("diff")
@@ -181,7 +181,9 @@ def set_prices(
         told = {"kind": "term", **term} if _told(term) else {"kind": "override", **override}
         sent = {"json": {"entries": [_told({**common, **told})]}}
     stored = _stored(sent, url, token, yes=yes)
-    show([_entry(one) for one in stored["entries"]], stored, as_json=as_json)
+    show(price_tables.entries(stored["entries"]), stored, as_json=as_json)
+    if stored["entries"]:
+        _say_reprice(min(one["effective_from"] for one in stored["entries"]))
 
 
 @prices.command("retire")
@@ -189,16 +191,20 @@ def retire_entry(
     entry_id: Annotated[int, typer.Argument(help="As `millicent prices entries` prints it.")],
     url: Url = URL,
     token: OperatorToken = None,
+    as_json: AsJson = False,
 ) -> None:
     """End an entry of ours; stored calls keep their prices until `millicent reprice` has run."""
     gone = ask("DELETE", url, token, f"prices/entries/{entry_id}")
-    out.print(f"entry {entry_id} is retired", highlight=False)
+    show(price_tables.entries([gone]), gone, as_json=as_json)
+    err.print(f"entry {entry_id} is retired", highlight=False)
     _say_reprice(gone["effective_from"])
 
 
 @prices.command("unpriced")
 def list_unpriced(
-    start: Annotated[datetime | None, typer.Option("--from", help="UTC.", show_default="90 days ago")] = None,
+    start: Annotated[
+        datetime | None, typer.Option("--from", help="UTC.", show_default="90 days ago; with --model: ever")
+    ] = None,
     end: Annotated[datetime | None, typer.Option("--to", help="UTC.", show_default="now")] = None,
     model: Annotated[str | None, typer.Option(help="Price this one, as the list names it.")] = None,
     provider: Provider = None,
@@ -217,9 +223,10 @@ def list_unpriced(
 
     The price then holds from the first of these calls on, and they are priced by it: that asks for an operator key.
     """
-    found = get(url, token, "prices/unpriced", _told({"start": instant(start), "end": instant(end)}))
+    first = start or (EVER if model else None)
+    found = get(url, token, "prices/unpriced", _told({"start": instant(first), "end": instant(end)}))
     if model is None:
-        show([_unpriced(row) for row in found["models"]], found, as_json=as_json)
+        show(price_tables.unpriced(found["models"]), found, as_json=as_json)
         return
     rows = [row for row in found["models"]
             if row["model"] == model and provider in {None, row["provider"]}]  # fmt: skip
@@ -232,8 +239,9 @@ def list_unpriced(
         "effective_from": since, "source": source or (f"the price of {like}" if like else None), "note": note or None,
     }  # fmt: skip
     stored = _stored({"json": {"entries": [_told(entry)]}}, url, token, yes=yes)
-    wanted = {"start": since, "filter": [f"model:{_escaped(model)}"]}
-    run = followed(ask("POST", url, token, "reprice", params=wanted), url, token)
+    names = _told({"model": model, "provider": provider})
+    these = [filters.written(Filter(name, (value,))) for name, value in names.items()]
+    run = followed(ask("POST", url, token, "reprice", params={"start": since, "filter": these}), url, token)
     show([{"calls": run["calls"], "changed": run["changed"], "list cost": run["list_usd_after"]}],
          {"entries": stored["entries"], "run": run}, as_json=as_json)  # fmt: skip
 
@@ -253,6 +261,7 @@ def update_prices(
     pending = get(url, token, "prices/update", {})["pending"]
     if pending is None:
         show([], {"pending": None}, as_json=as_json)
+        err.print("no price data waits for a yes", highlight=False)
         return
     pending["effect"] = _effects(url, token, pending["effect_from"])
     if dry_run and as_json:
@@ -266,11 +275,12 @@ def update_prices(
         typer.confirm(f"Take the prices of {pending['version_to']}?", abort=True, err=True)
     taken = ask("POST", url, token, "prices/update")
     show([{"price book": taken["version"]}], taken, as_json=as_json)
-    _say_reprice(pending["effect_from"])
+    if pending["effect_from"]:
+        _say_reprice(pending["effect_from"])
 
 
 def _stored(sent: dict[str, Any], url: str, token: str | None, *, yes: bool) -> dict[str, Any]:
-    """Show what entries change, ask, add them, and say how stored calls follow; answers what was added.
+    """Show what entries change, ask, and add them; answers what was added.
 
     Raises:
         Failed: they are not entries, or the key may not add any.
@@ -285,7 +295,6 @@ def _stored(sent: dict[str, Any], url: str, token: str | None, *, yes: bool) -> 
     if not yes:
         typer.confirm(f"Add {_counted(found['new'], 'entry', 'entries')}?", abort=True, err=True)
     stored: dict[str, Any] = ask("POST", url, token, "prices/entries", **sent)
-    _say_reprice(min(one["effective_from"] for one in found["new"]))
     return stored
 
 
@@ -300,10 +309,10 @@ def _show_diff(found: dict[str, Any]) -> None:
     for title, entries in (("new", found["new"]), ("already there", found["present"])):
         if entries:
             err.print(title, style="bold")
-            show([_entry(one) for one in entries], None, as_json=False, to=err)
+            show(price_tables.entries(entries), None, as_json=False, to=err)
     if found["changes"]:
-        err.print("unit prices, USD per million tokens", style="bold")
-        show([_change(one) for one in found["changes"]], None, as_json=False, to=err)
+        err.print("unit prices in USD, per million tokens or as they are named", style="bold")
+        show(price_tables.changes(found["changes"]), None, as_json=False, to=err)
     _left_off(found)
 
 
@@ -311,10 +320,7 @@ def _show_update(pending: dict[str, Any]) -> None:
     err.print(f"{pending['version_from']} → {pending['version_to']}", highlight=False)
     if pending["changes"]:
         err.print("past prices that differ", style="bold")
-        show([{"provider": one["provider"], "model": one["model"], "variant": ", ".join(one["variant"]) or None,
-               "price": one["key"], "from": one["effective_from"], "to": one["effective_to"],
-               "old": one["old"], "new": one["new"]}
-              for one in pending["changes"]], None, as_json=False, to=err)  # fmt: skip
+        show(price_tables.past_changes(pending["changes"]), None, as_json=False, to=err)
     if pending["additions"]:
         named = ", ".join(f"{one['provider']}/{one['model']}" for one in pending["additions"][:20])
         more = len(pending["additions"]) - 20
@@ -332,61 +338,6 @@ def _effects(url: str, token: str | None, since: str | None) -> dict[str, Any]:
     answers = [ask("GET", url, token, "prices/update/effect", params={"start": start, "end": end})
                for start, end in progress(periods, "days looked at")]  # fmt: skip
     return summed(answers, ("model",))
-
-
-def _columns(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of a price list with a column for each price that any of them has; `above` and so on only where told."""
-    keys = dict.fromkeys(key for row in rows for key in row["prices"])
-    ordered = [*(key for key in _FIRST if key in keys), *(key for key in keys if key not in _FIRST)]
-    asides = [name for name in ("variant", "above_input_tokens", "hours") if any(row[name] for row in rows)]
-    return [{**row, "asides": {name: row[name] for name in asides},
-             "prices": {key: row["prices"].get(key) for key in ordered}} for row in rows]  # fmt: skip
-
-
-def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    head = {"provider": row["provider"], "model": row["model"], **row["asides"], "from": row["effective_from"]}
-    shown = {key.removesuffix(_MTOK): price for key, price in row["prices"].items()}
-    return {**head, **shown, "entry": row["own_entry"]}
-
-
-def _entry(one: dict[str, Any]) -> dict[str, Any]:
-    """An entry of ours as one line of a table."""
-    scope = " ".join(str(one[name]) for name in ("provider", "model", "endpoint_host", "region", "service_tier", "name")
-                     if one.get(name))  # fmt: skip
-    return {"id": one.get("id"), "kind": one["kind"], "for": scope or one.get("currency"), "price": _words(one),
-            "from": one["effective_from"], "to": one.get("effective_to"), "known from": one.get("known_from"),
-            "author": one.get("author"), "source": one["source"], "note": one.get("note") or None}  # fmt: skip
-
-
-def _words(one: dict[str, Any]) -> str:
-    """What an entry says about amounts."""
-    said = []
-    if one.get("prices"):
-        said.append(", ".join(f"{key}={price}" for key, price in one["prices"].items()))
-        said.append(one.get("currency") or "USD")
-    if one.get("like"):
-        said.append(f"like {one['like']}" + (f" × {one['multiply']}" if one.get("multiply") else ""))
-    if one.get("percent_off"):
-        said.append(f"{one['percent_off']} % off" + (f" {', '.join(one['keys'])}" if one.get("keys") else ""))
-    if one.get("usd_per_unit"):
-        said.append(f"1 {one['currency']} = {one['usd_per_unit']} USD")
-    if one["kind"] == "charge":
-        said.append(" ".join(filter(None, (one["type"], one.get("amount_usd") and f"{one['amount_usd']} USD"))))
-        said += [f"{off} % above {above} USD" for above, off in one.get("tiers") or ()]
-    return " ".join(said)
-
-
-def _change(one: dict[str, Any]) -> dict[str, Any]:
-    place = {name: one[name] for name in ("provider", "model")}
-    narrower = ", ".join(one[name] for name in ("endpoint_host", "region", "service_tier") if one[name])
-    return {**place, "only": narrower or None, "price": one["price"].removesuffix(_MTOK), "from": one["effective_from"],
-            **{f"{cost} {when}": one[f"{cost}_{when}"] for cost in ("list", "billed")
-               for when in ("before", "after")}}  # fmt: skip
-
-
-def _unpriced(row: dict[str, Any]) -> dict[str, Any]:
-    shown = ("provider", "model", "endpoint_host", "price_status", "calls", "tokens", "first_at", "last_at", "reason")
-    return {**{name: row[name] for name in shown}, "close names": ", ".join(row["suggestions"]) or None}
 
 
 def _prices(texts: Iterable[str] | None, flag: str) -> dict[str, str] | None:
@@ -418,10 +369,6 @@ def _text(file: Path) -> str:
 
 def _told(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _counted(items: Sequence[Any], one: str, many: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -119,11 +120,12 @@ def _asked(
     wanted = dict[tuple[Any, ...], set[datetime]]()
     for entry in new:
         for one in _about(entry, (*after.own, *new)):
+            begins = _begins(one, entry.effective_from)
             for place in _places(one, listed, used):
                 dates = listed.filter(pl.col("model") == place["model"])["effective_from"].drop_nulls()
-                within = [at for at in dates if entry.effective_from < at and entry.holds(at)]
+                within = [at for at in dates if begins < at and entry.holds(at)]
                 for price in (NOTHING, *_prices(one)):
-                    wanted.setdefault((*place.values(), price), set()).update((entry.effective_from, *within))
+                    wanted.setdefault((*place.values(), price), set()).update((begins, *within))
     for key, instants in wanted.items():
         for at in sorted(instants):
             yield {**dict(zip((*_PLACE, "price"), key, strict=True)), "effective_from": at}
@@ -136,6 +138,15 @@ def _about(entry: BookEntry, every: Iterable[BookEntry]) -> list[Override | Term
     if isinstance(entry, FxRate):
         return [one for one in every if isinstance(one, Override | Term) and one.currency == entry.currency]
     return []
+
+
+def _begins(entry: Override | Term, since: datetime) -> datetime:
+    """The first instant since then at which an entry holds, which for one of office hours is when they begin."""
+    if not isinstance(entry, Override) or entry.daily_from is None:
+        return since
+    here = since.astimezone(ZoneInfo(entry.zone))
+    days = (datetime.combine(here.date() + timedelta(days=n), entry.daily_from, here.tzinfo) for n in (0, 1))
+    return next(at for at in (one.astimezone(UTC) for one in days) if at >= since)
 
 
 def _places(

@@ -23,6 +23,7 @@ from millicent.dashboard.terminal import (
     err,
     get,
     progress,
+    short,
     show,
     task,
 )
@@ -79,7 +80,7 @@ def list_runs(url: Url = URL, token: Token = None, as_json: AsJson = False) -> N
 def show_run(run_id: Run, url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
     """One re-pricing, day by day."""
     run = get(url, token, f"reprice/{run_id}", {})
-    show([_line(run)] if not run["days"] else run["days"], run, as_json=as_json)
+    show([_line(run)] if not run["days"] else [_day(day) for day in run["days"]], run, as_json=as_json)
 
 
 @reprice.command("undo")
@@ -103,7 +104,8 @@ def undo_run(
 def list_periods(url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
     """Closed periods, oldest first."""
     answer = get(url, token, "periods", {})
-    show(answer["periods"], answer, as_json=as_json)
+    show([{**one, **{name: short(one[name]) for name in ("start", "end", "closed_at")}} for one in answer["periods"]],
+         answer, as_json=as_json)  # fmt: skip
 
 
 @periods.command("close")
@@ -119,7 +121,8 @@ def close_period(
     if not yes:
         typer.confirm(f"Close {start:%Y-%m-%d} up to {end:%Y-%m-%d}? It cannot be opened again.", abort=True, err=True)
     answer = ask("POST", url, token, "periods", json={"start": instant(start), "end": instant(end)})
-    show(answer["periods"], answer, as_json=as_json)
+    show([{**one, **{name: short(one[name]) for name in ("start", "end", "closed_at")}} for one in answer["periods"]],
+         answer, as_json=as_json)  # fmt: skip
 
 
 def followed(run: dict[str, Any], url: str, token: str | None) -> dict[str, Any]:
@@ -163,13 +166,19 @@ def moved(one: dict[str, Any]) -> dict[str, Any]:
 def _line(run: dict[str, Any]) -> dict[str, Any]:
     """A run as one line of a table."""
     return {
-        "run": run["id"], "state": run["state"], "from": run["start"], "to": run["end"],
+        "run": run["id"], "state": run["state"], "from": short(run["start"]), "to": short(run["end"]),
         "filters": ", ".join(run["filters"]) or None, "undoes": run["undo_of"],
         "days": f"{run['days_done']} of {run['days_total']}", "calls": run["calls"], "changed": run["changed"],
         **{cost: f"{run[f'{cost}_usd_before'] or '—'} → {run[f'{cost}_usd_after'] or '—'}"
            for cost in ("list", "billed")},
         "by": run["actor"],
     }  # fmt: skip
+
+
+def _day(day: dict[str, Any]) -> dict[str, Any]:
+    """A day of a run as one line of a table."""
+    told = {"day": short(day["day"]), "calls": day["calls"], "changed": day["changed"]}
+    return moved({**told, **{name: day[name] for name in AMOUNTS}, "closed": "yes" if day["adjusted"] else "no"})
 
 
 def _sum(one: str | None, other: str | None) -> str | None:

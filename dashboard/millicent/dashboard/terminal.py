@@ -100,6 +100,14 @@ def task(words: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(number, completed=done)
 
 
+def short(instant: str | None) -> str | None:
+    """An instant of the API for a table: its UTC day, with the time to the minute where it is not midnight."""
+    if instant is None:
+        return None
+    day, _, clock = instant.partition("T")
+    return day if clock.startswith("00:00:00Z") else f"{day} {clock:.5}"
+
+
 def show(rows: Sequence[dict[str, Any]], whole: Any, *, as_json: bool, to: Console = out) -> None:
     """Print `rows` as a table, or `whole` as JSON."""
     if as_json:
