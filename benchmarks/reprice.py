@@ -132,13 +132,13 @@ def main() -> int:
         changes = sum(one.calls for one in repricing.difference(warehouse, TENANT, period))
         looked_s = time.perf_counter() - begun
         run = warehouse.control.open_repricing(TENANT, period.start, period.end, warehouse.prices.version(TENANT))
-        days, begun = [], time.perf_counter()
+        days, begun, cpu = [], time.perf_counter(), time.process_time()
         for _ in repricing.apply(warehouse, run):
             days.append(time.perf_counter() - begun - sum(days))
-        applied_s = time.perf_counter() - begun
+        applied_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         print(f"dry run        {changes / looked_s:12,.0f} calls/s ({changes:,} would change)")
         print(f"repricing      {options.calls / applied_s:12,.0f} calls/s, longest day {max(days):.2f} s, "
-              f"memory {memory_mb():,} MB (goal: {TARGET:,})")  # fmt: skip
+              f"{cpu_s / options.calls * 1e6:.1f} s of CPU per million, memory {memory_mb():,} MB (goal: {TARGET:,})")  # fmt: skip
         doubled = spent(warehouse, "calls") == 2 * before
         agree = spent(warehouse, "usage_hourly") == 2 * before
         begun = time.perf_counter()

@@ -374,7 +374,7 @@ def _summary(warehouse: Warehouse, run: Repricing, versions: set[str]) -> dict[s
     amounts = days.select(_known_sum(name) for name in AMOUNTS).row(0, named=True)
     told = {name: None if amount is None else f"{amount:f}" for name, amount in amounts.items()}
     return {**sums, **told, "days": days.height, "closed_days": days["adjusted"].sum(),
-            "versions_before": sorted(versions - {run.version})}  # fmt: skip
+            "versions_before": sorted(versions)}  # fmt: skip
 
 
 def _midnight(day: Period) -> datetime:
