@@ -7,6 +7,12 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
+PAGES = {
+    "overview": ("", (".js-plotly-plot .bars path", "table tr >> nth=6")),
+    "requests": ("requests?v=1&p=7d", (".calls tbody tr >> nth=20",)),
+    "prices": ("prices", ("#find-body tbody tr >> nth=3", "#entries-body tbody tr", "#pricedata-body dl")),
+}
+"""Address of each page, and what is there when its numbers are."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
@@ -16,11 +22,12 @@ def main(url: str) -> None:
         browser = playwright.chromium.launch(executable_path=found.stdout.strip(), args=FLAGS)
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
-            page.goto(url)
-            page.wait_for_selector(".js-plotly-plot .bars path")
-            page.wait_for_selector("table tr >> nth=6")
-            page.wait_for_load_state("networkidle")
-            page.screenshot(path=HERE / "img" / f"overview-{scheme}.png", animations="disabled")
+            for name, (path, there) in PAGES.items():
+                page.goto(f"{url.rstrip('/')}/{path}")
+                for selector in there:
+                    page.wait_for_selector(selector)
+                page.wait_for_load_state("networkidle")
+                page.screenshot(path=HERE / "img" / f"{name}-{scheme}.png", animations="disabled")
         browser.close()
 
 

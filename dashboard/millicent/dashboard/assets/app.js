@@ -179,8 +179,15 @@
     return kept.length ? "?" + [["v", VERSION], ...kept].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "";
   };
 
+  // What a link opens is added to the address as it is by then, so that a search and the period stay.
+  const opening = (what) => {
+    const kept = [...new URLSearchParams(location.search)].filter(([key]) => key !== "open" && key !== "v");
+    const pairs = what ? [...kept, ["open", what]] : kept;
+    return pairs.length ? "?" + [["v", VERSION], ...pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "?";
+  };
+
   const go = (link) => {
-    const href = link.getAttribute("href") ?? link.dataset.href;
+    const href = link.dataset.opens === undefined ? link.getAttribute("href") ?? link.dataset.href : opening(link.dataset.opens);
     const to = href === "?" ? location.pathname : href.startsWith("?") ? location.pathname + href : href;
     history.pushState(null, "", link.dataset.carry === undefined ? to : to + carried());
     if (link.dataset.carry !== undefined || link.dataset.top !== undefined) scrollTo(0, 0);

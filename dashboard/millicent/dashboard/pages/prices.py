@@ -68,14 +68,14 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
 
     @app.callback(
         Output("find-body", "children"), Output("find-words", "children"),
-        Input("prices-text", "data"), Input("prices-changed", "data"), State("prices-scope", "data"),
+        Input("prices-text", "data"), Input("prices-changed", "data"), Input("prices-scope", "data"),
     )  # fmt: skip
     async def found(text: str | None, _changed: Any, scope: str | None) -> Any:
         return await _asked(answers.found, warehouse, _place(scope, text), or_else=[None, ""])
 
     @app.callback(
         Output("entries-body", "children"), Output("entries-add", "children"),
-        Input("prices-changed", "data"), Input("prices-text", "data"), State("prices-scope", "data"),
+        Input("prices-changed", "data"), State("prices-text", "data"), State("prices-scope", "data"),
     )  # fmt: skip
     async def entries(_changed: Any, text: str | None, scope: str | None) -> Any:
         return await _asked(answers.entries, warehouse, _place(scope, text), or_else=[None, None])

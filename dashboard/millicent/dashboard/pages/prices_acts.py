@@ -128,11 +128,11 @@ def _undo(warehouse: Warehouse, who: access.Principal, told: Mapping[str, str], 
     number = _number(told)
     run = next((one for one in warehouse.control.repricings(who.tenant) if one.id == number), None)
     if run is None:
-        return Outcome((f"There is no repricing {number}.",), done=False)
+        return Outcome((f"There is no re-pricing {number}.",), done=False)
     undoing = warehouse.control.open_repricing(
         who.tenant, run.start, run.end, run.version, run.filters, actor=who.actor, undo_of=run.id
     )
-    return Outcome((f"Repricing {run.id} is being undone.",), go=place.opening("run", id=undoing.id))
+    return Outcome((f"Re-pricing {run.id} is being undone.",), go=place.opening("run", id=undoing.id))
 
 
 Act = Callable[["Warehouse", access.Principal, Mapping[str, str], "Place"], Outcome]

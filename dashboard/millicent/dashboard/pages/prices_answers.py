@@ -10,13 +10,14 @@ from dash import html
 from millicent.collector import repricing
 from millicent.dashboard import access, price_diff
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import coverage, data, link, pill
+from millicent.dashboard.components import coverage, pill
 from millicent.dashboard.pages import prices_entries, prices_forms, prices_repricing, prices_search, prices_unpriced
 from millicent.dashboard.pages.overview_layout import REFRESH_MS
 from millicent.dashboard.pages.prices_forms import entry_of, fitting, problems, text_of
 from millicent.dashboard.pages.prices_history import gone, price_drawer
-from millicent.dashboard.pages.prices_place import Place
+from millicent.dashboard.pages.prices_place import Opened, Place
 from millicent.dashboard.pages.prices_repricing import PULSE_MS, Plan, Run
+from millicent.dashboard.pages.prices_search import opener
 from millicent.dashboard.pages.prices_units import Asked, units
 from millicent.dashboard.pages.prices_unpriced import Known
 from millicent.dashboard.reader import Reader
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from dash.development.base_component import Component
 
-    from millicent.dashboard.pages.prices_place import Opened
     from millicent.pricing.book import PriceBook
     from millicent.warehouse.store import Warehouse
     from millicent.warehouse.unpriced import Unpriced
@@ -88,7 +88,7 @@ def entries(warehouse: Warehouse, place: Place) -> list[Any]:
     if not who.operates:
         return [listing, None]
     forms = (("override", "Add a price"), ("term", "Add a discount"))
-    return [listing, [_opener(words, place.opening("add", kind=kind)) for kind, words in forms]]
+    return [listing, [opener(words, place, Opened.of("add", kind=kind), className="button") for kind, words in forms]]
 
 
 def repricings(warehouse: Warehouse, place: Place) -> list[Any]:
@@ -96,7 +96,7 @@ def repricings(warehouse: Warehouse, place: Place) -> list[Any]:
     who = _who()
     found = _runs(warehouse, who.tenant)
     listing = prices_repricing.runs(found, place, operates=who.operates)
-    again = _opener("Re-price…", place.opening("reprice")) if who.operates else None
+    again = opener("Re-price…", place, Opened.of("reprice"), className="button") if who.operates else None
     return [listing, again, REFRESH_MS if all(run.finished for run in found) else PULSE_MS]
 
 
@@ -178,10 +178,6 @@ def _who() -> access.Principal:
         return access.principal()
     except LookupError as error:
         raise PermissionError("this page is asked for outside an authenticated request") from error
-
-
-def _opener(words: str, opening: str) -> Component:
-    return link(words, opening, className="button", **data(opens=opening))
 
 
 def _known(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from dash import html
 
-from millicent.dashboard.components import aria, data, link, popover
+from millicent.dashboard.components import aria, data, popover
 from millicent.dashboard.pages.prices_history import section, shelf
-from millicent.dashboard.pages.prices_search import header, provider_words, since_words, source_link
+from millicent.dashboard.pages.prices_place import Opened
+from millicent.dashboard.pages.prices_search import header, opener, provider_words, since_words, source_link
 from millicent.dashboard.pages.prices_units import unit
 from millicent.pricing.entries import BookEntry, Charge, FxRate, Override, Term
 
@@ -139,7 +140,6 @@ def _money(price: Decimal, currency: str) -> str:
 
 
 def _row(entry: BookEntry, place: Place, now: datetime) -> Component:
-    opening = place.opening("entry", id=entry.id)
     ended = entry.effective_to is not None and entry.effective_to <= now
     to_come = entry.effective_from > now
     until = f" – {instant(entry.effective_to)}" if entry.effective_to else ""
@@ -147,7 +147,9 @@ def _row(entry: BookEntry, place: Place, now: datetime) -> Component:
     state = html.Span("ended" if ended else "to come", className="tag plain") if ended or to_come else None
     return html.Tr(
         [
-            html.Th(link([name(entry), html.Small(scope(entry))], opening, **data(opens=opening)), scope="row"),
+            html.Th(
+                opener([name(entry), html.Small(scope(entry))], place, Opened.of("entry", id=entry.id)), scope="row"
+            ),
             html.Td(html.Span(scope(entry), className="name", title=scope(entry)), className="for"),
             html.Td(words(entry), className="says"),
             html.Td([*holds, state], className="since"),
@@ -182,7 +184,8 @@ def _per(key: str) -> str:
 def _actions(entry: BookEntry, place: Place, now: datetime) -> Component:
     parts = []
     if isinstance(entry, Override | Term | FxRate) and entry.effective_from < now:
-        parts.append(link("Price past calls by it", place.opening("reprice", entry=entry.id), className="button"))
+        opened = Opened.of("reprice", entry=entry.id)
+        parts.append(opener("Price past calls by it", place, opened, className="button"))
     told = (
         "From now on calls are priced without it. Amounts already stored stay as they are until they are priced again, "
         "and the entry is kept on record."

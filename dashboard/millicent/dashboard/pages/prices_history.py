@@ -10,8 +10,9 @@ import polars as pl
 from dash import dcc, html
 
 from millicent.dashboard.charts import PALETTE, nice_ticks
-from millicent.dashboard.components import aria, data, dot, icon, link
-from millicent.dashboard.pages.prices_search import provider_words, since_words, source_link, tag
+from millicent.dashboard.components import aria, data, dot, icon
+from millicent.dashboard.pages.prices_place import Opened
+from millicent.dashboard.pages.prices_search import opener, provider_words, since_words, source_link, tag
 from millicent.dashboard.pages.prices_units import KINDS, Asked, unit, units
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def price_drawer(book: PriceBook, place: Place, now: datetime, *, operates: bool
 
 def shelf(title: str, words: Any, body: Sequence[Any], place: Place) -> Component:
     """The drawer with something in it, and the way back."""
-    close = link(icon("close"), place.href(opened=None), className="button square", **data(close=""),
-                 **aria(label="Close"), title="Close (Esc)")  # fmt: skip
+    close = opener(icon("close"), place, None, className="button square", **data(close=""), **aria(label="Close"),
+                   title="Close (Esc)")  # fmt: skip
     head = html.Div([html.Div([html.H2(title, id="drawer-title"), html.P(words)]), close], className="drawer-head")
     return html.Section([head, *body], role="dialog", tabIndex=-1, **aria(labelledby="drawer-title"))
 
@@ -243,10 +244,10 @@ def _sources(dated: Sequence[Row]) -> Component | None:
 
 
 def _actions(place: Place, provider: str | None, model: str) -> Component:
-    own = place.opening("add", kind="override", provider=provider, model=model)
-    less = place.opening("add", kind="term", provider=provider, model=model)
-    links = [link("Set your own price", own, className="button"), link("Add a discount", less, className="button")]
-    return html.Div(links, className="pager start")
+    own = Opened.of("add", kind="override", provider=provider, model=model)
+    less = Opened.of("add", kind="term", provider=provider, model=model)
+    forms = (("Set your own price", own), ("Add a discount", less))
+    return html.Div([opener(words, place, form, className="button") for words, form in forms], className="pager start")
 
 
 def _no_price(place: Place, provider: str | None, model: str, *, operates: bool) -> Component:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from dash import dcc, html
 
-from millicent.dashboard.components import aria, header, icon, panel, segmented
+from millicent.dashboard.components import header, icon, panel, segmented
 from millicent.dashboard.pages.frame import frame, share
 from millicent.dashboard.pages.overview_layout import REFRESH_MS
 from millicent.dashboard.pages.prices_place import CONTROLS
@@ -19,7 +19,7 @@ TYPING_S: Final = 0.35
 PLACES: Final = (
     "On this page",
     (("alert", "Unpriced usage", "#unpriced"), ("search", "Find a price", "#find"),
-     ("pen", "Your entries", "#entries"), ("swap", "Repricings", "#repricings")),
+     ("pen", "Your entries", "#entries"), ("swap", "Re-pricings", "#repricings")),
 )  # fmt: skip
 
 
@@ -32,14 +32,13 @@ def layout(price_version: str) -> Component:
             panel("Find a price", "USD per 1M tokens, as of now", html.Div(id="find-body"), aside=_search(), id="find"),
             panel("Your entries", "what you pay where it differs from the price data", html.Div(id="entries-body"),
                   aside=html.Div(id="entries-add", className="aside"), id="entries"),
-            panel("Repricings", "stored amounts that were priced again; each can be undone",
+            panel("Re-pricings", "stored amounts that were priced again; each can be undone",
                   html.Div(id="repricings-body"), aside=html.Div(id="repricings-add", className="aside"),
                   id="repricings"),
         ],
         className="board prices",
     )  # fmt: skip
-    filters = html.Div([segmented("prices-range", RANGES, "4w", "Period of usage"), html.P(id="prices-period")],
-                       className="filters", role="search", **aria(label="Period"))  # fmt: skip
+    filters = html.Div(segmented("prices-range", RANGES, "4w", "Period of usage"), className="filters")
     page = html.Main(
         [header("Prices", [share()], "prices-"), filters, html.Div(id="prices-answer", role="status"), board,
          html.Div(id="prices-drawer", className="drawer")],

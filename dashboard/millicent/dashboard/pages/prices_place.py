@@ -38,6 +38,11 @@ class Opened:
     kind: Opening
     told: tuple[tuple[str, str], ...] = ()
 
+    @staticmethod
+    def of(kind: Opening, /, **told: object) -> Opened:
+        """What is told by name; None is left out."""
+        return Opened(kind, tuple((name, str(value)) for name, value in told.items() if value is not None))
+
     def __getitem__(self, name: str) -> str:
         """What was told by this name; empty for nothing."""
         return dict(self.told).get(name, "")
@@ -100,5 +105,4 @@ class Place:
 
     def opening(self, kind: Opening, /, **told: object) -> str:
         """Address with the drawer open at this."""
-        known = tuple((name, str(value)) for name, value in told.items() if value is not None)
-        return self.href(opened=Opened(kind, known))
+        return self.href(opened=Opened.of(kind, **told))

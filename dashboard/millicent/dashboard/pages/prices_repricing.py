@@ -14,10 +14,11 @@ from dash import dcc, html
 from millicent.collector import history, repricing
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.components import aria, data, link, popover
+from millicent.dashboard.components import aria, data, popover
 from millicent.dashboard.pages.prices_forms import entry_field, group
 from millicent.dashboard.pages.prices_history import shelf
-from millicent.dashboard.pages.prices_search import header, provider_words
+from millicent.dashboard.pages.prices_place import Opened
+from millicent.dashboard.pages.prices_search import header, opener, provider_words
 from millicent.warehouse.query import Filter, Period
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def _amounts(one: Sums) -> list[Component]:
 
 
 def _title(run: Run) -> str:
-    return f"Repricing {run.id}" if run.undo_of is None else f"Undoing of repricing {run.undo_of}"
+    return f"Re-pricing {run.id}" if run.undo_of is None else f"Undoing of re-pricing {run.undo_of}"
 
 
 def _calls_of(run: Run) -> str:
@@ -306,13 +307,12 @@ def _named(dimension: str, value: str | None) -> str:
 
 
 def _run_row(run: Run, place: Place, *, operates: bool) -> Component:
-    opening = place.opening("run", id=run.id)
     face = [fmt.moment(run.created_at), html.Small(f"by {run.actor}"),
             html.Small(_calls_of(run), className="narrow")]  # fmt: skip
     moved = fmt.usd_change(run.moved) if run.moved is not None else fmt.UNKNOWN
     return html.Tr(
         [
-            html.Th(link(face, opening, **data(opens=opening)), scope="row", title=_title(run)),
+            html.Th(opener(face, place, Opened.of("run", id=run.id)), scope="row", title=_title(run)),
             html.Td(html.Span(_calls_of(run), className="name"), className="for"),
             html.Td(run.version, className="version"),
             html.Td(fmt.count(run.changed), className="number changed"),

@@ -9,6 +9,7 @@ from dash import html
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, data, link
+from millicent.dashboard.pages.prices_place import Opened
 from millicent.dashboard.pages.prices_units import KINDS, Asked, Units, unit, units
 from millicent.dashboard.pages.requests_table import PROVIDERS
 from millicent.pricing.entries import Override
@@ -88,6 +89,11 @@ def header(heads: Sequence[tuple[str, str]]) -> Component:
     return html.Tr([html.Th(words, scope="col", className=name) for words, name in heads])
 
 
+def opener(face: Any, place: Place, opened: Opened | None, **props: Any) -> Component:
+    """A link that opens the drawer, or closes it, and leaves the rest as it is by then shown."""
+    return link(face, place.href(opened=opened), **data(opens=opened.written if opened else ""), **props)
+
+
 def tag(entry: str | None) -> Component | None:
     """Whose a price is: one's own, or the price data's."""
     if entry is None:
@@ -115,10 +121,10 @@ def since_words(since: datetime | None) -> str:
 
 
 def _row(book: PriceBook, asked: Asked, found: Units, place: Place, now: datetime, *, billed: bool) -> Component:
-    opening = place.opening("price", provider=asked.provider, model=asked.model)
+    opened = Opened.of("price", provider=asked.provider, model=asked.model)
     name = html.Th(
-        link([html.Span(asked.model or "Unknown", className="name"), html.Small(provider_words(asked.provider))],
-             opening, title=asked.model, **data(opens=opening)),
+        opener([html.Span(asked.model or "Unknown", className="name"), html.Small(provider_words(asked.provider))],
+               place, opened, title=asked.model),
         scope="row",
     )  # fmt: skip
     why = book.explain({"provider": asked.provider, "model": asked.model, "started_at": now, "input_tokens": 1,

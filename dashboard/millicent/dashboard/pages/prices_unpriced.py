@@ -13,7 +13,8 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, data, icon, link, popover
 from millicent.dashboard.listing import Listing
 from millicent.dashboard.pages.prices_entries import priced
-from millicent.dashboard.pages.prices_search import header, provider_words, since_words
+from millicent.dashboard.pages.prices_place import Opened
+from millicent.dashboard.pages.prices_search import header, opener, provider_words, since_words
 from millicent.dashboard.pages.prices_units import Units, unit
 from millicent.dashboard.state import View
 
@@ -108,15 +109,15 @@ def _remedy(one: Unpriced, known: Known, place: Place, *, present: bool, operate
 
 
 def _again(one: Unpriced, place: Place) -> Component:
-    again = place.opening("reprice", provider=one.provider, model=one.model, start=f"{one.first_at:%Y-%m-%d}")
-    return link("Price these calls", again, className="button small-text", **data(opens=again))
+    again = Opened.of("reprice", provider=one.provider, model=one.model, start=f"{one.first_at:%Y-%m-%d}")
+    return opener("Price these calls", place, again, className="button small-text")
 
 
 def _choices(one: Unpriced, known: Known, place: Place) -> Component:
     told = {"provider": one.provider, "model": one.model, "endpoint_host": one.endpoint_host}
-    form = place.opening("add", kind="override", provider=one.provider, model=one.model,
+    form = Opened.of("add", kind="override", provider=one.provider, model=one.model,
                          endpoint_host=one.endpoint_host, effective_from=f"{one.first_at:%Y-%m-%d}")  # fmt: skip
-    enter = link("Enter prices", form, className="button small-text", **data(opens=form))
+    enter = opener("Enter prices", place, form, className="button small-text")
     best = [_like(name, told, known.suggested.get(name), "button primary") for name in one.suggestions[:1]]
     others = one.suggestions[1:MOST_SUGGESTED] if best else known.used
     choices = [html.Li(_like(name, told, known.suggested.get(name), "button")) for name in others]
@@ -189,8 +190,8 @@ def _update(update: Update, place: Place, *, operates: bool) -> Component:
         yes = html.Button("Take the update", type="button", className="button primary", **data(do="accept"))
         face = html.Span("Take it…", className="button primary")
         first = popover(face, [html.P(told), yes], className="confirm")
-    opening = place.opening("reprice", update="1", start=since(update))
-    effect = link("See the effect on stored calls", opening, className="button", **data(opens=opening))
+    opened = Opened.of("reprice", update="1", start=since(update))
+    effect = opener("See the effect on stored calls", place, opened, className="button")
     parts.append(html.Div([first, effect], className="pager start"))
     return html.Div(parts, className="update")
 
