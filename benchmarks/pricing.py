@@ -32,7 +32,7 @@ from millicent.pricing.book import PriceBook
 from millicent.pricing.entries import BookEntry, FxRate, Override, Term
 from millicent.pricing.units import REQUESTS, UNITS
 
-REPEATS = 3
+REPEATS = 5
 CHUNK = 10_000
 UNIT = Decimal("1e-12")
 TARGET_PER_S, TARGET_RATIO = 1_000_000, 100
@@ -212,16 +212,17 @@ def main() -> int:
     begun = time.process_time()
     priced = book.price(calls)
     first_s = time.process_time() - begun
-    ours_per_s = len(calls) / best_of(lambda: book.price(calls))
+    ours_s = best_of(lambda: book.price(calls))
     contexts_told = calls["price_context"].count() + calls["service_tier"].count()
     print(f"calls          {len(calls):,} of {len(OFFERED):,} models; {contexts_told:,} tiers and price contexts, "
           f"{calls['units'].count():,} with other units")  # fmt: skip
     print(f"price book     {book.version}, compiled in {compiled_s * 1e3:.0f} ms")
-    print(f"ours           {ours_per_s:12,.0f} calls/s per core (target {TARGET_PER_S:,}; first pass {first_s:.2f} s)")
 
     sample = calls.head(options.sample or len(calls))
     expected, library_s = library_prices(sample, asked)
-    library_per_s = len(sample) / library_s
+    ours_s = min(ours_s, best_of(lambda: book.price(calls)))  # before and after, as other work on the machine allows
+    ours_per_s, library_per_s = len(calls) / ours_s, len(sample) / library_s
+    print(f"ours           {ours_per_s:12,.0f} calls/s per core (target {TARGET_PER_S:,}; first pass {first_s:.2f} s)")
     print(f"calc_price     {library_per_s:12,.0f} calls/s per core ({len(sample):,} calls, one by one)")
     print(f"ratio          {ours_per_s / library_per_s:12,.0f} × (target {TARGET_RATIO})")
     print(f"status         {dict(sorted(priced['price_status'].value_counts().iter_rows()))}")
