@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 from genai_prices.data import providers
 from genai_prices.types import ConditionalPrice, ModelInfo, Usage
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from millicent.pricing.book import PriceBook
@@ -136,7 +137,7 @@ def library_prices(calls: pl.DataFrame, asked: list[dict[str, str]]) -> tuple[li
     totals: list[Decimal | None] = []
     seconds = 0.0
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress("calc_price", *columns, transient=True) as progress:
+    with Progress("calc_price", *columns, transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(calls))
         for first in range(0, len(calls), CHUNK):
             some = calls.slice(first, CHUNK).to_dicts()
