@@ -278,10 +278,8 @@ def test_own_entries_share_what_is_compiled_and_show_in_the_version():
 
 
 def test_a_book_is_safe_from_many_threads():
-    own = [Term(percent_off=Decimal(10), **SAID), acme(1), Override(model="m-*", like="openai/gpt-4o", **SAID)]
-    names = [("openai", f"gpt-4o-{n}") for n in range(20)] + [("x", f"m-{n}") for n in range(200)]
-    calls = [{**GPT, "provider": provider, "model": model} for provider, model in names]
-    frames = [pl.DataFrame(calls[at::5]) for at in range(5)] * 4
+    own = [acme(n + 1, model=f"m-{n}", id=n) for n in range(160)]
+    frames = [pl.DataFrame([{**ACME, "model": f"m-{n}"} for n in range(at, 160, 8)]) for at in range(8)] * 4
     alone, shared = BOOK.with_own(own), BOOK.with_own(own)
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(shared.price, frames))
