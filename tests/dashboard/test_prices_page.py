@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
@@ -22,9 +23,11 @@ from millicent.dashboard.pages.prices_repricing import Plan
 from millicent.dashboard.pages.prices_search import listed, source_link
 from millicent.dashboard.pages.prices_units import Asked, unit, units
 from millicent.dashboard.state import FILTERS, RANGES, View
+from millicent.pricing import bundled
 from millicent.pricing.book import PriceBook
 from millicent.pricing.entries import BadPricesError, read
 from millicent.warehouse.control import DEFAULT_TENANT
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
 from millicent.warehouse.unpriced import unpriced
@@ -412,3 +415,32 @@ def test_a_history_tells_each_price_once(operator, warehouse):
     assert told.count("1 Oct 2026 in force") == 1
     assert "1 Nov 2026" not in told
     assert "you pay $2.25" in told
+
+
+def test_an_update_that_changes_the_past_waits_for_a_yes_and_shows_its_effect(client, operator, warehouse):
+    dearer = [
+        replace(
+            one, cells=tuple(replace(cell, prices={**cell.prices, "input_mtok": Decimal(3)}) for cell in one.cells)
+        ) if (one.provider, one.model, one.variant) == ("openai", "gpt-4o", ()) else one
+        for one in bundled.entries()
+    ]  # fmt: skip
+    assert "Up to date" in shown(operator, "pricedata-body.children")
+    warehouse.prices = Prices(warehouse.control, "genai-prices 9.9.9", dearer)
+    told = shown(client("read"), "pricedata-body.children")
+    assert "genai-prices 9.9.9 waits : it changes past prices of 1 model" in told
+    assert "gpt-4o input" in told
+    assert "$2.50 → $3.00" in told
+    assert "Take the update" not in told
+    assert "Take the update" in shown(operator, "pricedata-body.children")
+
+    plan = {"start": f"{NOW - 5 * DAY:%Y-%m-%d}", "through": f"{NOW:%Y-%m-%d}", "update": "1"}
+    effect = shown(operator, "prices-difference.children", plan=plan)
+    assert "gpt-4o" in effect
+    assert "Apply" not in effect
+    before = warehouse.prices.version(DEFAULT_TENANT)
+    said, there = act(operator, "accept")
+    assert "genai-prices 9.9.9 is in force. Stored amounts stay as they are" in said
+    assert Place.parse(there).opened.kind == "reprice"
+    assert warehouse.prices.version(DEFAULT_TENANT) == "genai-prices 9.9.9" != before
+    assert "Apply to 1 calls" in shown(operator, "prices-difference.children", plan=plan)
+    assert act(operator, "accept")[0] == "No update is waiting."

@@ -50,7 +50,9 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     listed = book.models().select("provider", "model").unique()
     update = warehouse.prices.pending()
     lists = listed["provider"].n_unique()
-    told = prices_unpriced.price_data(book.version, listed.height, lists, update, place, operates=who.operates)
+    told = prices_unpriced.price_data(
+        book.version, listed.height, lists, len(book.own), update, place, operates=who.operates
+    )
     about = [told, "an update waits for you" if update else "nothing waits for you"]
     version = pill(["Price book ", html.B(book.version)])
     reader = Reader.of(warehouse, View(range=place.view.range))

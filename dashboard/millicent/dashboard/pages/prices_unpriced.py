@@ -140,7 +140,7 @@ def _like(name: str, told: dict[str, Any], costs: Units | None, look: str) -> Co
 
 
 def price_data(
-    version: str, models: int, lists: int, update: Update | None, place: Place, *, operates: bool
+    version: str, models: int, lists: int, entries: int, update: Update | None, place: Place, *, operates: bool
 ) -> Component:
     """Which price data is in force, and what an update that waits would do.
 
@@ -148,13 +148,14 @@ def price_data(
         version: of the price book that prices new calls.
         models: how many models it has.
         lists: on how many price lists.
+        entries: how many of one's own stand beside them.
         update: what waits, if anything does.
         place: what is shown.
         operates: whether whoever looks may accept it.
     """
     bundled, _, own = version.partition(" + ")
     told = [_fact("In force", bundled), _fact("Models", f"{models:,} on {lists:,} price lists")]
-    told += [_fact("Your entries", f"state {own}, named in every amount they take part in")] if own else []
+    told += [_fact("Your entries", f"{entries:,} that set a price, named {own} in amounts")] if own else []
     facts = html.Dl(told, className="facts single")
     if update is None:
         said = (
