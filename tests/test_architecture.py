@@ -161,7 +161,10 @@ def test_statements_are_values_not_text():
 # ---- money
 
 MONEY = (
-    *(f"pricing/millicent/pricing/{module}.py" for module in ("rates", "hardware", "profiles")),
+    *(
+        f"pricing/millicent/pricing/{m}.py"
+        for m in ("rates", "tables", "layers", "explanation", "hardware", "profiles")
+    ),
     *(f"warehouse/millicent/warehouse/{m}.py" for m in ("query", "capacity", "rollups", "ledger", "explain")),
 )
 BINARY = re.compile(r"^(float\d*|Float\d*|double|DOUBLE|Double|REAL)$")
