@@ -181,6 +181,32 @@ def test_a_body_that_holds_no_prices_says_why(operator, body, kind, status, says
     assert says in answer.json()["detail"]
 
 
+def test_what_does_not_fit_to_the_price_data_or_the_rates_is_told_too(operator, warehouse, tmp_path):
+    like = {"kind": "override", "model": "x", "like": "openai/no-such", "effective_from": "2026-01-01", "source": "w"}
+    euro = {**OVERRIDE, "currency": "EUR"}
+    for path in ("prices/check", "prices/diff", "prices/entries"):
+        refused = operator.post(f"/api/v1/{path}", json={"entries": [like, euro]})
+        problems = refused.json()["problems"]
+        assert (refused.status_code, len(problems)) == (400, 2)
+        assert "openai/no-such" in problems[0]
+        assert "no rate of EUR" in problems[1]
+    assert warehouse.control.prices() == []
+    rate = {
+        "kind": "fx_rate",
+        "currency": "EUR",
+        "usd_per_unit": "1.1",
+        "effective_from": "2026-01-01",
+        "source": "bank",
+    }
+    post(operator, "prices/entries", {"entries": [rate]}, 201)
+    diff = changes(operator, euro)
+    assert prices_of(diff["acme-7b", "input_mtok"])[1] == "3.3", "the rate that is there already counts"
+    file = tmp_path / "prices.toml"
+    file.write_text('[[override]]\nmodel = "x"\nlike = "openai/no-such"\neffective_from = 2026-01-01\nsource = "w"\n')
+    shown = CliRunner().invoke(commands, ["prices", "check", str(file)])
+    assert (shown.exit_code, "openai/no-such" in shown.stderr) == (1, True)
+
+
 def test_amounts_in_json_are_taken_to_the_last_digit(operator):
     text = json.dumps({**OVERRIDE, "prices": {"input_mtok": "PRICE"}}).replace('"PRICE"', "0.12345678901234567")
     body = operator.post("/api/v1/prices/check", content=text, headers={"content-type": "application/json"})
@@ -358,9 +384,10 @@ def test_prices_are_searched_as_they_hold_now_then_and_ever(operator):
     assert now["left_off"] >= 0
     dated = PriceBook.bundled().models().filter(pl.col("variant").is_null(), pl.col("effective_from").is_not_null())
     asked, at = {"provider": dated["provider"][0], "model": dated["model"][0]}, dated["effective_from"][0]
-    then = {one["price_entry"] for one in get(operator, "prices", **asked, at=at.isoformat())["prices"]}
+    then = get(operator, "prices", **asked, at=at.isoformat())["prices"]
+    standard = [one["price_entry"] for one in then if one["variant"] is one["above_input_tokens"] is None]
     before = get(operator, "prices", **asked, at=(at - timedelta(microseconds=1)).isoformat())["prices"]
-    assert dated["price_entry"][0] in then
+    assert standard == [dated["price_entry"][0]]
     assert dated["price_entry"][0] not in {one["price_entry"] for one in before}
     first = get(operator, "prices", **asked, at="2020-01-01T00:00:00Z")["prices"]
     assert {one["effective_from"] for one in first} == {None}

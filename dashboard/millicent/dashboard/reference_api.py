@@ -14,7 +14,7 @@ from millicent.collector.rereading import Difference
 from millicent.collector.retag import Move, Reach
 from millicent.dashboard import access
 from millicent.dashboard.api import mount_api
-from millicent.dashboard.markdown import code, page, table
+from millicent.dashboard.markdown import code, listed, page, table
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
@@ -77,6 +77,7 @@ def api() -> str:
             ]
             sections += [f"## {method.upper()} {path}", f"{told['summary']}."]
             sections += [table(("parameter", "in", "type", "meaning"), rows)] if rows else []
+            sections += list(_body(whole, told.get("requestBody")))
             members = list(_members(whole, schema_of(told)))
             if members:
                 sections.append(table(("answer", "type", "meaning"), members))
@@ -126,6 +127,29 @@ def schema_of(operation: Mapping[str, Any]) -> Mapping[str, Any]:
     good = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
     schema: Mapping[str, Any] = good.get("content", {}).get("application/json", {}).get("schema", {})
     return schema
+
+
+def _body(whole: Mapping[str, Any], told: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a route is sent: in words, and by member where it has a schema."""
+    if told is None:
+        return
+    kinds = list(told["content"])
+    words = f": {told['description']}" if "description" in told else ""
+    yield f"Body ({listed(kinds)}){words.rstrip('.')}."
+    schema = told["content"][kinds[0]]["schema"]
+    entry = schema.get("properties", {}).get("entries", {}).get("items", {})
+    if choices := entry.get("oneOf"):
+        yield table(
+            ("`kind`", "what it is", "members; the first ones are required"),
+            [(code(one["properties"]["kind"]["const"]), one["description"], listed(_by_need(one))) for one in choices],
+        )
+    elif rows := list(_members(whole, schema)):
+        yield table(("body", "type", "meaning"), rows)
+
+
+def _by_need(schema: Mapping[str, Any]) -> list[str]:
+    needed = [name for name in schema["required"] if name != "kind"]
+    return [*needed, *(name for name in schema["properties"] if name not in {"kind", *needed})]
 
 
 def _members(whole: Mapping[str, Any], schema: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str, str]]:
