@@ -163,9 +163,35 @@ def test_statements_are_values_not_text():
 MONEY = (
     *(
         f"pricing/millicent/pricing/{m}.py"
-        for m in ("rates", "tables", "layers", "explanation", "hardware", "profiles")
+        for m in (
+            "rates",
+            "tables",
+            "layers",
+            "explanation",
+            "charges",
+            "snapshot",
+            "hardware",
+            "hourly",
+            "profiles",
+            "allocation",
+            "idle",
+            "meters",
+        )
     ),
-    *(f"warehouse/millicent/warehouse/{m}.py" for m in ("query", "capacity", "rollups", "ledger", "explain")),
+    *(
+        f"warehouse/millicent/warehouse/{m}.py"
+        for m in (
+            "query",
+            "sums",
+            "capacity",
+            "rollups",
+            "ledger",
+            "explain",
+            "amending",
+            "prices",
+        )
+    ),
+    *(f"collector/millicent/collector/{m}.py" for m in ("charging", "pipeline")),
 )
 BINARY = re.compile(r"^(float\d*|Float\d*|double|DOUBLE|Double|REAL)$")
 
