@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -121,6 +122,17 @@ def test_the_more_specific_entry_decides_whichever_came_first(turned):
         own = [base, *(pair[::-1] if turned else pair)]
         assert price(own, call)["billed_cost_usd"] == Decimal("0.8"), SPECIFIC[less + 1]
         assert price(own, call)["price_entry"].endswith("term 2")
+
+
+@settings(deadline=None)
+@given(st.text("ab*", min_size=1, max_size=7).filter(lambda text: "*" in text), st.text("ab", min_size=1, max_size=9))
+def test_a_star_in_a_model_stands_for_any_text(pattern, model):
+    expected = re.fullmatch(pattern.replace("*", ".*"), model) is not None
+    assert (cost([acme(1, model=pattern)], model=model) == 1) is expected
+
+
+def test_a_pattern_of_many_stars_is_decided_at_once():
+    assert cost([acme(1, model="*a" * 120 + "*b")], model="a" * 256) is None
 
 
 def test_hours_are_more_specific_than_the_whole_day():

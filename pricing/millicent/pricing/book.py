@@ -160,7 +160,7 @@ class PriceBook:
 
     def suggest(self, provider: str | None, model: str | None) -> list[str]:
         """Listed models with names close to one, as "provider/model", best first, those of the provider before."""
-        return listing.suggest(self._lists.rates, provider, model)
+        return list(listing.suggest(self._lists.rates, provider, model))
 
     def problems(self) -> list[str]:
         """What of the own entries cannot work with this price data, and what to do about it."""

@@ -7,13 +7,11 @@ it once for every cell between the boundaries at which anything can change, so t
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from millicent.pricing import bundled
@@ -367,13 +365,22 @@ def _model_specificity(told: str | None, models: Sequence[str]) -> int | None:
         return 0
     name = told.lower()
     if "*" in name:
-        return 1 if any(_pattern(name).fullmatch(model) for model in models) else None
+        return 1 if any(_fits(name, model) for model in models) else None
     return len(models) + 1 - models.index(name) if name in models else None
 
 
-@lru_cache(maxsize=4096)
-def _pattern(glob: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, glob.split("*"))), re.DOTALL)
+def _fits(glob: str, name: str) -> bool:
+    """Whether a name is a pattern with any text for each `*`."""
+    first, *middle, last = glob.split("*")
+    at, end = len(first), len(name) - len(last)
+    if end < at or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _cell(applied: Applied) -> Cell:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 import polars as pl
 
@@ -19,6 +20,8 @@ SUGGESTIONS = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT = pl.Datetime("us", "UTC")
 _LEAST_LIKENESS = 0.6
+_ELSEWHERE = 0.1
+"""A name on another provider's list is as close as one so much less like."""
 
 
 def price_column(price_key: str) -> str:
@@ -80,22 +83,28 @@ def history(stack: Stack) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**head, **_PRICES, **tail}, orient="row")
 
 
-def suggest(rates: Rates, provider: str | None, model: str | None) -> list[str]:
+@lru_cache(maxsize=4096)
+def suggest(rates: Rates, provider: str | None, model: str | None) -> tuple[str, ...]:
     """See `PriceBook.suggest`."""
     if not model:
-        return []
+        return ()
     known = bundled.find_provider(provider)
-    asked = _bare(model)
-    likeness = SequenceMatcher(b=asked, autojunk=False)
+    likeness = SequenceMatcher(b=_bare(model), autojunk=False)
     found = []
-    for name in dict.fromkeys((entry.provider, entry.model) for entry in rates.entries[1:]):
-        likeness.set_seq1(_bare(name[1]))
+    for owner, name, bare in _names(rates):
+        likeness.set_seq1(bare)
         if likeness.real_quick_ratio() < _LEAST_LIKENESS or likeness.quick_ratio() < _LEAST_LIKENESS:
             continue
         if (ratio := likeness.ratio()) >= _LEAST_LIKENESS:
-            found.append((name[0] != known, -ratio, "/".join(name)))
-    near = sorted(found, key=lambda one: (one[1] + 0.1 * one[0], one))
-    return [name for *_, name in near[:SUGGESTIONS]]
+            elsewhere = owner != known
+            found.append((_ELSEWHERE * elsewhere - ratio, elsewhere, f"{owner}/{name}"))
+    return tuple(name for *_, name in sorted(found)[:SUGGESTIONS])
+
+
+@lru_cache(maxsize=8)
+def _names(rates: Rates) -> list[tuple[str, str, str]]:
+    listed = dict.fromkeys((entry.provider, entry.model) for entry in rates.entries[1:])
+    return [(provider, model, _bare(model)) for provider, model in listed]
 
 
 def instant(us: int | None) -> datetime | None:
