@@ -20,6 +20,7 @@ from millicent.dashboard.cli import app as commands
 from millicent.pricing.book import PriceBook
 from millicent.pricing.entries import read_toml
 from millicent.pricing.rates import KINDS
+from millicent.warehouse import price_entries
 from millicent.warehouse.store import Warehouse
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prices.toml"
@@ -207,6 +208,13 @@ def test_what_does_not_fit_to_the_price_data_or_the_rates_is_told_too(operator, 
     assert (shown.exit_code, "openai/no-such" in shown.stderr) == (1, True)
 
 
+def test_no_more_entries_are_kept_than_there_may_be_and_none_of_too_many(operator, warehouse, monkeypatch):
+    monkeypatch.setattr(price_entries, "MOST_ENTRIES", 1)
+    refused = operator.post("/api/v1/prices/entries", json={"entries": [OVERRIDE, TERM]})
+    assert (refused.status_code, "retire" in refused.json()["problems"][0]) == (400, True)
+    assert warehouse.control.prices() == []
+
+
 def test_amounts_in_json_are_taken_to_the_last_digit(operator):
     text = json.dumps({**OVERRIDE, "prices": {"input_mtok": "PRICE"}}).replace('"PRICE"', "0.12345678901234567")
     body = operator.post("/api/v1/prices/check", content=text, headers={"content-type": "application/json"})
@@ -391,6 +399,7 @@ def test_prices_are_searched_as_they_hold_now_then_and_ever(operator):
     assert dated["price_entry"][0] not in {one["price_entry"] for one in before}
     first = get(operator, "prices", **asked, at="2020-01-01T00:00:00Z")["prices"]
     assert {one["effective_from"] for one in first} == {None}
+    assert operator.get("/api/v1/prices", params={"at": "2026-01-01T00:00:00"}).status_code == 400
     assert get(operator, "prices", text="no such model") == {"version": now["version"], "prices": [], "left_off": 0}
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, Query, Request
+from pydantic import AwareDatetime
 from starlette.exceptions import HTTPException
 
 from millicent.dashboard import access, price_diff, price_list, price_reading
@@ -83,7 +84,7 @@ def _mount_list(server: FastAPI, path: str, warehouse: Warehouse) -> None:
             str | None, Query(description="With `model` and `history`: host that serves it.")
         ] = None,
         region: Annotated[str | None, Query(description="With `model` and `history`: where it runs.")] = None,
-        at: Annotated[datetime | None, Query(description="The prices that held then; now if left out.")] = None,
+        at: Annotated[AwareDatetime | None, Query(description="The prices that held then; now if left out.")] = None,
         history: Annotated[bool, Query(description="Every dated price instead.")] = False,
         limit: Annotated[int, Query(ge=1, le=10_000, description="How many.")] = 100,
     ) -> answers.Prices:
@@ -131,7 +132,10 @@ def _mount_entries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def add(told: _Told) -> answers.Entries:
         who = access.operator("prices")
         price_reading.possible(told, warehouse.prices.book(who.tenant))
-        stored = warehouse.control.add_prices(told, who.tenant, who.actor)
+        try:
+            stored = warehouse.control.add_prices(told, who.tenant, who.actor)
+        except ValueError as error:
+            raise BadPricesError([str(error)]) from error
         return answers.Entries(version=warehouse.prices.version(who.tenant), entries=[written(one) for one in stored])
 
     @server.delete(f"{path}/entries/{{entry_id}}", summary="Retire an entry")
