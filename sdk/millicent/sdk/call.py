@@ -53,7 +53,7 @@ class Plan:
         known = {attributes.OPERATION: self.operation or "chat"}
         if self.provider:
             known[attributes.PROVIDER] = self.provider
-        object.__setattr__(self, "fixed", typed(self.tags) | self.price_context | known)
+        object.__setattr__(self, "fixed", {**typed(self.tags), **self.price_context, **known})
 
     def model_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Return the model asked for: the decorator's, else the call's `model` argument."""
