@@ -71,6 +71,7 @@ class Prices:
         self._as_bundled = entries is None
         self._installed = PriceData(version, _bundled() if entries is None else tuple(entries))
         self._stamp: tuple[int, ...] = ()
+        self._in_force = ""
         self._books: dict[str, PriceBook] = {}
         self._past: OrderedDict[tuple[str, str], PriceBook] = OrderedDict()
         self._bases: dict[str, PriceBook] = {}
@@ -114,9 +115,7 @@ class Prices:
         """The bundled prices in force, without anything that tenants added."""
         with self._lock:
             self._refresh()
-            with self._control.begin() as connection:
-                version = price_data.in_force(connection)
-            return self._base(version or self._installed.version)
+            return self._base(self._in_force)
 
     def version(self, tenant: str) -> str:
         """Version of the book that prices new calls of a tenant."""
@@ -209,7 +208,7 @@ class Prices:
 
     def _remember_names(self, usages: pl.DataFrame) -> None:
         """Keep what the names in `usages` are taken for by the data in force."""
-        version = self.base().version
+        version = self._in_force
         asked = price_names.asked_in(usages)
         if self._asked.get(version, set()).issuperset(asked):
             return
@@ -222,13 +221,14 @@ class Prices:
     def _refresh(self) -> None:
         with self._control.begin() as connection:
             stamp = (*price_entries.stamp(connection), price_data.stamp(connection))
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._books.clear()
+            if stamp != self._stamp:
+                self._in_force = price_data.in_force(connection) or self._installed.version
+                self._stamp = stamp
+                self._books.clear()
 
     def _present(self, tenant: str) -> PriceBook:
         if tenant not in self._books:
-            base, own = self.base(), self._own(tenant)
+            base, own = self._base(self._in_force), self._own(tenant)
             book = _with_own(base, own)
             if book is not base:
                 ids = [entry.id for entry in own if entry.id is not None]
