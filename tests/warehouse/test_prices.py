@@ -313,6 +313,15 @@ def own_entries() -> list:
     ]  # fmt: skip
 
 
+def test_tenants_who_pay_the_same_never_see_each_others_entries(control, two_tenants):
+    same = Term(provider="openai", percent_off=Decimal(10), effective_from=JULY, source="a contract of one's own")
+    numbers = {tenant: control.add_prices([same], tenant)[0].id for tenant in ("acme", "rival")}
+    prices = Prices(control)
+    assert prices.version("acme") == prices.version("rival")
+    priced = prices.price(frame(usage(tenant="rival"), usage(tenant="acme")))
+    assert priced["price_entry"].to_list() == [f"openai/gpt-4o term {numbers[who]}" for who in ("rival", "acme")]
+
+
 def test_each_tenant_is_priced_by_its_own_entries_and_nobody_elses(control, two_tenants):
     prices = Prices(control)
     control.add_prices(own_entries(), "acme")

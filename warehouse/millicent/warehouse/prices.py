@@ -91,9 +91,9 @@ class Prices:
             self._refresh()
             books = {tenant: self._present(tenant) for tenant in usages["tenant"].unique().to_list()}
             self._remember_names(usages)
-        apart: dict[str, list[str]] = {}
+        apart: dict[int, list[str]] = {}  # equal versions price alike, but name the entries of another tenant
         for tenant, book in books.items():
-            apart.setdefault(book.version, []).append(tenant)
+            apart.setdefault(id(book), []).append(tenant)
         if len(apart) <= 1:
             return (next(iter(books.values())) if books else self.base()).price(usages)
         rows = usages.with_row_index("_at")
