@@ -136,7 +136,9 @@ def test_a_search_puts_what_was_named_first_and_needs_every_word():
     assert all("sonnet" in model for _, model in listed(book, "claude sonnet")[:5])
 
 
-@pytest.mark.parametrize("source", ["javascript:alert(1)", "contract 7", "data:text/html,x", "//evil", None])
+@pytest.mark.parametrize(
+    "source", ["javascript:alert(1)", "contract 7", "data:text/html,x", "//evil", "https://a.b <b>", None]
+)
 def test_only_a_web_page_is_linked(source):
     assert isinstance(source_link(source), str)
     assert source_link("https://www.openai.com/pricing?a=1").href == "https://www.openai.com/pricing?a=1"

@@ -83,8 +83,9 @@
     return page;
   };
 
-  // New calls show up by themselves, unless nobody looks or somebody is in the middle of something.
-  const tick = (count) => (document.hidden || document.querySelector("details.pop[open], [data-state=open], .hoverlayer > *, .drawer section, .calls :focus-visible") ? dash.no_update : count);
+  // New calls show up by themselves, unless nobody looks, somebody is in the middle of something, or the last answer is
+  // still on its way: asked again before it comes, it would never be shown.
+  const tick = (count) => (document.hidden || document.querySelector("[data-dash-is-loading=true], details.pop[open], [data-state=open], .hoverlayer > *, .drawer section, .calls :focus-visible") ? dash.no_update : count);
 
   const element = (type, children, props = {}) => ({ namespace: "dash_html_components", type, props: { children, ...props } });
 
@@ -122,13 +123,15 @@
     else opener(left)?.focus({ preventScroll: true });
   }); };
 
+  const beat = (count) => (document.querySelector("#prices-run[data-dash-is-loading=true]") ? dash.no_update : count);
+
   // After a change: what was pressed can be pressed again, and what follows is shown.
   const done = (changed) => {
     for (const button of document.querySelectorAll("[data-do][aria-busy]")) { button.disabled = false; button.removeAttribute("aria-busy"); }
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, requests, prices, searched: part("q"), unfolded: part("open"), route, offer, tick, table, drawer, shelf, done };
+  dash.millicent = { overview, requests, prices, searched: part("q"), unfolded: part("open"), route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});

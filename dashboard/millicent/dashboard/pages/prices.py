@@ -52,6 +52,10 @@ def _in_the_browser(app: Dash) -> None:
         ClientsideFunction("millicent", "tick"),
         Output("prices-tick", "data"), Input("prices-clock", "n_intervals"), prevent_initial_call=True,
     )  # fmt: skip
+    browser(
+        ClientsideFunction("millicent", "beat"),
+        Output("prices-beat", "data"), Input("prices-pulse", "n_intervals"), prevent_initial_call=True,
+    )  # fmt: skip
     browser(ClientsideFunction("millicent", "shelf"), Input("prices-drawer", "children"), Input("prices-open", "data"))
     browser(ClientsideFunction("millicent", "done"), Input("prices-changed", "data"), prevent_initial_call=True)
 
@@ -117,7 +121,7 @@ def _of_the_drawer(app: Dash, warehouse: Warehouse) -> None:
         return await _asked(answers.difference, warehouse, plan, or_else=None)
 
     @app.callback(
-        Output("prices-run", "children"), Output("prices-pulse", "disabled"), Input("prices-pulse", "n_intervals"),
+        Output("prices-run", "children"), Output("prices-pulse", "disabled"), Input("prices-beat", "data"),
         State("prices-open", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def followed(_beat: Any, open_: str | None) -> Any:

@@ -224,7 +224,7 @@ def run_drawer(run: Run, place: Place, *, operates: bool) -> Component:
     """One repricing; it follows its progress."""
     clock = dcc.Interval(id="prices-pulse", interval=PULSE_MS, disabled=run.finished)
     body = html.Div(run_body(run, operates=operates), id="prices-run", **aria(live="polite"))
-    return shelf(_title(run), _calls_of(run), [body, clock], place)
+    return shelf(_title(run), _calls_of(run), [body, clock, dcc.Store(id="prices-beat")], place)
 
 
 def run_body(run: Run, *, operates: bool) -> list[Any]:

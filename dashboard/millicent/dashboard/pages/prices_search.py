@@ -108,8 +108,8 @@ def provider_words(provider: str | None) -> str:
 
 
 def source_link(source: str | None) -> Component | str:
-    """The page where a price can be read, by its host; text that is no web address stays text."""
-    if source is None or not source.startswith(("https://", "http://")):
+    """The page where a price can be read, by its host; text that is not just a web address stays text."""
+    if source is None or not source.startswith(("https://", "http://")) or len(source.split()) > 1:
         return source or fmt.UNKNOWN
     host = source.partition("://")[2].partition("/")[0].removeprefix("www.")
     return html.A(host, href=source, target="_blank", rel="noopener noreferrer", title=source, className="outside")

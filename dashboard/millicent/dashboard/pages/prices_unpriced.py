@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 12
 MOST_SUGGESTED: Final = 5
-MOST_CHANGES: Final = 5
+MOST_CHANGES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,8 @@ def _update(update: Update, place: Place, *, operates: bool) -> Component:
     ]
     added = len(update.additions)
     tail = f" and brings {_counted(added, 'new model')}." if added else "."
-    rows = [_changed(change) for change in update.changes[:MOST_CHANGES]]
+    plainest = sorted(update.changes, key=lambda one: (one.above is not None, one.variant, one.daily_from is not None))
+    rows = [_changed(change) for change in plainest[:MOST_CHANGES]]
     left = len(update.changes) - len(rows)
     more = html.P(f"and {left} more changes", className="quiet") if left > 0 else None
     parts: list[Any] = [html.P([*head, tail]), html.Table(html.Tbody(rows), className="figures dated"), more]
@@ -205,7 +206,7 @@ def since(update: Update) -> str | None:
 
 
 def _changed(change: PriceChange) -> Component:
-    when = f"since {since_words(change.effective_from)}"
+    when = f"from {since_words(change.effective_from)}" if change.effective_from else "from its first price"
     until = f", until {since_words(change.effective_to)}" if change.effective_to else ""
     variant = ", ".join(part.partition("=")[2] for part in change.variant)
     above = f"above {change.above:,} input tokens" if change.above is not None else ""
