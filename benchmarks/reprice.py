@@ -137,8 +137,10 @@ def main() -> int:
             days.append(time.perf_counter() - begun - sum(days))
         applied_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         print(f"dry run        {changes / looked_s:12,.0f} calls/s ({changes:,} would change)")
-        print(f"repricing      {options.calls / applied_s:12,.0f} calls/s (goal: {TARGET:,}); longest day {max(days):.2f} s, "
-              f"{cpu_s / options.calls * 1e6:.1f} s of CPU per million calls, memory {memory_mb():,} MB")  # fmt: skip
+        print(f"repricing      {options.calls / applied_s:12,.0f} calls/s (goal: {TARGET:,})")
+        print(
+            f"               longest day {max(days):.2f} s, {cpu_s / options.calls * 1e6:.1f} s of CPU per million, {memory_mb():,} MB"
+        )
         doubled = spent(warehouse, "calls") == 2 * before
         agree = spent(warehouse, "usage_hourly") == 2 * before
         begun = time.perf_counter()
