@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from millicent.dashboard import components, tables
 from millicent.dashboard import format as fmt
 from millicent.dashboard.state import View
+from millicent.warehouse import record
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.record import IDLE
 
@@ -169,6 +170,11 @@ def test_a_cell_says_what_it_is_when_it_has_no_price():
     texts = {words(cell): cell for cell in parts(heat(HEAT), "A")}
     assert "low" in texts["unpriced —"].className
     assert "idle $1.00" in texts
+
+
+def test_charges_have_no_cost_per_token():
+    fee = (record.CHARGE, record.CHARGE, record.CHARGE, Decimal(500), None, None, None, None)
+    assert words(heat([*HEAT, fee])) == words(heat(HEAT))
 
 
 def test_a_cell_leads_to_its_model_on_its_accelerator():

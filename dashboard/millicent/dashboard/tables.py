@@ -12,7 +12,7 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label
 from millicent.dashboard.components import aria, delta, dot, link, spark
 from millicent.warehouse.metrics import DICTIONARY, MTOK
-from millicent.warehouse.record import IDLE
+from millicent.warehouse.record import CHARGE, IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,12 +34,14 @@ API: Final = "api"
 def heat(frame: pl.DataFrame, view: View) -> Component:
     """Cost per 1M tokens by model and accelerator, cheapest home ringed, spend beneath, API calls in a column.
 
+    Charges have no tokens, so they have no place in it.
+
     Args:
         frame: `model`, `accelerator`, `billing`, `spend_usd`, `total_tokens`, `cost_per_mtok_usd`, `calls`,
             `unpriced_calls`.
         view: what is filtered now; a cell narrows it.
     """
-    cells = {(row["model"], _home(row)): row for row in frame.iter_rows(named=True)}
+    cells = {(row["model"], _home(row)): row for row in frame.iter_rows(named=True) if row["billing"] != CHARGE}
     homes = sorted(_ranked(cells, 1)[:MOST_COLUMNS], key=lambda home: home == API)
     models = _ranked(cells, 0)
     shown = models[:MOST_ROWS]

@@ -122,8 +122,10 @@ def since_words(since: datetime | None) -> str:
 
 def _row(book: PriceBook, asked: Asked, found: Units, place: Place, now: datetime, *, billed: bool) -> Component:
     opened = Opened.of("price", provider=asked.provider, model=asked.model)
+    of_any = asked.provider is None and (found.entry or "").startswith(OWN)
+    provider = "any" if of_any else provider_words(asked.provider)
     name = html.Th(
-        opener([html.Span(asked.model or "Unknown", className="name"), html.Small(provider_words(asked.provider))],
+        opener([html.Span(asked.model or "Unknown", className="name"), html.Small(provider)],
                place, opened, title=asked.model),
         scope="row",
     )  # fmt: skip
@@ -140,7 +142,7 @@ def _row(book: PriceBook, asked: Asked, found: Units, place: Place, now: datetim
         html.Td([since_words(why.effective_from) if found.entry else "no price", tag(found.entry)], className="since"),
         html.Td(html.Span(source_link(sources), className="name", title=sources), className="source"),
     ]
-    return html.Tr([name, html.Td(provider_words(asked.provider), className="provider"), *cells, *tail])
+    return html.Tr([name, html.Td(provider, className="provider"), *cells, *tail])
 
 
 def _price(found: Units, kind: str) -> Any:
