@@ -138,9 +138,8 @@ def main() -> int:
         applied_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         print(f"dry run        {changes / looked_s:12,.0f} calls/s ({changes:,} would change)")
         print(f"repricing      {options.calls / applied_s:12,.0f} calls/s (goal: {TARGET:,})")
-        print(
-            f"               longest day {max(days):.2f} s, {cpu_s / options.calls * 1e6:.1f} s of CPU per million, {memory_mb():,} MB"
-        )
+        print(f"               longest day {max(days):.2f} s; {cpu_s / options.calls * 1e6:.1f} CPU s per million")
+        print(f"               most memory held {memory_mb():,} MB")
         doubled = spent(warehouse, "calls") == 2 * before
         agree = spent(warehouse, "usage_hourly") == 2 * before
         begun = time.perf_counter()
