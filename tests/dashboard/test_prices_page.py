@@ -410,8 +410,10 @@ def test_a_private_model_is_found_by_its_name(operator, warehouse):
 
 def test_a_history_tells_each_price_once(operator, warehouse):
     term = {"kind": "term", "percent_off": "10", "effective_from": "2026-11-01", "source": "contract"}
-    own = {**FORM, "model": "gpt-4o", "provider": "openai", "effective_from": "2026-10-01"}
-    warehouse.control.add_prices([read(term), entry_of(own)], DEFAULT_TENANT, "test")
+    own = {**FORM, "model": "gpt-4o", "provider": "openai", "effective_from": "2026-10-01", "cache_write_mtok": "3"}
+    other = {**own, "effective_from": "2026-11-01", "cache_write_mtok": "4"}  # which is not drawn
+    entries = [read(term), entry_of({**own, "effective_to": "2026-11-01"}), entry_of(other)]
+    warehouse.control.add_prices(entries, DEFAULT_TENANT, "test")
     opened = callback(operator, "prices-drawer.children", open="price?provider=openai&model=gpt-4o")
     told = words(opened["prices-drawer"]["children"])
     assert told.count("1 Oct 2026 in force") == 1
