@@ -16,9 +16,9 @@ from millicent.collector.loader import SPOOL, Loader
 from millicent.collector.spool import Spool, SpoolReader
 from millicent.warehouse import ledger, tables
 from millicent.warehouse.control import Control
-from millicent.warehouse.prices import Prices
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import EngineError, RowsRefusedError
+from millicent.warehouse.prices import Prices
 from millicent.warehouse.store import Warehouse
 
 NOW = datetime.now(UTC)
