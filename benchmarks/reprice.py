@@ -132,7 +132,7 @@ def main() -> int:
         changes = sum(one.calls for one in repricing.difference(warehouse, TENANT, period))
         looked_s = time.perf_counter() - begun
         run = warehouse.control.open_repricing(TENANT, period.start, period.end, warehouse.prices.version(TENANT))
-        days, begun, cpu = [], time.perf_counter(), time.process_time()
+        days, begun, cpu = list[float](), time.perf_counter(), time.process_time()
         for _ in repricing.apply(warehouse, run):
             days.append(time.perf_counter() - begun - sum(days))
         applied_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
