@@ -47,7 +47,7 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     """Words, pills, unpriced usage with its words, price data with its words."""
     who, now = _who(), datetime.now(UTC)
     book = warehouse.prices.book(who.tenant)
-    listed = book.models().select("provider", "model").unique()
+    listed = prices_search.models(book)
     update = warehouse.prices.pending()
     lists = listed["provider"].n_unique()
     told = prices_unpriced.price_data(
@@ -121,7 +121,7 @@ def _own(warehouse: Warehouse, who: access.Principal, place: Place, what: Opened
 
 
 def _form(warehouse: Warehouse, who: access.Principal, place: Place, _what: Opened, now: datetime) -> Component | None:
-    listed = warehouse.prices.base().models().select("provider", "model").unique(maintain_order=True)
+    listed = prices_search.models(warehouse.prices.base()).select("provider", "model")
     used = _used(warehouse, who.tenant, place)
     return prices_forms.add_drawer(place, now, [f"{provider}/{model}" for provider, model in [*used, *listed.rows()]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -27,8 +28,15 @@ MOST: Final = 25
 OWN: Final = "override "
 """How the name of a price entry begins that is one's own."""
 MOST_WORDS: Final = 8
+MOST_BOOKS: Final = 8
 MAKERS: Final = ("anthropic", "cohere", "deepseek", "google", "mistral", "moonshotai", "openai", "x-ai", "zai")
 """Price lists of those who make models come before those of resellers."""
+
+
+@lru_cache(maxsize=MOST_BOOKS)
+def models(book: PriceBook) -> pl.DataFrame:
+    """`provider`, `model` and `name` of everything on the price lists, each once; kept, since books do not change."""
+    return book.models().select("provider", "model", "name").unique(["provider", "model"], maintain_order=True)
 
 
 def listed(book: PriceBook, text: str) -> list[tuple[str | None, str | None]]:
@@ -41,8 +49,7 @@ def listed(book: PriceBook, text: str) -> list[tuple[str | None, str | None]]:
     own = [(one.provider, one.model) for one in book.own if isinstance(one, Override) and "*" not in (one.model or "")]
     names = dict.fromkeys(("provider", "model"), pl.String())
     found = (
-        pl.concat([book.models().select("provider", "model", "name"), pl.DataFrame(own, names, orient="row")],
-                  how="diagonal")
+        pl.concat([models(book), pl.DataFrame(own, names, orient="row")], how="diagonal")
         .unique(["provider", "model"], keep="first", maintain_order=True)
         .filter(*(whole.str.contains(word, literal=True) for word in words))
         .with_columns(
