@@ -104,7 +104,8 @@ def _mount_periods(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     def close(told: Closing) -> answers.ClosedPeriods:
         who = access.operator("periods")
         try:
-            warehouse.control.close_period(who.tenant, told.start, told.end, who.actor)
+            with warehouse.writing:  # a day that is being written is written, or sees that it is closed
+                warehouse.control.close_period(who.tenant, told.start, told.end, who.actor)
         except ValueError as error:
             raise BadQuery(str(error)) from error
         return _periods(warehouse, who.tenant)
