@@ -2,7 +2,7 @@ FROM python:3.11-slim
 
 WORKDIR /app
 COPY locks/runtime.txt locks/
-RUN pip install --no-cache-dir --require-hashes -r locks/runtime.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r locks/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY pricing pricing
 COPY warehouse warehouse

@@ -26,12 +26,12 @@ $(INSTALLED): locks/dev.txt pyproject.toml sdk/pyproject.toml
 	@if command -v uv >/dev/null; then \
 	  set -e; echo "installing with uv"; \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
-	  VIRTUAL_ENV=$(VENV) uv pip install --quiet --require-hashes -r locks/dev.txt; \
+	  VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --require-hashes -r locks/dev.txt; \
 	  VIRTUAL_ENV=$(VENV) uv pip install --quiet --no-deps --no-build-isolation -e . -e ./sdk; \
 	else \
 	  set -e; echo "installing with pip (about a minute)"; \
 	  $(PYTHON) -m venv $(VENV) || { echo "missing: the venv module. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }; \
-	  $(BIN)/python -m pip install --quiet --require-hashes -r locks/dev.txt; \
+	  $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r locks/dev.txt; \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . -e ./sdk; \
 	fi
 	@touch $@
@@ -56,10 +56,10 @@ venvs: $(VENVS)  ## create .venvs with the instrumentations that tests run (the 
 	@rm -rf .venvs/$*
 	@if command -v uv >/dev/null; then \
 	  set -e; uv venv --quiet --python $(PYTHON) .venvs/$*; \
-	  VIRTUAL_ENV=.venvs/$* uv pip install --quiet --require-hashes -r $<; \
+	  VIRTUAL_ENV=.venvs/$* uv pip install --quiet --no-deps --require-hashes -r $<; \
 	else \
 	  set -e; $(PYTHON) -m venv .venvs/$*; \
-	  .venvs/$*/bin/python -m pip install --quiet --no-compile --require-hashes -r $<; \
+	  .venvs/$*/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes -r $<; \
 	fi
 	@touch $@
 

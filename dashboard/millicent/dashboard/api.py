@@ -190,8 +190,9 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
 
     @server.get(f"{PREFIX}/balance", summary="Where every acknowledged span went")
     def balance() -> JSONResponse:
+        counts = books()  # before the reasons, so that what the counts call loaded is among these
         why = [{"outcome": outcome, "reason": reason, "spans": spans} for outcome, reason, spans in warehouse.reasons()]
-        return JSONResponse({**books(), "reasons": why})
+        return JSONResponse({**counts, "reasons": why})
 
     @server.get(f"{PREFIX}/metrics-dictionary", summary="Every measure: formula, unit, denominator, words")
     def dictionary() -> JSONResponse:
