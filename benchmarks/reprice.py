@@ -122,7 +122,7 @@ def main() -> int:
         filling = get_context("spawn").Process(target=fill, args=(Path(directory), options.calls, options.days))
         filling.start()  # apart, so that its memory is not counted
         filling.join()
-        warehouse = Warehouse.embedded(Path(directory), memory_limit="256MB")
+        warehouse = Warehouse.embedded(Path(directory))
         period = Period(START, START + timedelta(days=options.days))
         before = spent(warehouse, "calls")
         double_prices(warehouse, 2)

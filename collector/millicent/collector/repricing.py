@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -26,9 +26,9 @@ from millicent.collector import history, pipeline
 from millicent.collector.batch import Prices
 from millicent.warehouse import record, rollups
 from millicent.warehouse.agreed import agreed, undoing
-from millicent.warehouse.amending import NOW, Read, amend, differs, places, standing, within
+from millicent.warehouse.amending import NOW, Read, amend, differs, keep, places, standing, within
 from millicent.warehouse.engine import EngineError, Transaction
-from millicent.warehouse.frames import EMPTY, arrow, plain
+from millicent.warehouse.frames import EMPTY, plain
 from millicent.warehouse.ledger import KEY
 from millicent.warehouse.query import Filter, Period
 from millicent.warehouse.repricings import Repricing
@@ -47,6 +47,7 @@ RETRY_S: Final = 1.0
 ATTEMPTS: Final = 5
 
 log = structlog.get_logger("millicent.repricing")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +195,13 @@ class _Again:
     def rows(self, read: Read, day: Period, names: Sequence[str], *, closed: bool) -> Iterator[pl.DataFrame]:
         columns = tuple(dict.fromkeys((*FACTS, *COUNT, *names)))
         where = within(self.tenant, day, self.filters) if closed else self._older(day)
-        for part in places(read, where):
-            here = [*where, part]
-            asked = agreed(columns, here, self.tenant, day, self.versions) if closed else standing(columns, here)
-            yield self._priced(read(asked), names, closed=closed)
+        parts = ([*where, part] for part in places(read, where))
+        asked = (
+            agreed(columns, here, self.tenant, day, self.versions) if closed else standing(columns, here)
+            for here in parts
+        )
+        for now in _ahead(map(read, asked)):
+            yield self._priced(now, names, closed=closed)
 
     def _priced(self, now: pa.Table, names: Sequence[str], *, closed: bool) -> pl.DataFrame:
         rows = pipeline.price_rows(plain(now).with_columns(tenant=pl.lit(self.tenant)), self.prices)
@@ -268,7 +272,7 @@ def _write(warehouse: Warehouse, run: Repricing, day: Period, source: _Source) -
             sums.append(_sums(rows, ()))
             if closed:
                 changed += rows.height
-                transaction.insert("repriced", arrow(rows.select(*KEY, *PRICE, run=pl.lit(run.id, pl.Int64))))
+                keep(transaction, run.id, rows)
                 charged.append(_charged(rows))
             else:
                 changed += amend(transaction, run.id, rows)
@@ -283,8 +287,8 @@ def _write(warehouse: Warehouse, run: Repricing, day: Period, source: _Source) -
     return versions
 
 
-def _ahead(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """`parts`, each made while the one before it is being written."""
+def _ahead(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """`parts`, each made while the one before it is being used."""
     with ThreadPoolExecutor(1, "repricing-ahead") as pool:
         following = [pool.submit(next, parts, None)]
         while (part := following.pop().result()) is not None:

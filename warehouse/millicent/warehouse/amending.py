@@ -16,7 +16,9 @@ import pyarrow as pa
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
     Select,
+    and_,
     cast,
     column,
     literal,
@@ -27,9 +29,11 @@ from sqlalchemy import (
 from sqlalchemy.sql import Executable
 
 from millicent.warehouse.engine import Transaction
+from millicent.warehouse.frames import arrow
 from millicent.warehouse.ledger import KEY
 from millicent.warehouse.query import Filter, Period, askable, kept
-from millicent.warehouse.tables import PRICE, calls, repriced
+from millicent.warehouse.record import MONEY
+from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts
 
 AT_ONCE: Final = 122_880
 """Most calls that are read together: a whole row group, since fewer take twice as long to keep."""
@@ -94,15 +98,40 @@ def differs(names: Sequence[str]) -> pl.Expr:
     return pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}{NOW}")) for name in names).alias(names[0])
 
 
+def keep(transaction: Transaction, run: int, rows: pl.DataFrame) -> None:
+    """Keep `KEY` and `PRICE` of `rows` under a run, as if calls had stood so."""
+    _learn(transaction, rows.select(WORDS))
+    given = table("given", *(column(name) for name in (*KEY, *PRICE)))
+    frame = arrow(rows.select(*KEY, *PRICE))
+    former = _former(run, given)
+    transaction.execute(repriced_amounts.insert().from_select(_KEPT, former), given=frame)
+
+
 def _keep(transaction: Transaction, run: int, rows: pl.DataFrame) -> None:
-    former = select(cast(literal(run), BigInteger), *(calls.c[name] for name in (*KEY, *PRICE))).where(_span(rows))
-    target = ["run", *KEY, *PRICE]
+    """Keep what calls cost now under a run."""
+    _learn(transaction, rows.select(pl.col(f"{name}{NOW}").alias(name) for name in WORDS))
+    former = _former(run, calls).where(_span(rows))
     first, last = rows.select(first=pl.col("place").min(), last=pl.col("place").max()).row(0)
     if last - first + 1 == rows.height:  # nothing stands between them, and copying takes half as long
-        transaction.execute(repriced.insert().from_select(target, former))
+        transaction.execute(repriced_amounts.insert().from_select(_KEPT, former))
         return
     mine = former.where(_PLACED.c.place == PLACE)
-    transaction.execute(repriced.insert().from_select(target, mine), placed=rows.select("place").to_arrow())
+    transaction.execute(repriced_amounts.insert().from_select(_KEPT, mine), placed=rows.select("place").to_arrow())
+
+
+def _former(run: int, of: FromClause) -> Select[Any]:
+    """Rows of `repriced_amounts` from calls whose words are known: joined by number, since copying text is dear."""
+    said = and_(*(price_words.c[name].is_not_distinct_from(of.c[name]) for name in WORDS))
+    columns = (of.c[name] for name in (*KEY, *MONEY))
+    return select(cast(literal(run), BigInteger), *columns, price_words.c.id).select_from(of.join(price_words, said))
+
+
+def _learn(transaction: Transaction, words: pl.DataFrame) -> None:
+    """Number the words that were not said before."""
+    known = pl.DataFrame(pl.from_arrow(transaction.read(select(price_words))))
+    new = words.unique(maintain_order=True).join(known, on=WORDS, how="anti", nulls_equal=True)
+    if not new.is_empty():
+        transaction.insert("price_words", new.with_row_index("id", offset=known.height + 1).to_arrow())
 
 
 def _write(transaction: Transaction, rows: pl.DataFrame, names: Sequence[str]) -> None:
@@ -121,3 +150,4 @@ def _utc(instant: datetime) -> datetime:
 
 
 _PLACED: Final = table("placed", column("place"), *(column(name) for name in PRICE))
+_KEPT: Final = ("run", *KEY, *MONEY, "words")

@@ -18,7 +18,7 @@ from sqlalchemy import and_, column, func, select, table
 from millicent.warehouse import record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
-from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced, series, told
+from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told
 
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
 LONGEST_CALL: Final = timedelta(hours=6)
@@ -221,9 +221,9 @@ def _forget_former_prices(transaction: Transaction, old: pl.DataFrame, new: pl.D
     if keys.is_empty():
         return
     instants = keys["started_at"].dt.replace_time_zone(None)
-    within = repriced.c.started_at.between(instants.min(), instants.max())
-    mine = (repriced.c[name] == _ASKED.c[name] for name in KEY)
-    transaction.execute(repriced.delete().where(within, *mine), asked=arrow(keys))
+    within = repriced_amounts.c.started_at.between(instants.min(), instants.max())
+    mine = (repriced_amounts.c[name] == _ASKED.c[name] for name in KEY)
+    transaction.execute(repriced_amounts.delete().where(within, *mine), asked=arrow(keys))
 
 
 _PRICED: Final = ("provider", "model", "billing", *record.TOKENS, *PRICE)

@@ -123,11 +123,21 @@ charges: Final = Table(
 
 PRICE: Final = (*record.MONEY, "price_status", "price_entry", "price_version")
 """Columns of calls that say what they cost, and by which price."""
+WORDS: Final = PRICE[-3:]
+"""Those of them that are no amounts."""
+price_words: Final = Table("price_words", metadata, Column("id", BigInteger), *(Column(name, String) for name in WORDS))
+repriced_amounts: Final = Table(
+    "repriced_amounts", metadata,
+    Column("run", BigInteger), Column("tenant", String), Column("started_at", DateTime), Column("trace_id", Uuid),
+    Column("span_id", BigInteger), *(Column(name, _type(record.SCHEMA.field(name).type)) for name in record.MONEY),
+    Column("words", BigInteger),
+)  # fmt: skip
 repriced: Final = Table(
     "repriced", metadata,
     Column("run", BigInteger), Column("tenant", String), Column("started_at", DateTime), Column("trace_id", Uuid),
     Column("span_id", BigInteger), *(Column(name, _type(record.SCHEMA.field(name).type)) for name in PRICE),
 )  # fmt: skip
+"""A view of the two above, to read from."""
 
 repricing_days: Final = Table(
     "repricing_days", metadata,

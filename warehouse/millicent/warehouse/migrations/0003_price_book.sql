@@ -43,8 +43,16 @@ CREATE TABLE charges (
     computed_at TIMESTAMP NOT NULL
 );
 
--- Price columns of calls as they were before a repricing, by run.
-CREATE TABLE repriced (
+-- What was said of prices beside their amounts; a few rows that many calls share.
+CREATE TABLE price_words (
+    id BIGINT NOT NULL,
+    price_status VARCHAR NOT NULL,
+    price_entry VARCHAR,
+    price_version VARCHAR
+);
+
+-- Amounts of calls as they were before a repricing, by run.
+CREATE TABLE repriced_amounts (
     run BIGINT NOT NULL,
     tenant VARCHAR NOT NULL,
     started_at TIMESTAMP NOT NULL,
@@ -58,10 +66,13 @@ CREATE TABLE repriced (
     list_units_usd DECIMAL(18, 12),
     billed_cost_usd DECIMAL(18, 12),
     cache_saving_usd DECIMAL(18, 12),
-    price_status VARCHAR NOT NULL,
-    price_entry VARCHAR,
-    price_version VARCHAR
+    words BIGINT NOT NULL
 );
+
+-- Price columns of calls as they were before a repricing.
+CREATE VIEW repriced AS
+SELECT a.* EXCLUDE (words), w.price_status, w.price_entry, w.price_version
+FROM repriced_amounts AS a JOIN price_words AS w ON w.id = a.words;
 
 -- Which days a repricing has been through, and what it made of them.
 CREATE TABLE repricing_days (
