@@ -1,20 +1,16 @@
 """Attribution rules as people handle them: over HTTP, with the keys that may, and from the command line."""
 
 import json
-import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import polars as pl
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import serve
-from millicent.dashboard.cli import app as commands
 from millicent.warehouse import ledger
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
@@ -138,35 +134,9 @@ def test_a_page_of_another_site_adds_no_rule(warehouse, loader):
 
 
 @pytest.fixture
-def run(warehouse, loader):
+def run(run):
     """`millicent rules` against the application on a port of its own."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            serve.application(warehouse, loader.spool, loader, insecure_local=False), port=0, log_level="warning",
-            lifespan="off",
-        )
-    )  # fmt: skip
-    started = threading.Event()
-    original = server.startup
-
-    async def startup(*given, **named):
-        await original(*given, **named)
-        started.set()
-
-    server.startup = startup
-    worker = threading.Thread(target=server.run)
-    worker.start()
-    assert started.wait(10)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    key = warehouse.control.create_key("operator", "test")
-    environment = {"MILLICENT_URL": f"http://127.0.0.1:{port}", "MILLICENT_TOKEN": key, "COLUMNS": "200"}
-
-    def command(*words: str, **more):
-        return CliRunner().invoke(commands, ["rules", *words], env=environment, **more)
-
-    yield command
-    server.should_exit = True
-    worker.join(10)
+    return lambda *words, **more: run("rules", *words, **more)
 
 
 SINCE = ("--from", (NOW - timedelta(days=7)).strftime("%Y-%m-%d"))

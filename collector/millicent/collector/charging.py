@@ -23,7 +23,7 @@ from millicent.warehouse.engine import Transaction
 from millicent.warehouse.query import Period
 from millicent.warehouse.record import CHARGE
 from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import CHARGED_TO, charges, usage_hourly
+from millicent.warehouse.tables import CHARGED_TO, charges, usage_hourly, without_zone
 
 _DAY: Final = timedelta(days=1)
 _NOTHING: Final = Decimal(0)
@@ -168,7 +168,7 @@ def _billed(transaction: Transaction, tenant: str, live: list[Charge]) -> dict[C
         return {}
     c = usage_hourly.c
     day = func.date_trunc(literal_column("'day'"), c.hour).label("day")
-    first = min(charge.effective_from for charge in live).astimezone(UTC).replace(tzinfo=None)
+    first = without_zone(min(charge.effective_from for charge in live))
     asked = select(day, c.provider, c.model, func.sum(c.billed_cost_usd).label("billed"))
     rows = transaction.read(asked.where(c.tenant == tenant, c.hour >= first).group_by(day, c.provider, c.model))
     return {

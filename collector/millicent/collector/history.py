@@ -18,7 +18,7 @@ from millicent.collector.batch import Batch, Context
 from millicent.warehouse import ledger, record
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import calls
+from millicent.warehouse.tables import calls, without_zone
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -85,7 +85,7 @@ def otherwise(
 def parts(warehouse: Warehouse, tenant: str, day: Period) -> Iterator[pl.DataFrame]:
     """A day's calls, as many at a time as fit into memory."""
     c = calls.c
-    mine = (c.tenant == tenant, c.started_at >= _utc(day.start), c.started_at < _utc(day.end))
+    mine = (c.tenant == tenant, c.started_at >= without_zone(day.start), c.started_at < without_zone(day.end))
     count = warehouse.engine.read(select(func.count()).select_from(calls).where(*mine)).column(0)[0].as_py()
     for part in steps(day, HOUR) if count > AT_ONCE else [day]:
         yield ledger.calls_between(warehouse.engine, tenant, part.start, part.end)
@@ -123,7 +123,3 @@ def _refuse_closed(warehouse: Warehouse, tenant: str, period: Period) -> None:
 
 def _differs(names: tuple[str, ...]) -> pl.Expr:
     return pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in names)
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

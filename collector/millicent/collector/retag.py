@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -19,7 +18,7 @@ from millicent.collector.attribution import RULED, apply_rules, reached
 from millicent.collector.batch import Context
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import deployment_hours
+from millicent.warehouse.tables import deployment_hours, without_zone
 
 _CHANGED: Final = (*RULED, "tag_sources", "identity_source", "billing")
 
@@ -153,7 +152,9 @@ class _Tagger:
     def _rates(self, period: Period) -> pl.DataFrame:
         c = deployment_hours.c
         asked = select(c.deployment, c.hour, c.w_input, c.w_cached, c.w_output, c.rate_usd_per_weight).where(
-            c.tenant == self._tenant, c.hour > _utc(period.start - history.HOUR), c.hour < _utc(period.end)
+            c.tenant == self._tenant,
+            c.hour > without_zone(period.start - history.HOUR),
+            c.hour < without_zone(period.end),
         )
         return pl.DataFrame(pl.from_arrow(self._warehouse.engine.read(asked)))
 
@@ -162,7 +163,3 @@ def _spend(billed: Decimal | None, weight: int, rate: Decimal | None) -> Decimal
     if rate is None:
         return billed
     return (billed or Decimal(0)) + weight * rate
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

@@ -16,7 +16,7 @@ from millicent.warehouse.amending import NOW, PLACE, Where
 from millicent.warehouse.ledger import KEY
 from millicent.warehouse.query import Period
 from millicent.warehouse.repricings import Repricing
-from millicent.warehouse.tables import PRICE, calls, repriced, repricing_days
+from millicent.warehouse.tables import PRICE, calls, repriced, repricing_days, without_zone
 
 
 def agreed(names: Sequence[str], where: Where, tenant: str, day: Period, versions: Sequence[str]) -> Select[Any]:
@@ -92,7 +92,7 @@ def _of_run(run: int, tenant: str, day: Period) -> Subquery:
 
 
 def _within(tenant: str, day: Period) -> tuple[ColumnElement[bool], ...]:
-    start, end = (instant.astimezone(UTC).replace(tzinfo=None) for instant in (day.start, day.end))
+    start, end = without_zone(day.start), without_zone(day.end)
     return repriced.c.tenant == tenant, repriced.c.started_at >= start, repriced.c.started_at < end
 
 

@@ -7,7 +7,6 @@ stood there before in `repriced`. Hold `Warehouse.writing` from the first read t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +32,7 @@ from millicent.warehouse.frames import arrow
 from millicent.warehouse.ledger import KEY
 from millicent.warehouse.query import Filter, Period, askable, kept
 from millicent.warehouse.record import MONEY
-from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts
+from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts, without_zone
 
 AT_ONCE: Final = 122_880
 """Most calls that are read together: a whole row group, since fewer take twice as long to keep."""
@@ -47,7 +46,7 @@ Where = Sequence[ColumnElement[bool]]
 
 def within(tenant: str, period: Period, filters: Sequence[Filter] = ()) -> Where:
     """Conditions on `calls`: a tenant's, begun in the period, kept by the filters."""
-    began = (calls.c.started_at >= _utc(period.start), calls.c.started_at < _utc(period.end))
+    began = (calls.c.started_at >= without_zone(period.start), calls.c.started_at < without_zone(period.end))
     columns = askable(calls)
     return calls.c.tenant == tenant, *began, *(kept(wanted, columns[wanted.dimension]) for wanted in filters)
 
@@ -143,10 +142,6 @@ def _write(transaction: Transaction, rows: pl.DataFrame, names: Sequence[str]) -
 def _span(rows: pl.DataFrame) -> ColumnElement[bool]:
     first, last = rows.select(first=pl.col("place").min(), last=pl.col("place").max()).row(0)
     return PLACE.between(first, last)
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
 
 
 _PLACED: Final = table("placed", column("place"), *(column(name) for name in PRICE))

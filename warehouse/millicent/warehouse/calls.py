@@ -29,7 +29,7 @@ from millicent.warehouse.engine import Engine
 from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept
 from millicent.warehouse.record import CALLS
 from millicent.warehouse.sums import weighted_tokens
-from millicent.warehouse.tables import EXACT, calls, deployment_hours
+from millicent.warehouse.tables import EXACT, calls, deployment_hours, without_zone
 
 MOST: Final = 1000
 COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd")
@@ -178,7 +178,7 @@ def _effective() -> ColumnElement[Any]:
 def _within(tenant: str, period: Period | None, filters: Sequence[Filter]) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [calls.c.tenant == tenant]
     if period is not None:
-        where += [calls.c.started_at >= _utc(period.start), calls.c.started_at < _utc(period.end)]
+        where += [calls.c.started_at >= without_zone(period.start), calls.c.started_at < without_zone(period.end)]
     return [*where, *(kept(wanted, askable(calls)[wanted.dimension]) for wanted in filters)]
 
 
@@ -213,7 +213,3 @@ def _after(cursor: str, order: Order) -> list[Any]:
         raise BadQuery(
             f"cursor {cursor!r} was not made here: pass the `next` of the page before, unchanged, in the same order"
         ) from error
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Table, column, delete, func, literal_colum
 from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.frames import EMPTY, arrow, plain
 from millicent.warehouse.ledger import KEY
-from millicent.warehouse.tables import calls, edges, told
+from millicent.warehouse.tables import calls, edges, told, without_zone
 
 KEPT: Final = timedelta(days=7)
 LONGEST_TRACE: Final = timedelta(hours=24)
@@ -61,7 +61,7 @@ class Evidence:
 
 def related(engine: Engine, probe: Probe, since: datetime) -> Evidence:
     """Everything stored that `probe` finds among rows received since an instant."""
-    old = _naive(since)
+    old = without_zone(since)
     day = (probe.start - LONGEST_TRACE, probe.end + NEAR)
     hour = (probe.start - NEAR, probe.end + NEAR)
     with engine.write() as transaction:
@@ -87,7 +87,7 @@ def nothing(_: Probe, __: datetime) -> Evidence:
 def tellers(engine: Engine, start: datetime, end: datetime) -> pl.DataFrame:
     """Who told of calls that started in the period: distinct tenant, service, scope, dialect, signal."""
     by = [calls.c[name] for name in ("tenant", "service", "scope", "dialect", "signal")]
-    between = (calls.c.started_at >= _naive(start), calls.c.started_at <= _naive(end))
+    between = (calls.c.started_at >= without_zone(start), calls.c.started_at <= without_zone(end))
     return pl.DataFrame(pl.from_arrow(engine.read(select(*by).distinct().where(*between))))
 
 
@@ -112,7 +112,7 @@ def forget(engine: Engine, before: datetime) -> int:
     gone = 0
     with engine.write() as transaction:
         for kept in (edges, told):
-            old = kept.c.received_at < _naive(before)
+            old = kept.c.received_at < without_zone(before)
             gone += transaction.read(select(func.count()).select_from(kept).where(old)).column(0)[0].as_py()
             transaction.execute(delete(kept).where(old))
     return gone
@@ -143,14 +143,10 @@ def _of_services(asked: pl.DataFrame) -> list[ColumnElement[bool]]:
     return [
         *(calls.c[name].is_not_distinct_from(wanted.c[name]) for name in ("tenant", "service")),
         calls.c.started_at >= wanted.c.start, calls.c.started_at <= wanted.c.end,
-        calls.c.started_at >= _naive(first), calls.c.started_at <= _naive(last),
+        calls.c.started_at >= without_zone(first), calls.c.started_at <= without_zone(last),
     ]  # fmt: skip
 
 
 def _ran(of: Table, between: _Between, since: datetime) -> tuple[ColumnElement[bool], ...]:
     start, end = between
-    return of.c.started_at >= _naive(start), of.c.started_at <= _naive(end), of.c.received_at >= since
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
+    return of.c.started_at >= without_zone(start), of.c.started_at <= without_zone(end), of.c.received_at >= since

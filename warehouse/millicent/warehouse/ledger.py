@@ -7,7 +7,7 @@ balanced: received = stored + duplicate + not_a_call + rejected + quarantined + 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from sqlalchemy import and_, column, func, select, table
 from millicent.warehouse import record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
-from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told
+from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told, without_zone
 
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
 LONGEST_CALL: Final = timedelta(hours=6)
@@ -122,8 +122,8 @@ def calls_between(engine: Engine, tenant: str, start: datetime, end: datetime) -
     """Every stored call of a tenant that started in the half-open period, counted or not, as `record.PLAIN`."""
     asked = select(calls).where(
         calls.c.tenant == tenant,
-        calls.c.started_at >= start.astimezone(UTC).replace(tzinfo=None),
-        calls.c.started_at < end.astimezone(UTC).replace(tzinfo=None),
+        calls.c.started_at >= without_zone(start),
+        calls.c.started_at < without_zone(end),
     )
     return plain(engine.read(asked))
 

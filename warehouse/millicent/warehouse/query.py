@@ -36,7 +36,7 @@ from millicent.warehouse.engine import Engine
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.record import CHARGE, DETAILS, DIMENSIONS, IDLE
 from millicent.warehouse.sums import of_calls
-from millicent.warehouse.tables import CHARGED_TO, EXACT, calls, charges, deployment_hours, usage_hourly
+from millicent.warehouse.tables import CHARGED_TO, EXACT, calls, charges, deployment_hours, usage_hourly, without_zone
 
 Basis = Literal["list", "billed", "effective", "usage", "marginal"]
 Grain = Literal["hour", "day", "week", "month"]
@@ -273,7 +273,11 @@ def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) ->
         hours.c.hour == (func.date_trunc(literal_column("'hour'"), instant) if raw else instant),
     )
     columns = askable(source)
-    where = [source.c.tenant == tenant, instant >= _utc(query.period.start), instant < _utc(query.period.end)]
+    where = [
+        source.c.tenant == tenant,
+        instant >= without_zone(query.period.start),
+        instant < without_zone(query.period.end),
+    ]
     if raw:
         where.append(source.c.counted)
     return (
@@ -298,7 +302,7 @@ def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
     c = deployment_hours.c
     columns = _beside_calls(IDLE) | {name: c[name] for name in OF_DEPLOYMENTS}
     columns |= {COST_TYPE: literal("idle", String()), "billing": literal("self_hosted", String())}
-    start, end = _utc(query.period.start), _utc(query.period.end)
+    start, end = without_zone(query.period.start), without_zone(query.period.end)
     where = [c.tenant == tenant, c.hour > start - HOUR, c.hour < end]
     idle = _within(c.idle_usd, query.period)
     mine: dict[str, ColumnElement[Any]] = {
@@ -329,7 +333,11 @@ def _of_charges(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
         "spend_usd": amount,
         "unattributed_spend_usd": case((columns["team"].is_(None), amount), else_=literal_column("0")),
     }
-    where = (c.tenant == tenant, c.charged_at >= _utc(query.period.start), c.charged_at < _utc(query.period.end))
+    where = (
+        c.tenant == tenant,
+        c.charged_at >= without_zone(query.period.start),
+        c.charged_at < without_zone(query.period.end),
+    )
     return _part(query, sums, c.charged_at, columns, mine).where(*where)
 
 
@@ -382,7 +390,3 @@ def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
     if not wanted.negated:
         return kept
     return ~kept if None in wanted.values else or_(~kept, column.is_(None))
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

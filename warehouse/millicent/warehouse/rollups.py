@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import polars as pl
@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, and_, cast, column, func, literal_column, sel
 
 from millicent.warehouse import record
 from millicent.warehouse.engine import Engine, Transaction
-from millicent.warehouse.tables import calls, usage_hourly
+from millicent.warehouse.tables import calls, usage_hourly, without_zone
 
 KEY: Final = ("tenant", "hour", *record.DIMENSIONS)
 SUMS: Final = ("row_count", "calls", *record.SUMMED, *(f"{name}_nulls" for name in record.SUMMED))
@@ -69,7 +69,7 @@ def recount(transaction: Transaction, tenant: str, start: datetime, end: datetim
 
     Equal to `correct` for whatever changed in them, and faster where most rows did.
     """
-    since, until = (instant.astimezone(UTC).replace(tzinfo=None) for instant in (start, end))
+    since, until = without_zone(start), without_zone(end)
     c = usage_hourly.c
     transaction.execute(usage_hourly.delete().where(c.tenant == tenant, c.hour >= since, c.hour < until))
     hour = func.date_trunc(literal_column("'hour'"), calls.c.started_at).label("hour")

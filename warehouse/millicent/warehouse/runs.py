@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
-from millicent.warehouse.tables import charges, repricing_days
+from millicent.warehouse.tables import charges, repricing_days, without_zone
 
 if TYPE_CHECKING:
     from millicent.warehouse.engine import Engine
@@ -40,13 +39,9 @@ def charged(engine: Engine, tenant: str, period: Period, types: Collection[str] 
     """
     c = charges.c
     shown = [column for column in c if column.name not in {"tenant", "computed_at"}]
-    within = [c.tenant == tenant, c.charged_at >= _utc(period.start), c.charged_at < _utc(period.end)]
+    within = [c.tenant == tenant, c.charged_at >= without_zone(period.start), c.charged_at < without_zone(period.end)]
     if types:
         within.append(c.type.in_(types))
     asked = select(*shown).where(*within).order_by(c.charged_at.desc(), c.type, c.name, c.model).limit(MOST_CHARGES)
     rows: list[dict[str, Any]] = engine.read(asked).to_pylist()
     return rows
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -25,6 +26,11 @@ from millicent.warehouse import record
 EXACT: Final = Numeric(38, 24)
 SUM_USD: Final = Numeric(38, 12)
 metadata: Final = MetaData()
+
+
+def without_zone(instant: datetime) -> datetime:
+    """An aware instant as columns of these tables hold it: in UTC, without saying so."""
+    return instant.astimezone(UTC).replace(tzinfo=None)
 
 
 def _type(of: pa.DataType) -> TypeEngine[Any]:

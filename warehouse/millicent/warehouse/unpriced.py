@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, func, or_, select
 
-from millicent.warehouse.tables import calls
+from millicent.warehouse.tables import calls, without_zone
 
 if TYPE_CHECKING:
     from millicent.warehouse.query import Period
@@ -49,8 +49,9 @@ def unpriced(warehouse: Warehouse, tenant: str, period: Period) -> list[Unpriced
     tokens = func.sum(func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens))
     number = func.sum(func.coalesce(c.call_count, 1))
     where = (
-        c.tenant == tenant, c.started_at >= _naive(period.start), c.started_at < _naive(period.end), c.counted,
-        c.billing == "api", c.price_status.in_(("unpriced", "partial")),
+        c.tenant == tenant, c.counted, c.billing == "api",
+        c.started_at >= without_zone(period.start), c.started_at < without_zone(period.end),
+        c.price_status.in_(("unpriced", "partial")),
     )  # fmt: skip
     asked = (
         select(
@@ -66,7 +67,7 @@ def unpriced(warehouse: Warehouse, tenant: str, period: Period) -> list[Unpriced
     groups = warehouse.engine.read(asked).to_pylist()
     if not groups:
         return []
-    which = (and_(c.started_at == _naive(one["last_at"]), c.span_id == one["newest"]) for one in groups)
+    which = (and_(c.started_at == without_zone(one["last_at"]), c.span_id == one["newest"]) for one in groups)
     newest = {
         tuple(row[name] for name in _BY): row
         for row in warehouse.engine.read(select(calls).where(*where, or_(*which))).to_pylist()
@@ -94,7 +95,3 @@ def _reason(why: Any) -> str:
 
 def _usage(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "units": dict(row["units"] or ())}
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
