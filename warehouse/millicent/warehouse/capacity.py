@@ -151,7 +151,7 @@ def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int]
         "energy_usd": cost.energy_usd,
         "hosting_usd": cost.hosting_usd,
         "busy_usd": spread.busy_usd,
-        "idle_usd": spread.idle_usd,
+        "idle_usd": spread.idle_usd - spread.untracked_usd,
         "untracked_usd": spread.untracked_usd,
         "joules": cost.joules,
         "gco2e_g": cost.gco2e_g,

@@ -48,6 +48,9 @@ MAX_ROWS: Final = 100_000
 HOUR: Final = timedelta(hours=1)
 MS_PER_HOUR: Final = 3_600_000
 JOULES_PER_WH: Final = 3600
+BesideCalls = Literal["idle", "unavailable", "untracked"]
+BESIDE_CALLS: Final[tuple[BesideCalls, ...]] = get_args(BesideCalls)
+"""What of own accelerators no call carries: nothing ran, nothing could run, or nobody saw what ran."""
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 OF_DEPLOYMENTS: Final = ("deployment", "model", "engine", "precision", "accelerator", "region", "environment")
@@ -242,7 +245,7 @@ def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) ->
     sums = _sums(query)
     facts = union_all(
         _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
-        _of_idle(tenant, query, sums),
+        *(_of_hours(kind, tenant, query, sums) for kind in BESIDE_CALLS),
         _of_charges(tenant, query, sums),
     ).subquery("facts")
     keys: list[ColumnElement[Any]] = [facts.c[name] for name in query.dimensions]
@@ -297,26 +300,28 @@ def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
     return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
 
 
-def _of_idle(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
-    """Own accelerators by the hour: what no call used, and what belongs to the hour rather than to a call."""
+def _of_hours(kind: BesideCalls, tenant: str, query: Query, sums: list[str]) -> Select[Any]:
+    """What of own accelerators no call carries, by the hour; with `idle` what belongs to the hour itself."""
     c = deployment_hours.c
     columns = _beside_calls(IDLE) | {name: c[name] for name in OF_DEPLOYMENTS}
-    columns |= {COST_TYPE: literal("idle", String()), "billing": literal("self_hosted", String())}
+    columns |= {COST_TYPE: literal(kind, String()), "billing": literal("self_hosted", String())}
     start, end = without_zone(query.period.start), without_zone(query.period.end)
     where = [c.tenant == tenant, c.hour > start - HOUR, c.hour < end]
-    idle = _within(c.idle_usd, query.period)
-    mine: dict[str, ColumnElement[Any]] = {
-        "idle_cost_usd": idle,
-        "capacity_cost_usd": idle,
-        "energy_cost_usd": _within(
-            c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period
-        ),
-        "accelerator_hours": _within(_share(c.accelerator_ms, 1, MS_PER_HOUR), query.period),
-        "energy_wh": _within(_share(c.joules, 1, JOULES_PER_WH), query.period),
-        "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),
-    }
+    amount = _within(c[f"{kind}_usd"], query.period)
+    mine: dict[str, ColumnElement[Any]] = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
     if query.basis == "effective":
-        mine["spend_usd"] = idle
+        mine["spend_usd"] = amount
+    if kind != "idle":
+        where.append(c[f"{kind}_usd"] != literal_column("0"))
+    else:
+        mine |= {
+            "energy_cost_usd": _within(
+                c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period
+            ),
+            "accelerator_hours": _within(_share(c.accelerator_ms, 1, MS_PER_HOUR), query.period),
+            "energy_wh": _within(_share(c.joules, 1, JOULES_PER_WH), query.period),
+            "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),
+        }
     return _part(query, sums, c.hour, columns, mine).where(*where)
 
 

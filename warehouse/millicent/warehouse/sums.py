@@ -58,6 +58,8 @@ def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
         "capacity_cost_usd": case((own, hardware)),
         "energy_cost_usd": case((own, energy)),
         "idle_cost_usd": cast(null(), EXACT),
+        "unavailable_cost_usd": cast(null(), EXACT),
+        "untracked_cost_usd": cast(null(), EXACT),
         "charges_usd": literal_column("0"),
         "unpriced_calls": case((known, 0), else_=number),
         "priced_calls": case((known, number), else_=0),

@@ -100,7 +100,47 @@ deployment_hours: Final = Table(
     Column("declared_from", DateTime),
     Column("provisional", Boolean),
     Column("computed_at", DateTime),
+    *(Column(name, String) for name in ("pool", "contract", "owner", "energy_source", "busy_source", "computed_from")),
+    *(Column(name, BigInteger) for name in ("unavailable_ms", "unobserved_ms")),
+    *(Column(f"{what}_accelerator_ms", BigInteger) for what in ("busy", "unavailable", "unobserved", "unused")),
+    Column("unavailable_usd", EXACT),
+    *(
+        Column(f"{where}_{amount}", EXACT)
+        for amount in ("energy_usd", "joules", "gco2e_g", "gco2e_market_g")
+        for where in ("busy", "unavailable", "untracked")
+    ),
+    Column("gco2e_market_g", Numeric(38, 6)),
+    *(Column(f"output_{rate}", EXACT) for rate in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
+    *(
+        Column(f"{side}{amount}_per_weight", EXACT)
+        for amount in ("joules", "gco2e_g", "gco2e_market_g")
+        for side in ("", "output_")
+    ),
+    *(Column(name, BigInteger) for name in ("input_tokens", "cached_tokens", "output_tokens")),
+    *(Column(name, BigInteger) for name in ("engine_input_tokens", "engine_output_tokens", "policy")),
 )
+
+idle_shares: Final = Table(
+    "idle_shares", metadata,
+    Column("tenant", String), Column("deployment", String), Column("hour", DateTime), Column("kind", String),
+    Column("team", String), Column("usd", EXACT),
+)  # fmt: skip
+
+METERED: Final = (
+    "observed_ms", "busy_ms", "unavailable_ms", "counted_ms", "gap_ms", "prompt_tokens", "cached_tokens",
+    "output_tokens", "prefill_us", "decode_us", "requests", "millijoules", "resets",
+)  # fmt: skip
+"""What a meter tells of an hour; rows of the same hour add up, and NULL is what it does not tell."""
+meter_hours: Final = Table(
+    "meter_hours", metadata,
+    Column("tenant", String), Column("deployment", String), Column("hour", DateTime), Column("source", String),
+    Column("role", String), *(Column(name, BigInteger) for name in METERED), Column("read_at", DateTime),
+)  # fmt: skip
+meter_series: Final = Table(
+    "meter_series", metadata,
+    *(Column(name, String) for name in ("tenant", "deployment", "source", "role", "counter", "series")),
+    Column("started", DateTime), Column("read_at", DateTime), Column("value", BigInteger),
+)  # fmt: skip
 
 dirty_hours: Final = Table(
     "dirty_hours", metadata,
@@ -125,6 +165,7 @@ charges: Final = Table(
     *(Column(name, String) for name in CHARGED_TO),
     Column("list_usd", SUM_USD), Column("billed_usd", SUM_USD), Column("provisional", Boolean),
     Column("why", String), Column("computed_at", DateTime),
+    *(Column(name, EXACT) for name in ("hardware_usd", "energy_usd", "idle_usd")),
 )  # fmt: skip
 
 PRICE: Final = (*record.MONEY, "price_status", "price_entry", "price_version")
