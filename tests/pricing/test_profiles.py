@@ -23,9 +23,9 @@ def at(text: str) -> datetime:
 # ---- the spreadsheet
 
 
-def left_after_the_last_month(price, residual, years, interest, payment):
+def left_after_the_last_month(price, years, interest, payment):
     """A loan: each month adds a twelfth of the year's interest on the year's opening balance; a payment ends a year."""
-    balance, opening, owed = price - residual, price - residual, Fraction(0)
+    balance, opening, owed = price, price, Fraction(0)
     for month in range(1, 12 * years + 1):
         owed += opening * interest / 12
         if month % 12 == 0:
@@ -35,10 +35,10 @@ def left_after_the_last_month(price, residual, years, interest, payment):
 
 
 def yearly_payment(price, residual, years, interest):
-    """The payment that leaves nothing: what is left falls in a straight line with it, so two rows tell it."""
-    unpaid = left_after_the_last_month(price, residual, years, interest, Fraction(0))
-    by_one = unpaid - left_after_the_last_month(price, residual, years, interest, Fraction(1))
-    return unpaid / by_one
+    """The payment that leaves the residual: what is left falls in a straight line with it, so two rows tell it."""
+    unpaid = left_after_the_last_month(price, years, interest, Fraction(0))
+    by_one = unpaid - left_after_the_last_month(price, years, interest, Fraction(1))
+    return (unpaid - residual) / by_one
 
 
 def yearly_straight_line(price, residual, years, interest):

@@ -250,10 +250,10 @@ class Power:
 def annual_capital_usd(profile: Owned, capex_usd: Decimal) -> Decimal:
     """Yearly capital cost of one accelerator: write-off and interest, by the profile's policy.
 
-    An annuity pays `capex − residual` back in equal yearly amounts with interest:
-    `(capex − residual) × i ÷ (1 − (1 + i)^−years)`. Straight line writes it off evenly and adds interest on the
-    average balance: `(capex − residual) ÷ years + i × (capex + residual) ÷ 2`. Both are textbook formulas; with a
-    residual they differ in that the annuity takes its interest as not owed.
+    An annuity pays the purchase back in equal yearly amounts with interest, down to the residual, which is owed until
+    the end and pays its interest: `(capex − residual) × i ÷ (1 − (1 + i)^−years) + residual × i`. Straight line writes
+    it off evenly and adds interest on the average balance: `(capex − residual) ÷ years + i × (capex + residual) ÷ 2`.
+    Both are textbook formulas.
 
     Raises:
         ValueError: The life is not positive, or the residual is not within the purchase cost.
@@ -270,7 +270,7 @@ def annual_capital_usd(profile: Owned, capex_usd: Decimal) -> Decimal:
             return written_off / years + (capex_usd + residual) / 2 * interest
         if not interest:
             return written_off / years
-        return written_off * interest / (1 - (1 + interest) ** -years)
+        return written_off * interest / (1 - (1 + interest) ** -years) + residual * interest
 
 
 def spot_usd(profile: Spot, start: datetime, end: datetime) -> Decimal:
