@@ -208,7 +208,7 @@ def test_opening_again_keeps_everything_and_migrates_nothing(control, tmp_path):
         again = Control(tmp_path / "data")
         assert again.check(key, "ingest")
         with again._engine.connect() as connection:
-            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0003"]
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0004"]
             assert connection.execute(select(tenants.c.id)).scalars().all() == ["default", "rival"]
         again.close()
 
@@ -324,8 +324,8 @@ def test_bounds_are_whole_hours_of_utc_whatever_zone_they_are_written_in(control
         ({"effective_from": TEN.replace(tzinfo=None)}, "2026-03-04T10:00:00", "add Z for UTC or an offset"),
         ({"accelerator": "h100"}, "'h100'", "write 'nvidia-h100-sxm'"),
         ({"accelerator": "abacus"}, "abacus", ""),
-        ({"profile": {}}, "None", "write owned, rented, preset"),
-        ({"profile": {"kind": "leased"}}, "'leased'", "write owned, rented, preset"),
+        ({"profile": {}}, "None", "write owned, rented, reserved, spot, preset"),
+        ({"profile": {"kind": "leased"}}, "'leased'", "write owned, rented, reserved, spot, preset"),
         ({"profile": {"kind": "rented"}}, "Rented", "usd_per_hour"),
         ({"profile": {"kind": "rented", "usd_per_hour": "cheap"}}, "'cheap'", "such as 0.08"),
         ({"profile": {"kind": "rented", "usd_per_hour": "-1"}}, "'-1'", "0 or more"),
@@ -342,9 +342,9 @@ def test_bounds_are_whole_hours_of_utc_whatever_zone_they_are_written_in(control
         ({"power": {"pue": "-1"}}, "'-1'", "0 or more"),
     ],
 )
-def test_a_setting_that_cannot_be_says_what_it_was_and_what_it_may_be(told, value, remedy):
+def test_a_setting_that_cannot_be_says_what_it_was_and_what_it_may_be(control, told, value, remedy):
     with pytest.raises((ValueError, LookupError)) as refused:
-        rack(**told)
+        control.declare(rack(**told))
     assert value in str(refused.value)
     assert remedy in str(refused.value)
 

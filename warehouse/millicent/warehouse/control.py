@@ -1,4 +1,4 @@
-"""The control plane: keys, sessions, deployments, rules, price entries and the audit log.
+"""The control plane: keys, sessions, deployments, policies, rules, price entries and the audit log.
 
 Small, relational, apart from the facts.
 
@@ -40,8 +40,9 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
-from millicent.warehouse import deployments, price_entries, repricings, rules
+from millicent.warehouse import deployments, policies, price_entries, repricings, rules
 from millicent.warehouse.deployments import Deployment
+from millicent.warehouse.policies import Policy
 from millicent.warehouse.repricings import ClosedPeriod, Repricing
 from millicent.warehouse.rules import Rule
 
@@ -199,6 +200,24 @@ class Control:
         """(tenant, deployment period), by name and start; all tenants when none is named."""
         with self._engine.connect() as connection:
             return deployments.stored(connection, tenant)
+
+    def set_policy(self, policy: Policy, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> Policy:
+        """Have an allocation policy hold from its hour on; returns it as stored, or the one that says the same already.
+
+        Raises:
+            ValueError: there is no such tenant, or it would hold in a closed period.
+        """
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            kept, new = policies.store(connection, tenant, policy, actor, datetime.now(UTC))
+            if new:
+                _record(connection, tenant, actor, "policy.set", policies.written(kept))
+        return kept
+
+    def policies(self, tenant: str | None = None) -> list[tuple[str, Policy]]:
+        """(tenant, allocation policy) by hour, one an hour; all tenants when none is named."""
+        with self._engine.connect() as connection:
+            return policies.stored(connection, tenant)
 
     def add_rule(self, rule: Rule, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> Rule:
         """Add an attribution rule at its position, or as the last; returns it as stored.

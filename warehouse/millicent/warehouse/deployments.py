@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, insert, or_, select, update
 
 from millicent.pricing import catalog
-from millicent.pricing.hardware import hourly_cost
-from millicent.pricing.profiles import CostProfile, Owned, Power, Preset, Rented
+from millicent.pricing.allocation import Weights
+from millicent.pricing.hourly import hourly_cost
+from millicent.pricing.profiles import Owned, Power, Preset, Profile, Rented, Reserved, Spot
 from millicent.warehouse.rules import metadata
+
+ROLES: Final = ("prefill", "decode")
+HEAVIEST: Final = 10**9
+"""The most that a token may weigh."""
+
+_DIGITS: Final = 9
+_LISTS: Final = ("endpoints", "metrics", "dcgm", "gpus")
 
 deployments: Final = Table(
     "deployments", metadata,
@@ -27,8 +37,23 @@ class Deployment:
     """An engine serving a model on accelerators, from one instant to another.
 
     `profile` is how its hours are paid, `power` what electricity it draws: settings of
-    `millicent.pricing.hardware.cost_profile` and `Power`, numbers as text. Both bounds are on a whole UTC hour.
+    `millicent.pricing.profiles` and `Power`, numbers and instants as text. Both bounds are on a whole UTC hour.
     `endpoints` are hosts ("10.0.3.7", "llm.internal:8000") whose calls belong to it.
+
+    Attributes:
+        pool: Deployments of one pool share the same accelerators.
+        prefill_count: How many of the accelerators do prefill only; None where all do both.
+        decode_count: How many do decode only.
+        parallelism: How the model lies on them, such as "TP8" or "TP4 EP8", as a note.
+        owner: The team that idle cost is charged to where the policy says so.
+        weights: What a token weighs, in thousandths of an uncached input token, as text: `uncached_input` (1000),
+            `cached_input` (100), `output` (4000).
+        metrics: URLs of the engine's counters, one a replica; "prefill=URL" and "decode=URL" where those are apart.
+        dcgm: URLs of DCGM exporters of its hosts.
+        gpus: UUIDs of those of the exporters' GPUs that are its; none are all.
+
+    Raises:
+        BadDeploymentsError: naming everything that is wrong with it.
     """
 
     name: str
@@ -44,21 +69,32 @@ class Deployment:
     endpoints: tuple[str, ...] = ()
     profile: dict[str, str]
     power: dict[str, str] = field(default_factory=dict)
+    pool: str | None = None
+    prefill_count: int | None = None
+    decode_count: int | None = None
+    parallelism: str | None = None
+    owner: str | None = None
+    weights: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    dcgm: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for instant in (self.effective_from, self.effective_to):
-            if instant is not None and _stored(instant) != _stored(instant).replace(minute=0, second=0, microsecond=0):
-                raise ValueError(
-                    f"{instant.isoformat()} is not on a whole hour of UTC: deployments change on the hour, "
-                    "as their rates do"
-                )
-        known = catalog.accelerator(self.accelerator)
-        if known.id != self.accelerator:
-            raise ValueError(f"accelerator {self.accelerator!r} is not a catalog id: write {known.id!r}")
-        self.cost_profile()
-        self.electricity()
+        problems = [*_bounds(self.effective_from, self.effective_to), *_counts(self), *_urls(self)]
+        for read in (self.cost_profile, self.electricity, self.token_weights):
+            try:
+                read()
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise BadDeploymentsError(problems)
 
-    def cost_profile(self) -> CostProfile:
+    @property
+    def contract(self) -> str | None:
+        """The reservation that its hours are taken from; None where there is none."""
+        return self.profile.get("contract") if self.profile.get("kind") == "reserved" else None
+
+    def cost_profile(self) -> Profile:
         """How its hours are paid.
 
         Raises:
@@ -68,6 +104,8 @@ class Deployment:
         kind = PROFILES.get(settings.pop("kind", ""))
         if kind is None:
             raise ValueError(f"profile kind {self.profile.get('kind')!r} is unknown: write {', '.join(PROFILES)}")
+        if kind is Reserved and not settings.pop("contract", "").strip():
+            raise ValueError("Reserved lacks contract: name the reservation, the same for all deployments under it")
         return _made(kind, settings)
 
     def electricity(self) -> Power:
@@ -78,9 +116,93 @@ class Deployment:
         """
         return _made(Power, self.power)
 
+    def token_weights(self) -> Weights:
+        """What its tokens weigh.
 
-PROFILES: Final[dict[str, type[CostProfile]]] = {"owned": Owned, "rented": Rented, "preset": Preset}
-_Made = TypeVar("_Made", bound=Owned | Rented | Preset | Power)
+        Raises:
+            ValueError: a weight is unknown, or not a whole number above 0.
+        """
+        known = [one.name for one in fields(Weights)]
+        for name, told in self.weights.items():
+            if name not in known:
+                raise ValueError(f"weight {name!r} is unknown: write {', '.join(known)}")
+            if not told.isascii() or not told.isdecimal() or not 0 < int(told[:20]) <= HEAVIEST:
+                raise ValueError(
+                    f"weight {name} {told!r} is not a whole number from 1 to {HEAVIEST:,}: write thousandths of an "
+                    "uncached input token, such as 4000"
+                )
+        return Weights(**{name: int(told) for name, told in self.weights.items()})
+
+
+PROFILES: Final[dict[str, type[Profile]]] = {
+    "owned": Owned, "rented": Rented, "reserved": Reserved, "spot": Spot, "preset": Preset,
+}  # fmt: skip
+_Made = TypeVar("_Made", bound=Profile | Power)
+
+
+class BadDeploymentsError(ValueError):
+    """Declarations that cannot be taken; `problems` are all that was found, each with value, rule and remedy."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _bounds(start: datetime, end: datetime | None) -> Iterator[str]:
+    for instant in (start, end):
+        if instant is None:
+            continue
+        if instant.tzinfo is None:
+            yield f"{instant.isoformat()} has no time zone: add Z for UTC or an offset"
+        elif _stored(instant) != _stored(instant).replace(minute=0, second=0, microsecond=0):
+            yield (
+                f"{instant.isoformat()} is not on a whole hour of UTC: deployments change on the hour, "
+                "as their rates do"
+            )
+
+
+def _counts(told: Deployment) -> Iterator[str]:
+    prefill, decode = told.prefill_count, told.decode_count
+    if told.accelerator_count < 1:
+        yield f"accelerator_count {told.accelerator_count} is not a number of accelerators: give 1 or more"
+    if (prefill is None) != (decode is None):
+        yield (
+            f"prefill_count {prefill} and decode_count {decode} do not say how the accelerators are divided: write "
+            "both or none"
+        )
+    elif prefill is None or decode is None:
+        return
+    elif min(prefill, decode) < 1 or prefill + decode != told.accelerator_count:
+        yield (
+            f"prefill_count {prefill} and decode_count {decode} are not all of {told.accelerator_count} "
+            "accelerators: write counts above 0 that add up to them"
+        )
+
+
+def _urls(told: Deployment) -> Iterator[str]:
+    for name, urls in (("metrics", told.metrics), ("dcgm", told.dcgm)):
+        for url in urls:
+            role, mark, rest = url.partition("=")
+            if name == "metrics" and mark and role in ROLES:
+                yield from _url(name, rest)
+            else:
+                yield from _url(name, url)
+        for url in sorted({url for url in urls if urls.count(url) > 1}):
+            yield f"{name} {url!r} is named twice: its counters would be counted twice"
+    if told.gpus and not told.dcgm:
+        yield f"gpus {', '.join(told.gpus)} are of no exporter: name it with dcgm, or leave them out"
+
+
+def _url(name: str, url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        host, _, secret = parts.hostname, parts.port, parts.username or parts.password
+    except ValueError:
+        host, secret = None, None
+    if host is None or parts.scheme not in {"http", "https"}:
+        yield f"{name} {url!r} is not the URL of counters: write http://host:8000/metrics"
+    elif secret:
+        yield f"{name} {url!r} holds a password, which whoever reads deployments would see: let {host} answer without"
 
 
 def _made(kind: type[_Made], settings: dict[str, str]) -> _Made:
@@ -99,20 +221,49 @@ def _made(kind: type[_Made], settings: dict[str, str]) -> _Made:
 
 
 def _typed(name: str, told: str, of: Any) -> Any:
-    choices = get_args(of)
-    if Decimal in (of, *choices):
-        try:
-            number = Decimal(told)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if not number.is_finite() or number < 0:
-            raise ValueError(f"{name} {told!r} is not a number of 0 or more: write digits, such as 0.08")
-        return number
-    if of is bool:
+    choices = (of, *get_args(of))
+    if name == "prices":
+        return tuple(_price(text) for text in told.split())
+    if Decimal in choices:
+        return _number(name, told)
+    if datetime in choices:
+        return _instant(name, told)
+    if bool in choices:
         choices = ("true", "false")
+    elif int in choices:
+        if not told.isascii() or not told.isdecimal() or len(told) > _DIGITS:
+            raise ValueError(f"{name} {told!r} is not a whole number: write digits, such as 12")
+        return int(told)
     if told not in choices:
-        raise ValueError(f"{name} {told!r} is not one of {', '.join(map(str, choices))}")
+        raise ValueError(f"{name} {told!r} is not one of {', '.join(map(str, get_args(of) or choices))}")
     return told == "true" if of is bool else told
+
+
+def _price(text: str) -> tuple[datetime, Decimal]:
+    since, mark, usd = text.rpartition("=")
+    if not mark:
+        raise ValueError(f"prices: {text!r} is not instant=price: write 2026-03-01T00:00Z=1.20, with blanks between")
+    return _instant("prices", since), _number("prices", usd)
+
+
+def _number(name: str, told: str) -> Decimal:
+    try:
+        number = Decimal(told)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ValueError(f"{name} {told!r} is not a number of 0 or more: write digits, such as 0.08")
+    return number
+
+
+def _instant(name: str, told: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(told)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError(f"{name} {told!r} is no instant with a time zone: write 2026-03-01T00:00Z")
+    return found.astimezone(UTC)
 
 
 def store(connection: Connection, tenant: str, deployment: Deployment) -> dict[str, Any]:
@@ -127,9 +278,12 @@ def store(connection: Connection, tenant: str, deployment: Deployment) -> dict[s
     end = _stored(deployment.effective_to) if deployment.effective_to else None
     if end is not None and end <= start:
         raise ValueError(f"deployment {deployment.name!r} ends at {end} which is not after {start}")
+    known = catalog.accelerator(deployment.accelerator)
+    if known.id != deployment.accelerator:
+        raise ValueError(f"accelerator {deployment.accelerator!r} is not a catalog id: write {known.id!r}")
     hourly_cost(
         deployment.cost_profile(), deployment.accelerator, deployment.accelerator_count,
-        region=deployment.region, power=deployment.electricity(),
+        region=deployment.region, power=deployment.electricity(), at=deployment.effective_from,
     )  # fmt: skip
     mine = (deployments.c.tenant == tenant) & (deployments.c.name == deployment.name)
     since, until = deployments.c.effective_from, deployments.c.effective_to
@@ -172,12 +326,12 @@ def _settings(deployment: Deployment) -> dict[str, Any]:
     settings = asdict(deployment)
     for name in ("name", "effective_from", "effective_to"):
         del settings[name]
-    return settings | {"endpoints": list(deployment.endpoints)}
+    return settings | {name: list(getattr(deployment, name)) for name in _LISTS}
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:
     settings = dict(row["settings"])
-    settings["endpoints"] = tuple(settings["endpoints"])
+    settings |= {name: tuple(settings.get(name, ())) for name in _LISTS}
     return Deployment(
         name=row["name"],
         effective_from=_aware(row["effective_from"]),

@@ -99,6 +99,22 @@ def closed(connection: Connection, tenant: str) -> list[ClosedPeriod]:
     ]
 
 
+def refuse_closed(connection: Connection, tenant: str, what: str, start: datetime, end: datetime | None) -> None:
+    """See that `what` holds in no closed period.
+
+    Raises:
+        ValueError: a part of `[start, end)`, open where `end` is None, is closed.
+    """
+    for period in closed(connection, tenant):
+        if start < period.end and (end is None or period.start < end):
+            before = f", or end by {period.start:%Y-%m-%d %H:%M}" if start < period.start else ""
+            raise ValueError(
+                f"{what} from {start.astimezone(UTC):%Y-%m-%d %H:%M} UTC would change the period from "
+                f"{period.start:%Y-%m-%d} to {period.end:%Y-%m-%d}, which {period.actor} closed: start at "
+                f"{period.end:%Y-%m-%d %H:%M} UTC{before}"
+            )
+
+
 def begin(connection: Connection, run: Repricing) -> Repricing:
     """Keep a run that is to be carried out (its `id` is not used); returns it with its id.
 
