@@ -25,6 +25,8 @@ Scale = Literal["usd", "mtok"]
 
 VERSION: Final = "1"
 FILTERS: Final = ("team", "model", "accelerator", "environment")
+HARDWARE_FILTERS: Final = (*FILTERS, "engine", "precision", "region", "deployment")
+"""What the pages of own hardware can be narrowed to."""
 BASES: Final[dict[Basis, str]] = {"effective": "Fully loaded", "usage": "Direct only"}
 RANGES: Final[dict[Range, str]] = {"7d": "7d", "4w": "4w", "12w": "12w", "mtd": "MTD"}
 CUTS: Final[dict[Cut, str]] = {"team": "Team", "model": "Model", "accelerator": "Accelerator", "cost": "Cost type"}
@@ -38,7 +40,7 @@ Choice = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One state of a page. `filters` holds the chosen values per dimension of `FILTERS`; no entry means all."""
+    """One state of a page. `filters` holds the chosen values per dimension; no entry means all."""
 
     range: Range = "4w"
     compare: Compare = "previous"
@@ -48,13 +50,13 @@ class View:
     scale: Scale = "usd"
 
     @staticmethod
-    def parse(search: str | None) -> View:
-        """Read a query string. What it cannot mean is ignored: an old link still opens."""
+    def parse(search: str | None, names: tuple[str, ...] = FILTERS) -> View:
+        """Read a query string, its filters by `names`. What it cannot mean is ignored: an old link still opens."""
         pairs = pairs_of(search)
         last = dict(pairs)
         if last.get("v", VERSION) != VERSION:
             return View()
-        chosen = {name: _unique(value or None for key, value in pairs if key == name) for name in FILTERS}
+        chosen = {name: _unique(value or None for key, value in pairs if key == name) for name in names}
         return View(
             range=cast("Range", _one_of(last.get("p"), get_args(Range), "4w")),
             compare=cast("Compare", _one_of(last.get("vs"), get_args(Compare), "previous")),
@@ -92,7 +94,7 @@ class View:
             now = {name: kept for name, kept in now.items() if name not in values}
         else:
             now |= {name: (value,) for name, value in values.items()}
-        return replace(self, filters=tuple((name, now[name]) for name in FILTERS if name in now))
+        return replace(self, filters=tuple((name, now[name]) for name in HARDWARE_FILTERS if name in now))
 
     def unfiltered(self) -> View:
         return replace(self, filters=())

@@ -1,9 +1,9 @@
 // The address is the state of a page. Controls write it, links are addresses, and the server reads it.
 (() => {
   const VERSION = "1";
-  const LOOK = ["by", "in", "call", "q", "open"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
+  const LOOK = ["by", "in", "call", "q", "open", "order"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
-  const CARRIED = ["p", "team", "model", "accelerator", "environment"]; // what goes along from page to page
+  const CARRIED = ["p", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
   const dash = window.dash_clientside = window.dash_clientside || {};
 
   const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
