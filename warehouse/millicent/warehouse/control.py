@@ -291,6 +291,16 @@ class Control:
         with self._engine.connect() as connection:
             return repricings.closed(connection, tenant)
 
+    @contextmanager
+    def closings(self) -> Iterator[list[tuple[str, ClosedPeriod]]]:
+        """(tenant, closed period) of every tenant; nobody in any process closes another until the block ends.
+
+        Others wait for whatever they write here, so be quick.
+        """
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield repricings.closings(connection)
+
     def open_repricing(
         self, tenant: str, start: datetime, end: datetime, version: str, filters: Sequence[Filter] = (), *,
         actor: str = "operator", undo_of: int | None = None,

@@ -91,11 +91,16 @@ def close(
 
 def closed(connection: Connection, tenant: str) -> list[ClosedPeriod]:
     """Closed periods of a tenant, oldest first; they do not overlap."""
+    return [period for owner, period in closings(connection) if owner == tenant]
+
+
+def closings(connection: Connection) -> list[tuple[str, ClosedPeriod]]:
+    """(tenant, closed period) of every tenant, oldest first."""
     c = closed_periods.c
-    asked = select(c.start, c.end, c.closed_at, c.actor).where(c.tenant == tenant).order_by(c.start)
+    asked = select(c.tenant, c.start, c.end, c.closed_at, c.actor).order_by(c.start)
     return [
-        ClosedPeriod(_aware(start), _aware(end), _aware(closed_at), actor)
-        for start, end, closed_at, actor in connection.execute(asked)
+        (tenant, ClosedPeriod(_aware(start), _aware(end), _aware(closed_at), actor))
+        for tenant, start, end, closed_at, actor in connection.execute(asked)
     ]
 
 
