@@ -164,7 +164,7 @@ def test_what_has_no_price_gets_one_with_one_click_and_past_calls_follow(visit, 
 
     seen.page.locator("#repricings-body tbody tr").first.get_by_text("Undo…").click()
     seen.page.get_by_role("button", name="Undo it").first.click()
-    expect(drawer(seen)).to_contain_text("Undoing of re-pricing")
+    expect(drawer(seen)).to_contain_text("Undoing of repricing")
     expect(drawer(seen).locator(".status")).to_contain_text("undid", timeout=REPRICED_MS)
     (total,) = product.query(**asked)
     assert int(total["unpriced_calls"]) > 0  # all but those that came in between
@@ -187,7 +187,7 @@ def test_a_discount_is_checked_shown_saved_and_applied_to_the_past(visit, produc
     seen.page.screenshot(path=PICTURES / "prices-discount-light-1440x900.png")
     form.get_by_role("button", name="Save").click()
 
-    offered = drawer(seen, "Re-price stored calls")
+    offered = drawer(seen, "Reprice stored calls")
     expect(seen.page.locator(".toast")).to_contain_text("10% off")
     expect(offered.locator("tfoot")).to_contain_text("Total")
     expect(offered.locator("tbody tr").first).to_contain_text("claude-sonnet-4-5")
@@ -220,7 +220,7 @@ def test_a_price_of_ones_own_stands_in_search_and_history(visit, product):
     expect(form.locator("#prices-effect tbody tr", has_text="Input")).to_contain_text("$0.25→$0.20")
     seen.page.screenshot(path=PICTURES / "prices-own-light-1440x900.png")
     form.get_by_label("Source").press("Enter")
-    expect(drawer(seen, "Re-price stored calls")).to_be_visible()
+    expect(drawer(seen, "Reprice stored calls")).to_be_visible()
     seen.page.keyboard.press("Escape")
     row = seen.page.locator("#find-body tbody tr", has=seen.page.locator("a[title=gpt-5-mini]"))
     expect(row).to_contain_text("your price")

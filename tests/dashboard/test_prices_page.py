@@ -378,7 +378,7 @@ def test_a_form_shows_its_effect_is_saved_and_offers_to_price_the_past(operator,
     place = Place.parse(there)
     assert place.opened.kind == "reprice"
     plan = callback(operator, "prices-drawer.children", open=place.opened.written)
-    assert "Re-price stored calls" in words(plan["prices-drawer"]["children"])
+    assert "Reprice stored calls" in words(plan["prices-drawer"]["children"])
     told = {"start": f"{NOW - 5 * DAY:%Y-%m-%d}", "through": f"{NOW:%Y-%m-%d}", "model": "gpt-4o"}
     difference = shown(operator, "prices-difference.children", plan=told)
     assert "ads" in difference

@@ -357,7 +357,7 @@ def test_stored_calls_are_priced_again_from_the_command_line(run, operator, repr
     undone = json.loads(run("reprice", "undo", str(told["id"]), "--yes", "--json").stdout)
     assert (undone["undo_of"], undone["changed"]) == (told["id"], 6)
     assert run("reprice").exit_code == 1
-    assert "no re-pricing 99" in run("reprice", "undo", "99", "--yes").stderr
+    assert "no repricing 99" in run("reprice", "undo", "99", "--yes").stderr
 
 
 def test_a_month_is_closed_from_the_command_line(run):

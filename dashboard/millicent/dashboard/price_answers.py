@@ -231,7 +231,7 @@ class Difference(Answer):
 
 
 class Differences(Answer):
-    """What re-pricing would change. Nothing is stored."""
+    """What repricing would change. Nothing is stored."""
 
     calls: int = Field(description="how many would change")
     differences: list[Difference]
@@ -252,7 +252,7 @@ class Day(Answer):
 
 
 class Run(Answer):
-    """A re-pricing, or the undoing of one."""
+    """A repricing, or the undoing of one."""
 
     id: int
     state: State
@@ -318,6 +318,9 @@ class Charge(Answer):
     deployment: str | None
     list_usd: Amount
     billed_usd: Amount
+    hardware_usd: Amount | None = Field(description="own hardware that is charged, of a call in a closed period")
+    energy_usd: Amount | None = Field(description="electricity in it")
+    idle_usd: Amount | None = Field(description="what it takes off idle")
     provisional: bool
     why: str
 

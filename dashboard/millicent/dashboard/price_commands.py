@@ -333,7 +333,7 @@ def _show_update(pending: dict[str, Any]) -> None:
 
 
 def _effects(url: str, token: str | None, since: str | None) -> dict[str, Any]:
-    """What re-pricing every day since then by pending prices would change, by model."""
+    """What repricing every day since then by pending prices would change, by model."""
     periods = days(datetime.fromisoformat(since), datetime.now(UTC)) if since else []
     answers = [ask("GET", url, token, "prices/update/effect", params={"start": start, "end": end})
                for start, end in progress(periods, "days looked at")]  # fmt: skip

@@ -71,14 +71,14 @@ def reprice_calls(
 
 @reprice.command("runs")
 def list_runs(url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
-    """Every re-pricing and how far it is, newest first."""
+    """Every repricing and how far it is, newest first."""
     answer = get(url, token, "reprice/runs", {})
     show([_line(run) for run in answer["runs"]], answer, as_json=as_json)
 
 
 @reprice.command("show")
 def show_run(run_id: Run, url: Url = URL, token: Token = None, as_json: AsJson = False) -> None:
-    """One re-pricing, day by day."""
+    """One repricing, day by day."""
     run = get(url, token, f"reprice/{run_id}", {})
     show([_line(run)] if not run["days"] else [_day(day) for day in run["days"]], run, as_json=as_json)
 
@@ -91,7 +91,7 @@ def undo_run(
     token: OperatorToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put back what a re-pricing changed, where nothing has changed it since."""
+    """Put back what a repricing changed, where nothing has changed it since."""
     before = get(url, token, f"reprice/{run_id}", {})
     if not yes:
         show([_line(before)], before, as_json=False, to=err)

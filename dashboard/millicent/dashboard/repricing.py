@@ -73,15 +73,15 @@ def _mount_runs(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         )
         return _run(run, [])
 
-    @server.get(f"{path}/runs", summary="Every re-pricing, newest first")
+    @server.get(f"{path}/runs", summary="Every repricing, newest first")
     def listed() -> answers.Runs:
         return answers.Runs(runs=_runs(warehouse, access.principal().tenant))
 
-    @server.get(f"{path}/{{run_id}}", summary="One re-pricing: how far it is, day by day")
+    @server.get(f"{path}/{{run_id}}", summary="One repricing: how far it is, day by day")
     def one(run_id: int) -> answers.Run:
         return _one(warehouse, access.principal().tenant, run_id)
 
-    @server.post(f"{path}/{{run_id}}/undo", summary="Put back what a re-pricing changed", status_code=202)
+    @server.post(f"{path}/{{run_id}}/undo", summary="Put back what a repricing changed", status_code=202)
     def undo(run_id: int) -> answers.Run:
         who = access.operator("calls")
         undone = _one(warehouse, who.tenant, run_id)
@@ -127,7 +127,7 @@ def _mount_periods(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
 def differences(
     warehouse: Warehouse, tenant: str, period: Period, told: Sequence[str] | None = None, book: PriceBook | None = None
 ) -> answers.Differences:
-    """What re-pricing a period would change; `book` are other prices than the tenant's present ones."""
+    """What repricing a period would change; `book` are other prices than the tenant's present ones."""
     found = list(difference(warehouse, tenant, period, filters.parse_all(told), book))
     return answers.Differences(
         calls=sum(one.calls for one in found), differences=[answers.Difference.model_validate(one) for one in found]
@@ -143,7 +143,7 @@ def _runs(warehouse: Warehouse, tenant: str) -> list[answers.Run]:
 def _one(warehouse: Warehouse, tenant: str, run_id: int) -> answers.Run:
     found = [run for run in warehouse.control.repricings(tenant) if run.id == run_id]
     if not found:
-        raise HTTPException(404, f"there is no re-pricing {run_id}: see /api/v1/reprice/runs")
+        raise HTTPException(404, f"there is no repricing {run_id}: see /api/v1/reprice/runs")
     return _run(found[0], runs.days(warehouse.engine, tenant, [run_id])[run_id])
 
 

@@ -121,18 +121,18 @@ def _reprice(warehouse: Warehouse, who: access.Principal, told: Mapping[str, str
     version = warehouse.prices.version(who.tenant)
     bounds = (plan.period.start, plan.period.end)
     run = warehouse.control.open_repricing(who.tenant, *bounds, version, plan.filters, actor=who.actor)
-    return Outcome(("Re-pricing has begun.",), go=place.opening("run", id=run.id))
+    return Outcome(("Repricing has begun.",), go=place.opening("run", id=run.id))
 
 
 def _undo(warehouse: Warehouse, who: access.Principal, told: Mapping[str, str], place: Place) -> Outcome:
     number = _number(told)
     run = next((one for one in warehouse.control.repricings(who.tenant) if one.id == number), None)
     if run is None:
-        return Outcome((f"There is no re-pricing {number}.",), done=False)
+        return Outcome((f"There is no repricing {number}.",), done=False)
     undoing = warehouse.control.open_repricing(
         who.tenant, run.start, run.end, run.version, run.filters, actor=who.actor, undo_of=run.id
     )
-    return Outcome((f"Re-pricing {run.id} is being undone.",), go=place.opening("run", id=undoing.id))
+    return Outcome((f"Repricing {run.id} is being undone.",), go=place.opening("run", id=undoing.id))
 
 
 Act = Callable[["Warehouse", access.Principal, Mapping[str, str], "Place"], Outcome]

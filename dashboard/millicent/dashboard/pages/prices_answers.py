@@ -98,7 +98,7 @@ def repricings(warehouse: Warehouse, place: Place) -> list[Any]:
     who = _who()
     found = _runs(warehouse, who.tenant)
     listing = prices_repricing.runs(found, place, operates=who.operates)
-    again = opener("Re-price…", place, Opened.of("reprice"), className="button") if who.operates else None
+    again = opener("Reprice…", place, Opened.of("reprice"), className="button") if who.operates else None
     return [listing, again, REFRESH_MS if all(run.finished for run in found) else PULSE_MS]
 
 
@@ -154,7 +154,7 @@ def effect(warehouse: Warehouse, draft: Any) -> Component:
 
 
 def difference(warehouse: Warehouse, told: Any) -> Component:
-    """What re-pricing would change, of the calls that a form asks for."""
+    """What repricing would change, of the calls that a form asks for."""
     who = _who()
     try:
         plan = Plan.of(text_of(told))

@@ -161,7 +161,7 @@ def effect(changes: Sequence[UnitChange], *, past: bool) -> Component:
     table = html.Table([html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(body)],
                        className="figures dated")  # fmt: skip
     more = [html.P(f"and {left} more", className="quiet")] if left else []
-    kept = "New calls get these prices once it is saved. Calls already stored keep their amounts until re-priced."
+    kept = "New calls get these prices once it is saved. Calls already stored keep their amounts until repriced."
     return html.Div([html.H3("What it changes"), table, *more, html.P(kept if past else "", className="quiet")])
 
 

@@ -19,7 +19,7 @@ TYPING_S: Final = 0.35
 PLACES: Final = (
     "On this page",
     (("alert", "Unpriced usage", "#unpriced"), ("search", "Find a price", "#find"),
-     ("pen", "Your entries", "#entries"), ("swap", "Re-pricings", "#repricings")),
+     ("pen", "Your entries", "#entries"), ("swap", "Repricings", "#repricings")),
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def layout(price_version: str) -> Component:
             panel("Find a price", "USD per 1M tokens, as of now", html.Div(id="find-body"), aside=_search(), id="find"),
             panel("Your entries", "what you pay where it differs from the price data", html.Div(id="entries-body"),
                   aside=html.Div(id="entries-add", className="aside"), id="entries"),
-            panel("Re-pricings", "stored amounts that were priced again; each can be undone",
+            panel("Repricings", "stored amounts that were priced again; each can be undone",
                   html.Div(id="repricings-body"), aside=html.Div(id="repricings-add", className="aside"),
                   id="repricings"),
         ],

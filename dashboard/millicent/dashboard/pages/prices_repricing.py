@@ -1,4 +1,4 @@
-"""Re-pricing what is stored: what it would change before it is done, how far it is, and what was done before."""
+"""Repricing what is stored: what it would change before it is done, how far it is, and what was done before."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def plan_drawer(plan: Plan, place: Place, why: Sequence[str], *, update: bool = 
     if update:
         return shelf("What the update would change", "of amounts that are stored already", [*lead, form, body], place)
     words = "a dry run first: nothing changes until you apply it"
-    return shelf("Re-price stored calls", words, [*lead, form, body], place)
+    return shelf("Reprice stored calls", words, [*lead, form, body], place)
 
 
 def difference(found: Iterable[DayDifference], plan: Plan, *, applies: bool) -> Component:
@@ -290,7 +290,7 @@ def _amounts(one: Sums) -> list[Component]:
 
 
 def _title(run: Run) -> str:
-    return f"Re-pricing {run.id}" if run.undo_of is None else f"Undoing of re-pricing {run.undo_of}"
+    return f"Repricing {run.id}" if run.undo_of is None else f"Undoing of repricing {run.undo_of}"
 
 
 def _calls_of(run: Run) -> str:

@@ -187,7 +187,7 @@ def _update(update: Update, place: Place, *, operates: bool) -> Component:
     if operates:
         told = (
             "Calls are priced by the update from now on, also those of past days when they are priced again. Amounts "
-            "already stored stay as they are until you re-price them."
+            "already stored stay as they are until you reprice them."
         )
         yes = html.Button("Take the update", type="button", className="button primary", **data(do="accept"))
         face = html.Span("Take it…", className="button primary")
