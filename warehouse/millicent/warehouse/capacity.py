@@ -132,6 +132,7 @@ def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int]
         power=one.electricity(),
         busy_seconds=busy_s,
         elapsed_seconds=elapsed_s,
+        at=slot.hour,
     )
     w = DEFAULT_WEIGHTS
     weight = w.of(uncached_input=tokens[0] - tokens[1], cached_input=tokens[1], output=tokens[2])
