@@ -110,17 +110,18 @@
     opened = call;
   }); };
 
-  // The same for what opens on the Prices page; what opened it is found by where it leads.
-  let shown = "";
+  // The same for what opens on the pages of prices and of own hardware; what opened it is found by where it leads.
+  let shown = "", from = "";
   const shelf = (_content, open) => { setTimeout(() => {
     if ((open ?? "") === shown) return;
     const left = shown;
     shown = open ?? "";
     const opener = (text) => document.querySelector(`[data-opens="${CSS.escape(text)}"]`);
-    for (const row of document.querySelectorAll(".prices tr.open")) row.classList.remove("open");
-    if (shown) opener(shown)?.closest("tr")?.classList.add("open");
+    for (const row of document.querySelectorAll(".board tr.open")) row.classList.remove("open");
+    if (shown) opener(shown)?.closest(".board tr")?.classList.add("open");
     if (shown) document.querySelector(".drawer section")?.focus({ preventScroll: true });
-    else opener(left)?.focus({ preventScroll: true });
+    else (opener(left) ?? opener(from))?.focus({ preventScroll: true });
+    if (!left) from = shown;
   }); };
 
   const beat = (count) => (document.querySelector("#prices-run[data-dash-is-loading=true]") ? dash.no_update : count);

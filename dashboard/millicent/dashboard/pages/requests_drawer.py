@@ -93,7 +93,7 @@ def drawer(call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: L
         _facts(call),
         _section("Tokens", _tokens(call)),
         _section("Flags", _flags(call)) if flags(call) else None,
-        _section("How the cost came about", _derivation(lines)),
+        _section("How the cost came about", derived(lines)),
         _section("How usage was read", _reading(call)),
         _section("Tags and where they came from", _tags(call)),
         _section(f"Also told by ({len(tellings)})", _told(tellings, listing)) if tellings else None,
@@ -171,7 +171,8 @@ def _flags(call: Row) -> Component:
     return html.Ul(items, className="flags")
 
 
-def _derivation(lines: Sequence[Line]) -> Component:
+def derived(lines: Sequence[Line]) -> Component:
+    """The lines of a derivation as a table, a section for each step."""
     bodies = []
     for step, found in groupby(lines, lambda line: line.step):
         if step in SHOWN_ELSEWHERE:
