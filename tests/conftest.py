@@ -43,6 +43,12 @@ def fake_openai(fake_openai_module) -> Iterator:
 
 
 @pytest.fixture(scope="session")
+def fake_nvml_module() -> ModuleType:
+    """Stand-ins for the libraries of accelerators; see tests/fake_nvml.py."""
+    return _load("fake_nvml")
+
+
+@pytest.fixture(scope="session")
 def make_backend() -> type:
     """See tests/fake_backend.py."""
     made: type = _load("fake_backend").Backend
