@@ -23,10 +23,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
+from millicent.dashboard import demo_hardware
 from millicent.pricing.entries import BookEntry, Charge, Override, Term
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT
-from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
 
@@ -58,36 +58,6 @@ class Source:
     cache_writes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rack:
-    """One deployment of the example company."""
-
-    name: str
-    model: str
-    accelerator: str
-    count: int
-    engine: str
-    precision: str
-    profile: dict[str, str]
-    region: str | None = None
-
-
-_PRESET: Final = {"kind": "preset", "name": "ix-2026-07", "tier": "neocloud"}
-_RENTED_H100: Final = {"kind": "rented", "usd_per_hour": "1.89"}
-
-RACKS: Final = (
-    Rack("oss-b200", "gpt-oss-120b", "nvidia-b200", 1, "vllm", "mxfp4", _PRESET),
-    Rack("oss-h100", "gpt-oss-120b", "nvidia-h100-sxm", 1, "vllm", "mxfp4", _RENTED_H100),
-    Rack("oss-mi355x", "gpt-oss-120b", "amd-mi355x", 1, "sglang", "mxfp4", _PRESET),
-    Rack("qwen-h100", "qwen3-235b", "nvidia-h100-sxm", 4, "sglang", "fp8", _RENTED_H100),
-    Rack("qwen-mi355x", "qwen3-235b", "amd-mi355x", 2, "sglang", "fp8", _PRESET),
-    Rack("deepseek-b200", "deepseek-v3.2", "nvidia-b200", 4, "tensorrt-llm", "nvfp4", _PRESET),
-    Rack("gemma-tpu", "gemma-3-27b", "google-tpu-v7", 1, "vllm", "fp8", {"kind": "rented", "usd_per_hour": "1.21"}),
-    Rack("gemma-h100", "gemma-3-27b", "nvidia-h100-sxm", 1, "vllm", "fp8", _RENTED_H100),
-    Rack("edge-store", "qwen3-8b", "nvidia-jetson-agx-orin-64gb", 1, "llama.cpp", "int4",
-         {"kind": "owned", "capex_usd": "1999", "life_years": "4", "hosting_usd_per_kw_month": "0"}, "us"),
-)  # fmt: skip
-
 SOURCES: Final = (
     Source("gpt-oss-120b", "openai", 3100, 31700, 1350, 0.55, (30, 25, 5, 20, 5, 10, 5), 34, "oss-b200"),
     Source("gpt-oss-120b", "openai", 1550, 24600, 1200, 0.45, (20, 30, 0, 40, 5, 0, 5), 25, "oss-h100"),
@@ -98,6 +68,7 @@ SOURCES: Final = (
     Source("gemma-3-27b", "openai", 2400, 12300, 450, 0.30, (20, 5, 0, 15, 50, 10, 0), 19, "gemma-tpu"),
     Source("gemma-3-27b", "openai", 450, 10600, 450, 0.20, (0, 0, 0, 0, 80, 20, 0), 14, "gemma-h100"),
     Source("qwen3-8b", "openai", 350, 3200, 225, 0.10, (0, 0, 0, 100, 0, 0, 0), 8, "edge-store"),
+    Source("qwen3-embedding-8b", "openai", 2200, 9500, 0, 0.0, (45, 0, 0, 0, 0, 55, 0), 1, "embed-h100"),
     Source("gpt-5-mini", "openai", 1300, 16000, 900, 0.40, (25, 35, 5, 20, 5, 5, 5), 110),
     Source("claude-sonnet-4-5", "anthropic", 1400, 38000, 1900, 0.62, (0, 20, 60, 5, 0, 0, 15), 75, None, True),
     Source("gpt-5.1", "openai", 600, 18000, 1600, 0.35, (10, 40, 10, 10, 5, 5, 20), 80),
@@ -128,15 +99,8 @@ def declare(warehouse: Warehouse, now: datetime) -> None:
     """Declare the company's deployments since the first day of its history, and what it negotiated."""
     since = _midnight(now) - timedelta(days=DAYS)
     warehouse.control.add_prices(list(_prices(since, now)), actor="demo")
-    for rack in RACKS:
-        warehouse.control.declare(
-            Deployment(
-                name=rack.name, model=rack.model, accelerator=rack.accelerator, accelerator_count=rack.count,
-                engine=rack.engine, precision=rack.precision, region=rack.region, environment="production",
-                profile=rack.profile, effective_from=since,
-            ),
-            actor="demo",
-        )  # fmt: skip
+    for deployment in demo_hardware.deployments(since):
+        warehouse.control.declare(deployment, actor="demo")
 
 
 def _prices(since: datetime, now: datetime) -> Iterator[BookEntry]:
@@ -169,9 +133,11 @@ def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
                                 "reason": pl.String, "spans": pl.Int64})  # fmt: skip
     context = Context(warehouse.prices, warehouse.control.deployments(), lambda keys: keys["span_id"].is_null())
     for days_ago in range(DAYS, 0, -1):
-        calls = _records(_day(today - timedelta(days=days_ago), today), context)
+        day = today - timedelta(days=days_ago)
+        calls = _records(_day(day, today), context)
         with warehouse.engine.write() as transaction:
             ledger.store(transaction, ledger.Batch(calls, none, pl.DataFrame()), change=0)
+            transaction.insert("meter_hours", demo_hardware.metered(calls, day, today).to_arrow())
         yield calls.height
     warehouse.engine.checkpoint()
 
@@ -200,7 +166,11 @@ def _day(day: datetime, today: datetime) -> pl.DataFrame:
     """All calls of one UTC day, as their callers know them."""
     days_ago = (today - day).days
     rng = np.random.default_rng(day.toordinal())
-    return pl.concat(_of_source(source, at, day, days_ago, rng) for at, source in enumerate(SOURCES))
+    found = pl.concat(_of_source(source, at, day, days_ago, rng) for at, source in enumerate(SOURCES))
+    for at, source in enumerate(SOURCES):
+        if down := list(demo_hardware.hours_down(source.deployment, day, today)):
+            found = found.filter((pl.col("source") != at) | ~pl.col("started_at").dt.hour().is_in(down))
+    return found
 
 
 def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.random.Generator) -> pl.DataFrame:
