@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from millicent.collector import charging
-from millicent.warehouse import capacity, evidence, rollups
+from millicent.warehouse import capacity, evidence, metered, rollups
 from millicent.warehouse.store import Warehouse
 
 log = structlog.get_logger("millicent.jobs")
@@ -32,6 +32,7 @@ JOBS: Final = (
     Job("charges", 60, charging.refresh),
     Job("forget_evidence", 3600, lambda warehouse, now: evidence.forget(warehouse.engine, now - evidence.KEPT)),
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
+    Job("fold_meters", 600, lambda warehouse, now: metered.fold(warehouse.engine, now - timedelta(hours=2))),
 )
 
 
