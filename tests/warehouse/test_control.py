@@ -285,19 +285,22 @@ def test_periods_of_a_deployment_never_overlap(control, start, end, meets):
     control.declare(rack(effective_from=TEN + 24 * HOUR, effective_to=TEN + 34 * HOUR))
     control.declare(rack(effective_from=TEN, effective_to=TEN + 10 * HOUR))
     before = periods(control)
-    new = rack(effective_from=TEN + start * HOUR, effective_to=None if end is None else TEN + end * HOUR)
+    until = None if end is None else TEN + end * HOUR
+    new = rack(effective_from=TEN + start * HOUR, effective_to=until, accelerator_count=4)
     if not meets:
         control.declare(new)
         assert len(periods(control)) == 3
         return
-    with pytest.raises(ValueError, match=r"'rack' from .* overlaps its period from .*: start after that one, or end"):
+    with pytest.raises(
+        ValueError, match=r"'rack': its period from .* overlaps that from .*: start after that one, or end"
+    ):
         control.declare(new)
     assert periods(control) == before
 
 
 def test_an_open_period_can_be_preceded_and_ended_but_not_replaced(control):
     control.declare(rack())
-    with pytest.raises(ValueError, match="overlaps its period from 2026-03-04 10:00:00 to now on"):
+    with pytest.raises(ValueError, match="overlaps that from 2026-03-04 10:00 UTC to now on"):
         control.declare(rack(accelerator_count=4))
     control.declare(rack(effective_from=TEN - DAY, effective_to=TEN))
     assert periods(control) == [("rack", TEN - DAY, TEN), ("rack", TEN, None)]

@@ -40,7 +40,8 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
-from millicent.warehouse import deployments, policies, price_entries, repricings, rules
+from millicent.warehouse import declaring, deployments, policies, price_entries, repricings, rules
+from millicent.warehouse.declaring import Declared
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.policies import Policy
 from millicent.warehouse.repricings import ClosedPeriod, Repricing
@@ -182,19 +183,32 @@ class Control:
         with self._engine.connect() as connection:
             return connection.execute(select(sessions.c.tenant).where(live)).scalar_one_or_none()
 
-    def declare(self, deployment: Deployment, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> None:
-        """Add a deployment, or a new period of one: an open period of the same name ends where this one starts.
+    def declare(self, deployment: Deployment, tenant: str = DEFAULT_TENANT, actor: str = "operator") -> Declared:
+        """Declare one deployment; see `declare_all`."""
+        return self.declare_all([deployment], tenant, actor)[0]
+
+    def declare_all(
+        self, told: Sequence[Deployment], tenant: str = DEFAULT_TENANT, actor: str = "operator", *,
+        replacing: bool = False, dry_run: bool = False,
+    ) -> list[Declared]:  # fmt: skip
+        """Add deployments, or new periods of them, all or none: an open period of a name ends where the next starts.
+
+        What holds already is not added again. `replacing` takes the place of periods that began at the same hour;
+        those that begin in this hour or later are replaced anyway. `dry_run` stores nothing.
 
         Raises:
-            ValueError: there is no such tenant; the period is empty, overlaps another of the same name or starts
-                before the open one that it would end; or its hours cannot be costed, because a number is neither
-                declared nor in the catalog.
-            LookupError: the catalog has no such region.
+            ValueError: there is no such tenant.
+            BadDeploymentsError: naming all that is wrong; see `millicent.warehouse.declaring.declare`.
         """
         with self._engine.begin() as connection:
             _require(connection, tenant)
-            settings = deployments.store(connection, tenant, deployment)
-            _record(connection, tenant, actor, "deployment.declare", {"name": deployment.name, **settings})
+            now = datetime.now(UTC)
+            declared = declaring.declare(connection, tenant, told, now, replacing=replacing, dry_run=dry_run)
+            for one in () if dry_run else declared:
+                if one.outcome != "unchanged":
+                    detail = {"outcome": one.outcome, **deployments.written(one.deployment)}
+                    _record(connection, tenant, actor, "deployment.declare", detail)
+        return declared
 
     def deployments(self, tenant: str | None = None) -> list[tuple[str, Deployment]]:
         """(tenant, deployment period), by name and start; all tenants when none is named."""

@@ -9,11 +9,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, insert, or_, select, update
+from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, select
 
-from millicent.pricing import catalog
 from millicent.pricing.allocation import Weights
-from millicent.pricing.hourly import hourly_cost
 from millicent.pricing.profiles import Owned, Power, Preset, Profile, Rented, Reserved, Spot
 from millicent.warehouse.rules import metadata
 
@@ -22,7 +20,8 @@ HEAVIEST: Final = 10**9
 """The most that a token may weigh."""
 
 _DIGITS: Final = 9
-_LISTS: Final = ("endpoints", "metrics", "dcgm", "gpus")
+_COLUMNS: Final = ("name", "effective_from", "effective_to")
+LISTS: Final = ("endpoints", "metrics", "dcgm", "gpus")
 
 deployments: Final = Table(
     "deployments", metadata,
@@ -154,7 +153,7 @@ def _bounds(start: datetime, end: datetime | None) -> Iterator[str]:
             continue
         if instant.tzinfo is None:
             yield f"{instant.isoformat()} has no time zone: add Z for UTC or an offset"
-        elif _stored(instant) != _stored(instant).replace(minute=0, second=0, microsecond=0):
+        elif instant.astimezone(UTC) != instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0):
             yield (
                 f"{instant.isoformat()} is not on a whole hour of UTC: deployments change on the hour, "
                 "as their rates do"
@@ -266,44 +265,6 @@ def _instant(name: str, told: str) -> datetime:
     return found.astimezone(UTC)
 
 
-def store(connection: Connection, tenant: str, deployment: Deployment) -> dict[str, Any]:
-    """Add a period; an open one of the same name ends where it starts. Returns what is kept of it, as JSON.
-
-    Raises:
-        ValueError: the period is empty, overlaps another of the same name or starts before the open one that it would
-            end; or its hours cannot be costed, because a number is neither declared nor in the catalog.
-        LookupError: the catalog has no such region.
-    """
-    start = _stored(deployment.effective_from)
-    end = _stored(deployment.effective_to) if deployment.effective_to else None
-    if end is not None and end <= start:
-        raise ValueError(f"deployment {deployment.name!r} ends at {end} which is not after {start}")
-    known = catalog.accelerator(deployment.accelerator)
-    if known.id != deployment.accelerator:
-        raise ValueError(f"accelerator {deployment.accelerator!r} is not a catalog id: write {known.id!r}")
-    hourly_cost(
-        deployment.cost_profile(), deployment.accelerator, deployment.accelerator_count,
-        region=deployment.region, power=deployment.electricity(), at=deployment.effective_from,
-    )  # fmt: skip
-    mine = (deployments.c.tenant == tenant) & (deployments.c.name == deployment.name)
-    since, until = deployments.c.effective_from, deployments.c.effective_to
-    clash = or_(until > start, until.is_(None) & (since >= start))
-    if end is not None:
-        clash &= since < end
-    other = connection.execute(select(since, until).where(mine, clash).order_by(since)).first()
-    if other is not None:
-        raise ValueError(
-            f"deployment {deployment.name!r} from {start} to {end or 'now on'} overlaps its period "
-            f"from {other[0]} to {other[1] or 'now on'}: start after that one, or end before it"
-        )
-    connection.execute(update(deployments).where(mine, until.is_(None), since < start).values(effective_to=start))
-    settings = _settings(deployment)
-    row = {"tenant": tenant, "name": deployment.name, "effective_from": start, "effective_to": end,
-           "settings": settings}  # fmt: skip
-    connection.execute(insert(deployments).values(row))
-    return settings
-
-
 def stored(connection: Connection, tenant: str | None) -> list[tuple[str, Deployment]]:
     """(tenant, period) by name and start; all tenants when none is named."""
     asked = select(deployments).order_by(deployments.c.tenant, deployments.c.name, deployments.c.effective_from)
@@ -312,26 +273,35 @@ def stored(connection: Connection, tenant: str | None) -> list[tuple[str, Deploy
     return [(row["tenant"], _deployment(dict(row))) for row in connection.execute(asked).mappings()]
 
 
-def _stored(instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValueError(f"{instant.isoformat()} has no time zone: add Z for UTC or an offset")
-    return instant.astimezone(UTC).replace(tzinfo=None)
+def _stored(instant: datetime | None) -> datetime | None:
+    return instant.astimezone(UTC).replace(tzinfo=None) if instant else None
+
+
+def _text(instant: datetime | None) -> str | None:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
 
 
 def _aware(instant: datetime | None) -> Any:
     return instant.replace(tzinfo=UTC) if instant else None
 
 
-def _settings(deployment: Deployment) -> dict[str, Any]:
-    settings = asdict(deployment)
-    for name in ("name", "effective_from", "effective_to"):
-        del settings[name]
-    return settings | {name: list(getattr(deployment, name)) for name in _LISTS}
+def row(tenant: str, deployment: Deployment) -> dict[str, Any]:
+    """A period as the table keeps it."""
+    settings = {name: value for name, value in written(deployment).items() if name not in _COLUMNS}
+    bounds = {"effective_from": _stored(deployment.effective_from), "effective_to": _stored(deployment.effective_to)}
+    return {"tenant": tenant, "name": deployment.name, **bounds, "settings": settings}
+
+
+def written(deployment: Deployment) -> dict[str, Any]:
+    """A deployment as JSON."""
+    told = asdict(deployment)
+    told |= {name: list(told[name]) for name in LISTS}
+    return told | {name: _text(told[name]) for name in ("effective_from", "effective_to")}
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:
     settings = dict(row["settings"])
-    settings |= {name: tuple(settings.get(name, ())) for name in _LISTS}
+    settings |= {name: tuple(settings.get(name, ())) for name in LISTS}
     return Deployment(
         name=row["name"],
         effective_from=_aware(row["effective_from"]),
