@@ -124,10 +124,10 @@ def popover(face: Any, body: Any, *, label: str | None = None, className: str = 
 
 def kpi(
     name: str,
-    value: str,
+    value: str | Component,
     *,
     change: fmt.Change | None,
-    beside: str,
+    beside: str | Component,
     trend: Component | None = None,
     label: str | None = None,
     exact: str | None = None,
@@ -136,7 +136,8 @@ def kpi(
 ) -> Component:
     """A card: what it is, its value, how it moved, its trend, and how it was computed.
 
-    `name` is a measure of the dictionary; `beside` stands beside the change.
+    `name` is a measure of the dictionary; `value` may be a link to where it came from; `beside` stands beside the
+    change.
     """
     measure = DICTIONARY[name]
     return html.Section(
