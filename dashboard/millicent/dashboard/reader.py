@@ -39,8 +39,10 @@ class Reader:
     now: datetime
 
     @staticmethod
-    def of(warehouse: Warehouse, view: View) -> Reader | None:
+    def of(warehouse: Warehouse, view: View, *, declared: bool = False) -> Reader | None:
         """The reader of the request being served; None before the tenant's first call.
+
+        With `declared` there is one as soon as a deployment is declared: own hardware costs, called or not.
 
         Raises:
             PermissionError: nobody is asking, or somebody who may not.
@@ -50,6 +52,8 @@ class Reader:
         except LookupError as error:
             raise PermissionError("this view is asked for outside an authenticated request") from error
         fresh, now = warehouse.freshness(tenant), datetime.now(UTC)
+        if fresh is None and declared and warehouse.control.deployments(tenant):
+            fresh = now
         if fresh is None:
             return None
         return Reader(warehouse, tenant, view, Window.of(view, min(fresh, now)), fresh, now)

@@ -1,7 +1,7 @@
 // The address is the state of a page. Controls write it, links are addresses, and the server reads it.
 (() => {
   const VERSION = "1";
-  const LOOK = ["by", "in", "call", "q", "open", "order"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
+  const LOOK = ["by", "in", "call", "q", "open", "order", "at"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
   const CARRIED = ["p", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
   const dash = window.dash_clientside = window.dash_clientside || {};
@@ -73,6 +73,8 @@
 
   const prices = (_search, ...rest) => steer("/prices", new URLSearchParams(location.search), rest, ...rest.slice(-3));
 
+  const efficiency = (_search, ...rest) => steer("/efficiency", new URLSearchParams(location.search), rest, ...rest.slice(-3));
+
   // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.
   const part = (key) => (look, was) => { const now = new URLSearchParams(look ?? "").get(key) ?? ""; return now === was ? dash.no_update : now; };
 
@@ -124,6 +126,14 @@
     if (!left) from = shown;
   }); };
 
+  // The hour of the week that is listed; what it lists comes into sight.
+  let listed = "";
+  const marked = (_content, at) => { setTimeout(() => {
+    for (const cell of document.querySelectorAll(".hourly a")) at && cell.dataset.at === at ? cell.setAttribute("aria-current", "true") : cell.removeAttribute("aria-current");
+    if ((at ?? "") !== listed && at) document.getElementById("wasteful")?.scrollIntoView({ block: "nearest" });
+    listed = at ?? "";
+  }); };
+
   const beat = (count) => (document.querySelector("#prices-run[data-dash-is-loading=true]") ? dash.no_update : count);
 
   // After a change: what was pressed can be pressed again, and what follows is shown.
@@ -132,13 +142,13 @@
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, requests, prices, searched: part("q"), unfolded: part("open"), route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { overview, requests, prices, efficiency, searched: part("q"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});
 
   const act = (button) => {
-    dash.set_props("prices-do", { data: { do: button.dataset.do, told: { ...JSON.parse(button.dataset.told ?? "{}"), ...held(button.closest("form")) }, at: Date.now() } });
+    dash.set_props(button.dataset.to ?? "prices-do", { data: { do: button.dataset.do, told: { ...JSON.parse(button.dataset.told ?? "{}"), ...held(button.closest("form")) }, at: Date.now() } });
     button.setAttribute("aria-busy", "true");
     button.disabled = true;
   };
@@ -183,15 +193,22 @@
     return kept.length ? "?" + [["v", VERSION], ...kept].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "";
   };
 
-  // What a link opens is added to the address as it is by then, so that a search and the period stay.
-  const opening = (what) => {
-    const kept = [...new URLSearchParams(location.search)].filter(([key]) => key !== "open" && key !== "v");
-    const pairs = what ? [...kept, ["open", what]] : kept;
+  // What a link opens, or lists, is added to the address as it is by then, so that a search and the period stay.
+  const placed = (key, what) => {
+    const kept = [...new URLSearchParams(location.search)].filter(([one]) => one !== key && one !== "v");
+    const pairs = what ? [...kept, [key, what]] : kept;
     return pairs.length ? "?" + [["v", VERSION], ...pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "?";
   };
 
+  const leads = (link) => {
+    const { opens, at, href } = link.dataset;
+    if (opens !== undefined) return placed("open", opens);
+    if (at !== undefined) return placed("at", new URLSearchParams(location.search).get("at") === at ? "" : at);
+    return link.getAttribute("href") ?? href;
+  };
+
   const go = (link) => {
-    const href = link.dataset.opens === undefined ? link.getAttribute("href") ?? link.dataset.href : opening(link.dataset.opens);
+    const href = leads(link);
     const to = href === "?" ? location.pathname : href.startsWith("?") ? location.pathname + href : href;
     history.pushState(null, "", link.dataset.carry === undefined ? to : to + carried());
     if (link.dataset.carry !== undefined || link.dataset.top !== undefined) scrollTo(0, 0);

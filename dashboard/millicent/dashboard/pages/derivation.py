@@ -168,7 +168,7 @@ def _opened(warehouse: Warehouse, open_: str | None, view: View) -> Component | 
         return None
     figure = Figure.parse(open_)
     try:
-        reader = Reader.of(warehouse, own(view))
+        reader = Reader.of(warehouse, own(view), declared=True)
     except PermissionError:
         reader = None
     if figure is None or reader is None:
