@@ -59,7 +59,7 @@ def refresh(warehouse: Warehouse, now: datetime) -> int:
         contracts[tenant] += []  # taken away since
     done = 0
     for tenant, live in contracts.items():
-        with warehouse.engine.write() as transaction:
+        with warehouse.writing, warehouse.engine.write() as transaction:
             there = _there(transaction, tenant)
             closed = history.closed(warehouse, tenant)
             sheet = _Sheet(tenant, live, _billed(transaction, tenant, live), there, closed, now)

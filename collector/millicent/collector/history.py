@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
-from millicent.warehouse import ledger, record
+from millicent.warehouse import late, ledger, record
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import calls, without_zone
@@ -63,7 +63,8 @@ def days(
             found = changed(day)
             rows = found.select(record.SCHEMA.names)
             told = own(ledger.own_words(warehouse.engine, rows)) if own else None
-            ledger.revise(warehouse.engine, rows, told)
+            with late.heeding(warehouse.control, rows) as closed:
+                ledger.revise(warehouse.engine, rows, told, closed)
         yield day, found
 
 

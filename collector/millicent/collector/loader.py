@@ -21,7 +21,7 @@ import structlog
 from millicent.collector import limits, pipeline
 from millicent.collector.batch import Context, Incoming
 from millicent.collector.spool import START, Damaged, Position, Record, SpoolReader
-from millicent.warehouse import evidence, ledger
+from millicent.warehouse import evidence, late, ledger
 from millicent.warehouse.engine import EngineError, RowsRefusedError
 from millicent.warehouse.store import Warehouse
 
@@ -119,7 +119,8 @@ class Loader:
         self._attempts += 1
         with self._warehouse.writing:
             batch = self._set_aside(records) if self._hopeless else self._prepare(records)
-            ledger.commit(self._warehouse.engine, batch, SPOOL, following)
+            with late.heeding(self._warehouse.control, batch.calls, batch.revised) as closed:
+                ledger.commit(self._warehouse.engine, batch, SPOOL, following, closed)
         self._attempts, self._hopeless, self._position = 0, False, following
         self._housekeep(asked_at)
         self.progress.batches += 1

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import and_, column, func, select, table
 
-from millicent.warehouse import record, rollups
+from millicent.warehouse import late, record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
 from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told, without_zone
@@ -77,15 +77,17 @@ def remembered(engine: Engine, asked: pl.DataFrame) -> pl.DataFrame:
         return plain(transaction.read(select(*by).where(*mine), asked=arrow(asked)))
 
 
-def commit(engine: Engine, batch: Batch, spool: str, position: tuple[int, int]) -> None:
-    """Store `batch` and move `spool` to `position`, together or not at all.
+def commit(
+    engine: Engine, batch: Batch, spool: str, position: tuple[int, int], closed: late.Closed = late.NONE
+) -> None:
+    """Store `batch` and move `spool` to `position`, together or not at all; amounts of `closed` periods stay.
 
     Raises:
         EngineError: as `Engine.write`; read `position` again before going on.
     """
     with engine.write() as transaction:
         change = _advance(transaction, spool, position)
-        store(transaction, batch, change)
+        store(transaction, batch, change, closed)
 
 
 def touch(engine: Engine) -> None:
@@ -98,14 +100,15 @@ def touch(engine: Engine) -> None:
         transaction.execute(loaded.update().values(change=loaded.c.change))
 
 
-def store(transaction: Transaction, batch: Batch, change: int) -> None:
+def store(transaction: Transaction, batch: Batch, change: int, closed: late.Closed = late.NONE) -> None:
     """Add calls, their rollup deltas and everything counted about them inside an open transaction."""
     if not batch.calls.is_empty():
+        late.adjust(transaction, closed, batch.calls)
         transaction.insert("calls", arrow(batch.calls))
         transaction.insert("usage_hourly", rollups.deltas(batch.calls).to_arrow())
         transaction.insert("dirty_hours", _touched(batch.calls, change).to_arrow())
     if not batch.revised.is_empty():
-        _replace(transaction, batch.revised, change)
+        _replace(transaction, batch.revised, change, closed)
     _keep_told(transaction, batch.told)
     if not batch.series.is_empty():
         mine = and_(series.c.tenant == _SERIES.c.tenant, series.c.series == _SERIES.c.series)
@@ -162,11 +165,11 @@ def amounts(engine: Engine, keys: pl.DataFrame) -> list[Amounts]:
     return [Amounts(*row) for row in pl.DataFrame(pl.from_arrow(rows)).iter_rows()]
 
 
-def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None) -> int:
+def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None, closed: late.Closed = late.NONE) -> int:
     """Replace stored calls by `rows` (as `record.PLAIN`, found by `KEY`), and correct the sums, all or nothing.
 
     Hold `Warehouse.writing` from reading the rows until this returns, so that no change in between is lost. `own`
-    replaces what is kept of the calls' own words.
+    replaces what is kept of the calls' own words. Amounts of `closed` periods stay.
 
     Returns:
         How many calls were replaced.
@@ -180,7 +183,7 @@ def revise(engine: Engine, rows: pl.DataFrame, own: pl.DataFrame | None = None) 
         last = transaction.read(select(func.max(loaded.c.change).label("change"))).to_pylist()[0]["change"]
         change = (last or 0) + 1
         transaction.execute(loaded.update().values(change=change))
-        _replace(transaction, rows, change)
+        _replace(transaction, rows, change, closed)
         if own is not None:
             _keep_told(transaction, own)
     return rows.height
@@ -194,7 +197,7 @@ def _keep_told(transaction: Transaction, rows: pl.DataFrame) -> None:
     transaction.insert("told", arrow(rows))
 
 
-def _replace(transaction: Transaction, rows: pl.DataFrame, change: int) -> None:
+def _replace(transaction: Transaction, rows: pl.DataFrame, change: int, closed: late.Closed) -> None:
     asked = arrow(rows.select(KEY))
     instants = rows["started_at"].dt.replace_time_zone(None)
     mine = (
@@ -208,16 +211,22 @@ def _replace(transaction: Transaction, rows: pl.DataFrame, change: int) -> None:
     transaction.execute(calls.delete().where(*mine), asked=asked)
     transaction.insert("calls", arrow(rows))
     rollups.correct(transaction, old, rows)
-    _forget_former_prices(transaction, old, rows)
+    anew = _priced_anew(old, rows)
+    late.adjust(transaction, closed, rows, old, anew)
+    _forget_former_prices(transaction, anew)
     touched = pl.concat([_touched(old, change), _touched(rows, change)]).unique()
     transaction.insert("dirty_hours", touched.to_arrow())
 
 
-def _forget_former_prices(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> None:
-    """Drop what a repricing kept of calls that are priced by other facts now: undoing it must not bring that back."""
+def _priced_anew(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Keys of calls that are priced by other facts now."""
     both = old.select(*KEY, *_PRICED).join(new.select(*KEY, *_PRICED), on=KEY, suffix="_new")
     otherwise = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_new")) for name in _PRICED)
-    keys = both.filter(otherwise).select(KEY)
+    return both.filter(otherwise).select(KEY)
+
+
+def _forget_former_prices(transaction: Transaction, keys: pl.DataFrame) -> None:
+    """Drop what a repricing kept of calls that are priced by other facts now: undoing it must not bring that back."""
     if keys.is_empty():
         return
     instants = keys["started_at"].dt.replace_time_zone(None)

@@ -36,23 +36,28 @@ def deltas(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def change(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """What the sums move by where `new` comes for `old` (rows of the record), as `deltas`; a key may have two rows."""
+    return pl.concat([deltas(new), deltas(old).with_columns(-pl.col(name) for name in SUMS)])
+
+
 def correct(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> None:
     """Make the rollup say `new` where it said `old` (rows of the record).
 
     The rows of every key concerned are folded into one, so that none ever stands for less than nothing and what is
     unknown after the correction reads unknown, not 0.
     """
-    change = pl.concat([deltas(new), deltas(old).with_columns(-pl.col(name) for name in SUMS)])
-    if change.is_empty():
+    moved = change(old, new)
+    if moved.is_empty():
         return
-    keys = change.select(KEY).unique()
+    keys = moved.select(KEY).unique()
     asked = table("asked", *(column(name) for name in KEY))
     frame = {"asked": keys.to_arrow()}
     concerned = and_(*(usage_hourly.c[name].is_not_distinct_from(asked.c[name]) for name in KEY))
     instants = keys["hour"].dt.replace_time_zone(None)
     hours = (usage_hourly.c.hour >= instants.min(), usage_hourly.c.hour <= instants.max())
     stored = transaction.read(select(usage_hourly).where(concerned, *hours), **frame)
-    both = [frame.select(*KEY, *SUMS) for frame in (pl.DataFrame(pl.from_arrow(stored)), change)]
+    both = [frame.select(*KEY, *SUMS) for frame in (pl.DataFrame(pl.from_arrow(stored)), moved)]
     folded = (
         pl.concat(both, how="vertical_relaxed")
         .group_by(KEY)
