@@ -1,277 +1,306 @@
 """Own hardware by the hour: what each deployment cost, how busy it was, and what its tokens carry of it.
 
-Only hours that changed are computed again: those with new calls, those that were provisional, and those that have begun
-since. Busy is the union of call intervals, until an engine's own counters say better; the rest of the hour is idle.
+What is declared makes a plan; its hours are computed once, from everything that happened in them, and again only where
+that changed: hours with new calls or readings, those that were provisional, and those whose declaration, policy or
+price is another now. Hours of closed periods stay as they are.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-import polars as pl
 import pyarrow as pa
-from sqlalchemy import Table, column, exists, func, select, table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Integer,
+    Numeric,
+    Table,
+    and_,
+    column,
+    exists,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    table,
+)  # fmt: skip
 
-from millicent.pricing.hardware import DEFAULT_WEIGHTS, HourCost, allocate, hourly_cost
+from millicent.warehouse import happened, hour_rows, plan
 from millicent.warehouse.control import Control
-from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.engine import Engine, Transaction
-from millicent.warehouse.ledger import LONGEST_CALL, MILLISECOND
-from millicent.warehouse.tables import calls, deployment_hours, dirty_hours, usage_hourly
+from millicent.warehouse.happened import PoolHour
+from millicent.warehouse.plan import HOUR, Plan, Span
+from millicent.warehouse.tables import deployment_hours, dirty_hours, idle_shares, without_zone
 
-HOUR: Final = timedelta(hours=1)
 REPEAT: Final = timedelta(minutes=1)
-METHOD: Final = "busy = union of call intervals; weights 1000 uncached input, 100 cached input, 4000 output"
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+TOGETHER: Final = 500
+"""So many hours are computed in one transaction at most: nothing else can be stored meanwhile."""
 
 
 class Slot(NamedTuple):
-    """One hour of one deployment; `hour` is aware, UTC."""
+    """One hour of one deployment, or of what a reservation has left; `hour` is aware, UTC."""
 
     tenant: str
     deployment: str
     hour: datetime
 
 
+class _Closed:
+    """Closed hours, by tenant, as periods that neither overlap nor touch."""
+
+    def __init__(self, periods: Iterable[tuple[str, datetime, datetime]]) -> None:
+        self.periods: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
+        for tenant, start, end in sorted(periods):
+            mine = self.periods[tenant]
+            if mine and start <= mine[-1][1]:
+                mine[-1] = (mine[-1][0], max(end, mine[-1][1]))
+            else:
+                mine.append((start, end))
+
+    def holds(self, tenant: str, hour: datetime) -> bool:
+        return any(start <= hour < end for start, end in self.periods.get(tenant, ()))
+
+    def open_parts(self, tenant: str, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """What is open of `[start, end)`."""
+        for closed_from, closed_to in self.periods.get(tenant, ()):
+            if start < min(closed_from, end):
+                yield start, min(closed_from, end)
+            start = max(start, closed_to)
+        if start < end:
+            yield start, end
+
+    def condition(self, rows: Table) -> Any:
+        """Rows of closed hours."""
+        return or_(
+            false(),
+            *(
+                and_(rows.c.tenant == tenant, rows.c.hour >= without_zone(start), rows.c.hour < without_zone(end))
+                for tenant, periods in self.periods.items()
+                for start, end in periods
+            ),
+        )
+
+
 def refresh(engine: Engine, control: Control, now: datetime) -> int:
-    """Bring `deployment_hours` up to `now`, a day at a time and oldest first, each day in one transaction.
+    """Bring `deployment_hours` up to `now`, oldest first, a day or less in each transaction.
 
     Calls that claim to be in an hour yet to come wait for it.
 
     Returns:
-        How many deployment-hours were computed.
+        How many deployment-hours were computed or taken back.
 
     Raises:
         EngineError: the database failed; what was committed before stays, the rest is still to do.
     """
     declared = control.deployments()
-    days: dict[datetime, list[Slot]] = defaultdict(list)
-    dirty = _dirty(engine)
-    for slot in sorted({*_due(engine, declared, now), *dirty}):
-        if slot.hour < now:
-            days[slot.hour.replace(hour=0)].append(slot)
-    for _, slots in sorted(days.items()):
+    planned = Plan(plan.spans(declared, control.policies(), now))
+    dirty = {slot for slot in _dirty(engine) if slot.hour < now}
+    tenants = {tenant for tenant, _ in declared} | {slot.tenant for slot in dirty}
+    closed = _Closed((tenant, one.start, one.end) for tenant in tenants for one in control.closed_periods(tenant))
+    frozen = {slot for slot in dirty if closed.holds(slot.tenant, slot.hour)}
+    due = {*_due(engine, planned, closed, now), *dirty, *_followers(engine, dirty, now)} - frozen
+    due = {slot for slot in due if not closed.holds(slot.tenant, slot.hour)}
+    if frozen:
         with engine.write() as transaction:
-            _compute(transaction, slots, declared, now)
-            changes = {slot: dirty[slot] for slot in slots if slot in dirty}
-            _forget(transaction, dirty_hours, list(changes), list(changes.values()))
-    return sum(map(len, days.values()))
+            _forget(transaction, dirty_hours, frozen)
+    done = 0
+    for work in _batches(planned, due):
+        with engine.write() as transaction:
+            done += _compute(transaction, work, now)
+    return done
 
 
-def _dirty(engine: Engine) -> dict[Slot, int]:
-    """Deployment-hours with changes, and the last change of each."""
+# ---- what there is to do
+
+
+def _dirty(engine: Engine) -> set[Slot]:
+    """Deployment-hours in which something changed."""
     by = (dirty_hours.c.tenant, dirty_hours.c.deployment, dirty_hours.c.hour)
-    rows = engine.read(select(*by, func.max(dirty_hours.c.change).label("change")).group_by(*by)).to_pylist()
-    return {Slot(row["tenant"], row["deployment"], row["hour"]): row["change"] for row in rows}
+    return {Slot(**row) for row in engine.read(select(*by).distinct()).to_pylist()}
 
 
-def _due(engine: Engine, declared: Iterable[tuple[str, Deployment]], now: datetime) -> Iterable[Slot]:
-    """Hours of declared deployments that were never computed, only while they ran, or under another declaration."""
+def _followers(engine: Engine, dirty: Collection[Slot], now: datetime) -> Iterator[Slot]:
+    """Hours after those: what an engine counted of calls that began in the hour before is not untracked."""
+    if not dirty:
+        return
+    next_ones = {slot._replace(hour=slot.hour + HOUR) for slot in dirty if slot.hour + HOUR < now}
     c = deployment_hours.c
-    by, final = (c.tenant, c.deployment, c.declared_from), ~c.provisional
-    done = select(
-        *by,
-        func.count().filter(final).label("finals"),
-        func.max(c.hour).filter(final).label("through"),
-        func.max(c.hour).label("last"),
-    ).group_by(*by)
-    stored = {tuple(row.values())[:3]: row for row in engine.read(done).to_pylist()}
-    running = select(c.tenant, c.deployment, c.hour).where(c.provisional, c.computed_at > _bare(now - REPEAT))
-    recent = {Slot(**row) for row in engine.read(running).to_pylist()}
-    for tenant, one in declared:
-        have = stored.get((tenant, one.name, one.effective_from))
-        start = one.effective_from
-        if have and have["finals"] and have["finals"] * HOUR == have["through"] + HOUR - start:
-            start = have["through"] + HOUR
-        for hour in _hours(start, min(now, one.effective_to or now)):
-            if hour + HOUR <= now or Slot(tenant, one.name, hour) not in recent:
-                yield Slot(tenant, one.name, hour)
-        if have and one.effective_to:  # hours computed before it was known to end
-            yield from (Slot(tenant, one.name, hour) for hour in _hours(one.effective_to, have["last"] + HOUR))
+    asked = select(c.tenant, c.deployment, c.hour).where(
+        or_(c.engine_input_tokens.is_not(None), c.engine_output_tokens.is_not(None)),
+        c.deployment.in_({slot.deployment for slot in dirty}),
+        c.hour > without_zone(min(slot.hour for slot in dirty)),
+        c.hour <= without_zone(max(slot.hour for slot in dirty) + HOUR),
+    )
+    yield from next_ones.intersection(Slot(**row) for row in engine.read(asked).to_pylist())
 
 
-def _hours(start: datetime, end: datetime) -> Iterable[datetime]:
+class _Stored(NamedTuple):
+    """What is stored of the open hours of a name under one digest."""
+
+    finals: int
+    through: datetime | None
+    last: datetime
+
+
+def _due(engine: Engine, planned: Plan, closed: _Closed, now: datetime) -> Iterator[Slot]:
+    """Open hours that were never computed, only while they ran, or from what is declared no more."""
+    stored = _stored(engine, closed)
+    recent = _recent(engine, now)
+    named = {(tenant, name, span.digest): span for (tenant, name), spans in planned.spans.items() for span in spans}
+    again = []
+    for key, span in named.items():
+        tenant, name, _ = key
+        have = stored.get(key)
+        whole = min(span.end, _hour(now))
+        parts = list(closed.open_parts(tenant, span.start, whole))
+        expected = sum((end - start) // HOUR for start, end in parts)
+        if have is not None and have.last >= span.end:
+            again.append(key)
+        if have is None or have.through is None:
+            missing = parts
+        elif have.finals == expected and have.through < whole:
+            missing = []
+        else:
+            through = min(have.through + HOUR, whole)
+            before = sum((end - start) // HOUR for start, end in closed.open_parts(tenant, span.start, through))
+            if have.finals != before:
+                again.append(key)
+                continue
+            missing = list(closed.open_parts(tenant, through, whole))
+        yield from (Slot(tenant, name, hour) for start, end in missing for hour in _hours(start, end))
+        if whole < span.end and Slot(tenant, name, whole) not in recent and whole < now:
+            yield Slot(tenant, name, whole)
+    gone = [key for key in stored if key not in named]
+    yield from _not_as_planned(engine, planned, closed, {*gone, *again}, now)
+
+
+def _stored(engine: Engine, closed: _Closed) -> dict[tuple[str, str, str | None], _Stored]:
+    c = deployment_hours.c
+    by, final = (c.tenant, c.deployment, c.computed_from), ~c.provisional
+    asked = (
+        select(
+            *by,
+            func.count().filter(final).label("finals"),
+            func.max(c.hour).filter(final).label("through"),
+            func.max(c.hour).label("last"),
+        )
+        .where(not_(closed.condition(deployment_hours)))
+        .group_by(*by)
+    )
+    rows = (tuple(row.values()) for row in engine.read(asked).to_pylist())
+    return {(tenant, name, digest): _Stored(*told) for tenant, name, digest, *told in rows}
+
+
+def _recent(engine: Engine, now: datetime) -> set[Slot]:
+    """Hours that run and were computed less than a minute ago."""
+    c = deployment_hours.c
+    asked = select(c.tenant, c.deployment, c.hour).where(c.provisional, c.computed_at > without_zone(now - REPEAT))
+    return {Slot(**row) for row in engine.read(asked).to_pylist()}
+
+
+def _not_as_planned(
+    engine: Engine, planned: Plan, closed: _Closed, keys: Collection[tuple[str, str, str | None]], now: datetime
+) -> Iterator[Slot]:
+    """Of names and digests, hours that are stored otherwise than planned, and those that are not stored."""
+    if not keys:
+        return
+    names = {(tenant, name) for tenant, name, _ in keys}
+    c = deployment_hours.c
+    asked = select(c.tenant, c.deployment, c.hour, c.computed_from, c.provisional).where(
+        c.deployment.in_({name for _, name in names}), not_(closed.condition(deployment_hours))
+    )
+    finals: set[Slot] = set()
+    for row in engine.read(asked).to_pylist():
+        slot = Slot(row["tenant"], row["deployment"], row["hour"])
+        span = planned.at(*slot)
+        if span is None or span.digest != row["computed_from"]:
+            yield slot
+        elif not row["provisional"]:
+            finals.add(slot)
+    digests = {digest for *_, digest in keys}
+    for tenant, name in names:
+        for span in planned.spans.get((tenant, name), ()):
+            if span.digest in digests:
+                for start, end in closed.open_parts(tenant, span.start, min(span.end, _hour(now))):
+                    yield from {Slot(tenant, name, hour) for hour in _hours(start, end)} - finals
+
+
+class _Work(NamedTuple):
+    """Names whose rows of an hour are made anew: by a span, or by nothing where nothing is declared any more."""
+
+    hour: datetime
+    span: Span | None
+    slots: set[Slot]
+
+
+def _batches(planned: Plan, due: Collection[Slot]) -> Iterator[Sequence[_Work]]:
+    """Work of one day or less at a time, oldest first; all rows of a pool's hour go together."""
+    by_hour: dict[tuple[datetime, str, str], tuple[Span | None, set[Slot]]] = {}
+    for slot in due:
+        span = planned.at(*slot)
+        key = (slot.hour, slot.tenant, f"name {slot.deployment}" if span is None else f"span {span.digest}")
+        _, slots = by_hour.setdefault(key, (span, set()))
+        slots.add(slot)
+        if span is not None:
+            slots.update(Slot(slot.tenant, name, slot.hour) for name in span.names)
+    ordered = [_Work(key[0], *by_hour[key]) for key in sorted(by_hour)]
+    for _, day in groupby(ordered, key=lambda work: work.hour.date()):
+        hours = list(day)
+        yield from (hours[start : start + TOGETHER] for start in range(0, len(hours), TOGETHER))
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
+
+
+def _hours(start: datetime, end: datetime) -> Iterator[datetime]:
     while start < end:
         yield start
         start += HOUR
 
 
-def _compute(
-    transaction: Transaction, slots: list[Slot], declared: list[tuple[str, Deployment]], now: datetime
-) -> None:
-    serving = {slot: one for slot in slots if (one := _serving(slot, declared)) is not None}
-    busy_ms, tokens = _busy_ms(transaction, slots), _tokens(transaction, slots)
-    rows = [_row(slot, one, busy_ms.get(slot, 0), tokens.get(slot, (0, 0, 0)), now) for slot, one in serving.items()]
-    _forget(transaction, deployment_hours, slots)
-    if rows:
-        transaction.insert("deployment_hours", pa.Table.from_pylist(rows, schema=_SCHEMA))
+# ---- doing it
 
 
-def _serving(slot: Slot, declared: list[tuple[str, Deployment]]) -> Deployment | None:
-    for tenant, one in declared:
-        ended = one.effective_to is not None and one.effective_to <= slot.hour
-        if (tenant, one.name) == slot[:2] and one.effective_from <= slot.hour and not ended:
-            return one
-    return None
+def _compute(transaction: Transaction, work: Sequence[_Work], now: datetime) -> int:
+    slots = [slot for one in work for slot in one.slots]
+    pool_hours = [PoolHour(one.span, one.hour) for one in work if one.span is not None]
+    hours: list[hour_rows.Row] = []
+    shares: list[hour_rows.Row] = []
+    for of, what in zip(pool_hours, happened.read(transaction, pool_hours), strict=True):
+        some, carried = hour_rows.rows(of, what, now)
+        hours += some
+        shares += carried
+    for rows in (deployment_hours, idle_shares, dirty_hours):  # nothing else was written since they were read
+        _forget(transaction, rows, slots)
+    for rows, made in ((deployment_hours, hours), (idle_shares, shares)):
+        if made:
+            transaction.insert(rows.name, pa.Table.from_pylist(made, schema=_schema(rows)))
+    return len(slots)
 
 
-def _row(slot: Slot, one: Deployment, busy_ms: int, tokens: tuple[int, int, int], now: datetime) -> dict[str, Any]:
-    elapsed_ms = min(HOUR, now - slot.hour) // MILLISECOND
-    busy_ms = min(busy_ms, elapsed_ms)
-    busy_s, elapsed_s = Decimal(busy_ms) / 1000, Decimal(elapsed_ms) / 1000
-    cost = hourly_cost(
-        one.cost_profile(),
-        one.accelerator,
-        one.accelerator_count,
-        region=one.region,
-        power=one.electricity(),
-        busy_seconds=busy_s,
-        elapsed_seconds=elapsed_s,
-        at=slot.hour,
-    )
-    w = DEFAULT_WEIGHTS
-    weight = w.of(uncached_input=tokens[0] - tokens[1], cached_input=tokens[1], output=tokens[2])
-    spread = allocate(cost.total_usd, busy_seconds=busy_s, elapsed_seconds=elapsed_s, weight=weight)
-    energy = allocate(cost.energy_usd, busy_seconds=busy_s, elapsed_seconds=elapsed_s, weight=weight)
-    return {
-        **slot._asdict(),
-        **{
-            name: getattr(one, name)
-            for name in ("model", "engine", "precision", "accelerator", "region", "environment")
-        },
-        "accelerator_count": one.accelerator_count,
-        "elapsed_ms": elapsed_ms,
-        "busy_ms": busy_ms,
-        "accelerator_ms": elapsed_ms * one.accelerator_count,
-        "fixed_usd": cost.fixed_usd,
-        "energy_usd": cost.energy_usd,
-        "hosting_usd": cost.hosting_usd,
-        "busy_usd": spread.busy_usd,
-        "idle_usd": spread.idle_usd - spread.untracked_usd,
-        "untracked_usd": spread.untracked_usd,
-        "joules": cost.joules,
-        "gco2e_g": cost.gco2e_g,
-        "w_input": w.uncached_input,
-        "w_cached": w.cached_input,
-        "w_output": w.output,
-        "weight": Decimal(weight),
-        "rate_usd_per_weight": spread.rate_usd_per_weight if weight else None,
-        "energy_rate_usd_per_weight": energy.rate_usd_per_weight if weight else None,
-        "method": METHOD,
-        "sources": _sources(cost),
-        "declared_from": one.effective_from,
-        "provisional": elapsed_ms < HOUR // MILLISECOND,
-        "computed_at": now,
-    }
-
-
-def _sources(cost: HourCost) -> str:
-    told = [
-        {"name": i.name, "value": f"{i.value:f}", "unit": i.unit, "source": f"{i.origin}: {i.source}"}
-        for i in cost.inputs
-    ]
-    energy = {"name": "energy", "value": cost.energy_source, "unit": "", "source": ""}
-    return json.dumps([*told, energy], ensure_ascii=False)
-
-
-def _busy_ms(transaction: Transaction, slots: list[Slot]) -> dict[Slot, int]:
-    """Milliseconds of each hour in which at least one call ran."""
-    first, last = min(slot.hour for slot in slots), max(slot.hour for slot in slots) + HOUR
-    lasted = func.least(func.coalesce(calls.c.duration_ms, 0), LONGEST_CALL // MILLISECOND)
-    asked = select(
-        calls.c.tenant, calls.c.deployment,
-        func.epoch_ms(calls.c.started_at).label("start"),
-        (func.epoch_ms(calls.c.started_at) + lasted).label("end"),
-    ).where(
-        calls.c.counted,
-        calls.c.signal != "metric",  # an interval of a metric says when it was read, not when anything ran
-        calls.c.deployment.in_({slot.deployment for slot in slots}),
-        calls.c.started_at >= _bare(first - LONGEST_CALL), calls.c.started_at < _bare(last),
-    )  # fmt: skip
-    intervals = pl.LazyFrame(pl.from_arrow(transaction.read(asked)))
-    by = ["tenant", "deployment", "hour"]
-    hour_ms = HOUR // MILLISECOND
-    pieces = (
-        intervals.with_columns(hour=pl.int_ranges(pl.col("start") // hour_ms, pl.col("end") // hour_ms + 1))
-        .explode("hour")
-        .with_columns(
-            start=pl.max_horizontal("start", pl.col("hour") * hour_ms),
-            end=pl.min_horizontal("end", (pl.col("hour") + 1) * hour_ms),
-        )
-        .sort("start")
-    )
-    covered_to = pl.col("end").cum_max().shift(1).over(by)
-    new = pl.col("end") - pl.max_horizontal("start", covered_to.fill_null(0))
-    rows = pieces.with_columns(new=new.clip(0)).group_by(by).agg(pl.col("new").sum()).collect()
-    return {
-        Slot(tenant, deployment, _EPOCH + hour * HOUR): new
-        for tenant, deployment, hour, new in rows.select(*by, "new").iter_rows()
-    }
-
-
-def _tokens(transaction: Transaction, slots: list[Slot]) -> dict[Slot, tuple[int, int, int]]:
-    """Input, cached input and output tokens served in each hour."""
-    u = usage_hourly.c
-    by = (u.tenant, u.deployment, u.hour)
-    sums = (func.sum(column).label(column.name) for column in (u.input_tokens, u.cache_read_tokens, u.output_tokens))
-    asked = (
-        select(*by, *sums)
-        .where(
-            u.deployment.in_({slot.deployment for slot in slots}),
-            u.hour >= _bare(min(slot.hour for slot in slots)), u.hour <= _bare(max(slot.hour for slot in slots)),
-        )
-        .group_by(*by)
-    )  # fmt: skip
-    return {
-        Slot(tenant, deployment, hour): (int(read or 0), int(cached or 0), int(written or 0))
-        for tenant, deployment, hour, read, cached, written in (
-            row.values() for row in transaction.read(asked).to_pylist()
-        )
-    }
-
-
-def _forget(transaction: Transaction, rows: Table, slots: list[Slot], up_to: list[int] | None = None) -> None:
-    """Delete the rows of `slots`; where `up_to` is given, those with a later change stay."""
-    if not slots:
-        return
-    keys = table("keys", *(column(name) for name in (*Slot._fields, "change")))
+def _forget(transaction: Transaction, rows: Table, slots: Collection[Slot]) -> None:
+    keys = table("keys", *(column(name) for name in Slot._fields))
     same = [rows.c[name] == keys.c[name] for name in Slot._fields]
-    if up_to is not None:
-        same.append(rows.c.change <= keys.c.change)
-    columns = {name: [getattr(slot, name) for slot in slots] for name in Slot._fields}
-    frame = pa.table({**columns, "change": up_to or [0] * len(slots)})
-    transaction.execute(rows.delete().where(exists(select(keys.c.change).where(*same))), keys=frame)
+    frame = pa.table({name: [getattr(slot, name) for slot in slots] for name in Slot._fields})
+    transaction.execute(rows.delete().where(exists(select(keys.c.hour).where(*same))), keys=frame)
 
 
-def _bare(instant: datetime) -> datetime:
-    return instant.replace(tzinfo=None)
+def _schema(rows: Table) -> pa.Schema:
+    return pa.schema([(told.name, _arrow(told.type)) for told in rows.columns])
 
 
-_EXACT: Final = pa.decimal128(38, 24)
-_METERED: Final = pa.decimal128(38, 6)
-_SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("tenant", "deployment")),
-        ("hour", pa.timestamp("us", "UTC")),
-        *((name, pa.string()) for name in ("model", "engine", "precision", "accelerator", "region", "environment")),
-        ("accelerator_count", pa.int32()),
-        *((name, pa.int64()) for name in ("elapsed_ms", "busy_ms", "accelerator_ms")),
-        *(
-            (name, _EXACT)
-            for name in ("fixed_usd", "energy_usd", "hosting_usd", "busy_usd", "idle_usd", "untracked_usd")
-        ),
-        *((name, _METERED) for name in ("joules", "gco2e_g")),
-        *((name, pa.int32()) for name in ("w_input", "w_cached", "w_output")),
-        ("weight", pa.decimal128(38, 0)),
-        *((name, _EXACT) for name in ("rate_usd_per_weight", "energy_rate_usd_per_weight")),
-        *((name, pa.string()) for name in ("method", "sources")),
-        ("provisional", pa.bool_()),
-        ("declared_from", pa.timestamp("us", "UTC")),
-        ("computed_at", pa.timestamp("us", "UTC")),
-    ]
-)
+def _arrow(of: Any) -> pa.DataType:
+    if isinstance(of, Numeric):
+        return pa.decimal128(of.precision, of.scale)
+    if isinstance(of, DateTime):
+        return pa.timestamp("us", "UTC")
+    kinds = ((Boolean, pa.bool_()), (BigInteger, pa.int64()), (Integer, pa.int32()))
+    return next((made for kind, made in kinds if isinstance(of, kind)), pa.string())

@@ -1,0 +1,297 @@
+"""What is known of hours of own hardware: when calls ran, which tokens they had, and what meters told.
+
+One statement per kind of evidence reads all hours of a batch; what comes out is a value per pool and hour.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
+
+from millicent.pricing import catalog
+from millicent.pricing.allocation import EngineTokens, Tokens
+from millicent.pricing.meters import engine_tokens
+from millicent.warehouse.deployments import Deployment
+from millicent.warehouse.engine import Transaction
+from millicent.warehouse.ledger import LONGEST_CALL, MILLISECOND
+from millicent.warehouse.plan import HOUR, Span
+from millicent.warehouse.tables import METERED, calls, meter_hours, usage_hourly, without_zone
+
+HOUR_MS: Final = HOUR // MILLISECOND
+ENERGY: Final = ("dcgm", "nvml")
+"""Meters of accelerators, the one to be believed first; all others are engines."""
+LAG_MS: Final = 90_000
+"""Meters of the running hour may be so late without anything being unobserved."""
+COVERED: Final = Decimal("0.95")
+"""Counters that were read across this share of the time tell of all of it."""
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+class PoolHour(NamedTuple):
+    """An hour of a span; `hour` is aware, UTC."""
+
+    span: Span
+    hour: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meters:
+    """What meters of one deployment told of one hour: `METERED` summed by source and role, None where untold."""
+
+    rows: Mapping[tuple[str, str | None], Mapping[str, int | None]] = field(default_factory=dict)
+
+    def told(self, column: str, role: str | None = None, *, energy: str | None = None) -> list[int]:
+        """What engines (or one meter of energy) tell in a column, in a role or in any."""
+        return [
+            value
+            for (source, in_role), row in self.rows.items()
+            if (source == energy if energy else source not in ENERGY)
+            and role in (None, in_role)
+            and (value := row[column]) is not None
+        ]
+
+    def total(self, column: str, role: str | None = None) -> int | None:
+        """The sum of what engines tell; None where none does."""
+        told = self.told(column, role)
+        return sum(told) if told else None
+
+    @property
+    def engine(self) -> str | None:
+        """The engine that was read, the longest first."""
+        found = {source: row["counted_ms"] or 0 for (source, _), row in self.rows.items() if source not in ENERGY}
+        return max(sorted(found), key=lambda source: found[source], default=None)
+
+    @property
+    def roles(self) -> set[str]:
+        """Roles that are apart on it."""
+        return {role for source, role in self.rows if role is not None and source not in ENERGY}
+
+    def covered(self, elapsed_ms: int, role: str | None = None) -> bool:
+        """Whether the engine's counters were read across the elapsed time."""
+        return 0 < elapsed_ms <= (self.total("counted_ms", role) or 0) / COVERED
+
+    def counted(self, elapsed_ms: int) -> EngineTokens | None:
+        """Tokens by the engine's own counters; None where those do not tell of the elapsed time.
+
+        Where prefill and decode are apart, what goes in is counted by the one and what comes out by the other.
+        """
+        into, out = ("prefill", "decode") if self.roles else (None, None)
+        name = self.engine
+        if name is None or not (self.covered(elapsed_ms, into) and self.covered(elapsed_ms, out)):
+            return None
+        prompt, cached = (self.total(column, into) for column in ("prompt_tokens", "cached_tokens"))
+        generated = self.total("output_tokens", out)
+        try:
+            engine = catalog.engine(name)
+        except LookupError:  # the catalog had it when it was read
+            return EngineTokens(input=prompt, cached_input=cached, output=generated)
+        return engine_tokens(engine, prompt=prompt, cached=cached, generated=generated)
+
+    def joules(self, elapsed_ms: int) -> tuple[str, Decimal] | None:
+        """The meter of energy that tells of the elapsed time, and what the accelerators drew."""
+        for source in ENERGY:
+            counted, drawn = (sum(self.told(name, energy=source)) for name in ("counted_ms", "millijoules"))
+            if 0 < elapsed_ms <= counted / COVERED and self.told("millijoules", energy=source):
+                return source, Decimal(drawn) / 1000
+        return None
+
+
+NO_METERS: Final = Meters()
+NO_TOKENS: Final = Tokens()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What is known of one hour of a pool. By deployment; what is not there is nothing.
+
+    Attributes:
+        busy_ms: With at least one call running, on any of its deployments.
+        seen: Tokens of calls, by deployment and team; None is the team of calls without one.
+        before: Tokens of calls of the hour before, by deployment.
+        meters: What meters told.
+        meters_before: What they told of the hour before.
+    """
+
+    busy_ms: int = 0
+    seen: Mapping[str, Mapping[str | None, Tokens]] = field(default_factory=dict)
+    before: Mapping[str, Tokens] = field(default_factory=dict)
+    meters: Mapping[str, Meters] = field(default_factory=dict)
+    meters_before: Mapping[str, Meters] = field(default_factory=dict)
+
+
+def read(transaction: Transaction, hours: Sequence[PoolHour]) -> list[Happened]:
+    """What is known of each of `hours`, in their order."""
+    if not hours:
+        return []
+    names = sorted({name for span, _ in hours for name in span.names})
+    busy = _busy_ms(transaction, hours, names)
+    tokens, meters = _tokens(transaction, hours, names), _meters(transaction, hours, names)
+    found = []
+    for row, (span, hour) in enumerate(hours):
+        now = {name: (span.tenant, name, hour) for name in span.names}
+        earlier = {name: (span.tenant, name, hour - HOUR) for name in span.names}
+        happened = Happened(
+            busy_ms=busy.get(row, 0),
+            seen={name: tokens.get(key, {}) for name, key in now.items()},
+            before={name: total(tokens.get(key, {}).values()) for name, key in earlier.items()},
+            meters={name: meters[key] for name, key in now.items() if key in meters},
+            meters_before={name: meters[key] for name, key in earlier.items() if key in meters},
+        )
+        found.append(happened)
+    return found
+
+
+def total(several: Iterable[Tokens]) -> Tokens:
+    """All of them."""
+    all_of = list(several)
+    return Tokens(
+        uncached_input=sum(one.uncached_input for one in all_of),
+        cached_input=sum(one.cached_input for one in all_of),
+        output=sum(one.output for one in all_of),
+    )
+
+
+_Key = tuple[str, str, datetime]
+
+
+def _within(
+    table: Table, hours: Sequence[PoolHour], names: Sequence[str], before: timedelta = HOUR
+) -> list[ColumnElement[bool]]:
+    first, last = min(hour for _, hour in hours) - before, max(hour for _, hour in hours)
+    return [table.c.deployment.in_(names), table.c.hour >= without_zone(first), table.c.hour <= without_zone(last)]
+
+
+def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]) -> dict[int, int]:
+    """Milliseconds of each hour in which at least one call ran on the pool, by place in `hours`."""
+    first, last = min(hour for _, hour in hours), max(hour for _, hour in hours) + HOUR
+    lasted = func.least(func.coalesce(calls.c.duration_ms, 0), LONGEST_CALL // MILLISECOND)
+    asked = select(
+        calls.c.tenant, calls.c.deployment,
+        func.epoch_ms(calls.c.started_at).label("start"),
+        (func.epoch_ms(calls.c.started_at) + lasted).label("end"),
+    ).where(
+        calls.c.counted,
+        calls.c.signal != "metric",  # an interval of a metric says when it was read, not when anything ran
+        calls.c.deployment.in_(names),
+        calls.c.started_at >= without_zone(first - LONGEST_CALL), calls.c.started_at < without_zone(last),
+    )  # fmt: skip
+    served = pl.LazyFrame(
+        [
+            (row, span.tenant, name, (hour - _EPOCH) // HOUR)
+            for row, (span, hour) in enumerate(hours)
+            for name in span.names
+        ],
+        schema={"row": pl.Int64, "tenant": pl.String, "deployment": pl.String, "hour": pl.Int64},
+        orient="row",
+    )
+    begins, ends = pl.col("start") // HOUR_MS, pl.col("end") // HOUR_MS
+    pieces = (
+        pl.LazyFrame(pl.from_arrow(transaction.read(asked)))
+        .with_columns(hour=pl.int_ranges(begins, ends + 1))
+        .explode("hour")
+        .join(served, on=["tenant", "deployment", "hour"])
+        .with_columns(
+            start=pl.max_horizontal("start", pl.col("hour") * HOUR_MS),
+            end=pl.min_horizontal("end", (pl.col("hour") + 1) * HOUR_MS),
+        )
+        .sort("start")
+    )
+    covered_to = pl.col("end").cum_max().shift(1).over("row")
+    new = pl.col("end") - pl.max_horizontal("start", covered_to.fill_null(0))
+    rows = pieces.with_columns(new=new.clip(0)).group_by("row").agg(pl.col("new").sum()).collect()
+    return dict(rows.select("row", "new").iter_rows())
+
+
+def _tokens(
+    transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]
+) -> dict[_Key, dict[str | None, Tokens]]:
+    """Tokens of calls on own hardware by team: weighed as their cost is, so that what they carry adds up."""
+    u = usage_hourly.c
+    by = (u.tenant, u.deployment, u.hour, u.team)
+    counts = (
+        cast(func.coalesce(func.sum(count), 0), BigInteger).label(count.name)
+        for count in (u.input_tokens, u.cache_read_tokens, u.output_tokens)
+    )
+    asked = select(*by, *counts).where(u.billing == "self_hosted", *_within(usage_hourly, hours, names)).group_by(*by)
+    found: dict[_Key, dict[str | None, Tokens]] = defaultdict(dict)
+    for row in transaction.read(asked).to_pylist():
+        tenant, name, hour, team, read, cached, written = row.values()
+        found[tenant, name, hour][team] = Tokens(uncached_input=read - cached, cached_input=cached, output=written)
+    return found
+
+
+def _meters(transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]) -> dict[_Key, Meters]:
+    m = meter_hours.c
+    by = (m.tenant, m.deployment, m.hour, m.source, m.role)
+    sums = (cast(func.sum(m[name]), BigInteger).label(name) for name in METERED)
+    asked = select(*by, *sums).where(*_within(meter_hours, hours, names)).group_by(*by)
+    rows: dict[_Key, dict[tuple[str, str | None], dict[str, Any]]] = defaultdict(dict)
+    for row in transaction.read(asked).to_pylist():
+        key = (row["tenant"], row["deployment"], row["hour"])
+        rows[key][row["source"], row["role"]] = {name: row[name] for name in METERED}
+    return {key: Meters(rows=told) for key, told in rows.items()}
+
+
+# ---- what it says of time and energy
+
+
+class Time(NamedTuple):
+    """Milliseconds of one hour of a pool; of its prefill and decode accelerators where those are apart."""
+
+    elapsed: int
+    busy: int
+    unavailable: int
+    unobserved: int
+    prefill: int | None
+    decode: int | None
+    source: str
+
+    def accelerator_ms(self, one: Deployment) -> int:
+        """Milliseconds of its accelerators in which requests ran."""
+        if one.prefill_count is None or one.decode_count is None:
+            return one.accelerator_count * self.busy
+        told = (self.busy if ms is None else ms for ms in (self.prefill, self.decode))
+        return sum(count * ms for count, ms in zip((one.prefill_count, one.decode_count), told, strict=True))
+
+
+def passed(one: Deployment, happened: Happened, elapsed: int) -> Time:
+    """By engines' meters where any was read, and never less than calls ran; else by calls alone."""
+    observed = max((_most(meters, "observed_ms") for meters in happened.meters.values()), default=0)
+    if not observed:
+        return Time(elapsed, min(happened.busy_ms, elapsed), 0, 0, None, None, "calls")
+    metered = [meters for meters in happened.meters.values() if _most(meters, "observed_ms")]
+    unavailable = min(elapsed, *(min(_by_role(meters, "unavailable_ms")) for meters in metered))
+    busy = max(happened.busy_ms, *(_most(meters, "busy_ms") for meters in metered))
+    busy = min(busy, elapsed - unavailable)
+    missing = max(0, elapsed - observed)
+    if elapsed < HOUR_MS and missing <= LAG_MS:
+        missing = 0
+    unobserved = min(missing, elapsed - unavailable - busy)
+
+    def apart(role: str) -> int | None:
+        told = [sum(meters.told("busy_ms", role)) for meters in metered if role in meters.roles]
+        return min(max(told), elapsed - unavailable - unobserved) if told and one.prefill_count is not None else None
+
+    return Time(elapsed, busy, unavailable, unobserved, apart("prefill"), apart("decode"), "engine")
+
+
+def _by_role(meters: Meters, column: str) -> list[int]:
+    return [sum(meters.told(column, role)) for role in [*(meters.roles or [None])]]
+
+
+def _most(meters: Meters, column: str) -> int:
+    return max(_by_role(meters, column))
+
+
+def drawn(happened: Happened, elapsed_ms: int) -> Decimal | None:
+    """Joules by meters of the accelerators; deployments on a pool meter the same ones."""
+    told = [found for meters in happened.meters.values() if (found := meters.joules(elapsed_ms))]
+    first = min((ENERGY.index(source) for source, _ in told), default=0)
+    return max((joules for source, joules in told if source == ENERGY[first]), default=None)
