@@ -23,6 +23,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, filters
+from millicent.dashboard.catalog import mount_catalog
+from millicent.dashboard.deployments import mount_deployments
 from millicent.dashboard.forward import mount_forward
 from millicent.dashboard.price_usage import mount_pricing
 from millicent.dashboard.prices import mount_prices
@@ -31,6 +33,7 @@ from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
 from millicent.pricing.entries import BadPricesError
 from millicent.warehouse.calls import Order, Search
+from millicent.warehouse.deployments import BadDeploymentsError
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain, Period
@@ -81,6 +84,7 @@ def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[st
     _routes(server, warehouse, books)
     server.add_exception_handler(BadQuery, _bad_query)
     server.add_exception_handler(BadPricesError, _bad_prices)
+    server.add_exception_handler(BadDeploymentsError, _bad_deployments)
     server.add_exception_handler(ClosedPeriodError, _closed)
     server.add_exception_handler(HTTPException, _http_problem)
     server.add_exception_handler(RequestValidationError, _invalid)
@@ -198,11 +202,8 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     def dictionary() -> JSONResponse:
         return JSONResponse({"measures": [asdict(measure) for measure in DICTIONARY.values()], "dimensions": ASKABLE})
 
-    @server.get(f"{PREFIX}/deployments", summary="Declared deployments and their periods")
-    def deployments() -> JSONResponse:
-        declared = warehouse.control.deployments(access.principal().tenant)
-        return JSONResponse({"deployments": [_plain(asdict(one)) for _, one in declared]})
-
+    mount_deployments(server, PREFIX, warehouse)
+    mount_catalog(server, PREFIX)
     mount_prices(server, PREFIX, warehouse)
     mount_pricing(server, PREFIX, warehouse)
     mount_repricing(server, PREFIX, warehouse)
@@ -320,6 +321,11 @@ def _bad_query(_: Request, error: Exception) -> Response:
 def _bad_prices(_: Request, error: Exception) -> Response:
     assert isinstance(error, BadPricesError)  # noqa: S101 - registered for nothing else
     return _problem(400, "Bad prices", str(error), problems=error.problems)
+
+
+def _bad_deployments(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BadDeploymentsError)  # noqa: S101 - registered for nothing else
+    return _problem(400, "Bad deployments", str(error), problems=error.problems)
 
 
 def _closed(_: Request, error: Exception) -> Response:

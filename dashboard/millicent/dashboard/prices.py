@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from pydantic import AwareDatetime
 from starlette.exceptions import HTTPException
 
-from millicent.dashboard import access, price_diff, price_list, price_reading
+from millicent.dashboard import access, bodies, price_diff, price_list, price_reading
 from millicent.dashboard import price_answers as answers
 from millicent.dashboard.repricing import differences
 from millicent.pricing.entries import BadPricesError, BookEntry, written
@@ -22,7 +22,6 @@ from millicent.warehouse.unpriced import unpriced
 if TYPE_CHECKING:
     from millicent.warehouse.store import Warehouse
 
-TOML: Final = ("application/toml", "text/plain")
 _FIRST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """Before any call."""
 USED_FOR: Final = timedelta(days=90)
@@ -48,19 +47,8 @@ async def _told(request: Request) -> list[BookEntry]:
         BadPricesError: with everything that is wrong.
         HTTPException: the body is too large, or neither JSON nor TOML.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in {"application/json", *TOML}:
-        raise HTTPException(415, f"content type {kind!r} is not read: send application/json or application/toml")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > price_reading.MOST_BYTES:
-            raise HTTPException(413, f"more than {price_reading.MOST_BYTES:,} bytes of prices: send them in parts")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadPricesError([f"the body is not UTF-8 ({error}): save it as UTF-8"]) from error
-    return price_reading.from_toml(text) if kind in TOML else price_reading.from_json(text)
+    is_toml, text = await bodies.told(request, "prices", price_reading.MOST_BYTES, BadPricesError)
+    return price_reading.from_toml(text) if is_toml else price_reading.from_json(text)
 
 
 _Told = Annotated[list[BookEntry], Depends(_told)]

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, delete, insert, update
 
 from millicent.pricing import catalog
-from millicent.pricing.hourly import hourly_cost
+from millicent.pricing.hourly import SECONDS_PER_HOUR, hourly_cost
 from millicent.pricing.profiles import PRESETS, Preset, Reserved
 from millicent.warehouse import deployments, repricings
 from millicent.warehouse.deployments import BadDeploymentsError, Deployment
@@ -22,6 +22,11 @@ from millicent.warehouse.record import CHARGE, IDLE
 
 LONGEST: Final = 256
 """Characters of a name."""
+
+FIRST: Final = datetime(2015, 1, 1, tzinfo=UTC)
+LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+MOST_AN_HOUR: Final = 10**12
+"""USD, joules or grams that an hour may be."""
 
 Outcome = Literal["added", "replaced", "ended", "unchanged"]
 Periods = list[Deployment]
@@ -72,7 +77,7 @@ def declare(
     declared: dict[int, Declared] = {}
     this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     for index in sorted(range(len(told)), key=lambda at: told[at].effective_from):
-        wrong = [*_texts(told[index]), *_costs(told[index])]
+        wrong = [*_texts(told[index]), *_years(told[index]), *_costs(told[index])]
         if not wrong:
             try:
                 one = until_its_contract_ends(told[index])
@@ -201,6 +206,13 @@ def _texts(one: Deployment) -> Iterator[str]:
         yield f"name {one.name!r} has a meaning of its own in reports: choose another"
 
 
+def _years(one: Deployment) -> Iterator[str]:
+    for name in _PERIOD:
+        instant: datetime | None = getattr(one, name)
+        if instant is not None and not FIRST <= instant <= LAST:
+            yield f"{name} {instant.isoformat()} is not between {FIRST.year} and {LAST.year}: correct the year"
+
+
 def _is_text(value: str) -> bool:
     return bool(value.strip()) and len(value) <= LONGEST and all(ord(sign) >= _CONTROL for sign in value)
 
@@ -214,9 +226,20 @@ def _costs(one: Deployment) -> Iterator[str]:
         profile, power = one.cost_profile(), one.electricity()
         surveyed = [survey.effective_from for survey in PRESETS.values() if _holds(one, survey.effective_from)]
         for at in (one.effective_from, *(surveyed if isinstance(profile, Preset) else ())):
-            hourly_cost(profile, known, one.accelerator_count, region=one.region, power=power, at=at)
+            for busy in (0, SECONDS_PER_HOUR):
+                cost = hourly_cost(profile, known, one.accelerator_count, region=one.region, power=power,
+                                   busy_seconds=busy, at=at)  # fmt: skip
+                amounts = (cost.total_usd, cost.joules, cost.gco2e_g, cost.market_gco2e_g)
+                if any(amount is not None and amount > MOST_AN_HOUR for amount in amounts):
+                    yield (
+                        f"an hour would be {cost.total_usd:,.0f} USD, {cost.joules or 0:,.0f} J and "
+                        f"{cost.gco2e_g or 0:,.0f} gCO2e, which is over {MOST_AN_HOUR:,}: correct its numbers"
+                    )
+                    return
     except (ValueError, LookupError) as error:
         yield str(error.args[0])
+    except ArithmeticError:
+        yield "its numbers are too large or too small for an hour to be computed: correct them"
 
 
 # ---- declarations beside each other

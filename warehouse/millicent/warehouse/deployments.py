@@ -19,6 +19,11 @@ ROLES: Final = ("prefill", "decode")
 HEAVIEST: Final = 10**9
 """The most that a token may weigh."""
 
+LARGEST: Final = 10**12
+"""The largest number that a setting may have."""
+DECIMALS: Final = 18
+LONGEST_TERM: Final = 1200
+"""Months of a reservation."""
 _DIGITS: Final = 9
 _COLUMNS: Final = ("name", "effective_from", "effective_to")
 LISTS: Final = ("endpoints", "metrics", "dcgm", "gpus")
@@ -105,7 +110,10 @@ class Deployment:
             raise ValueError(f"profile kind {self.profile.get('kind')!r} is unknown: write {', '.join(PROFILES)}")
         if kind is Reserved and not settings.pop("contract", "").strip():
             raise ValueError("Reserved lacks contract: name the reservation, the same for all deployments under it")
-        return _made(kind, settings)
+        made = _made(kind, settings)
+        if isinstance(made, Reserved) and made.months > LONGEST_TERM:
+            raise ValueError(f"months {made.months} is no term: write at most {LONGEST_TERM}")
+        return made
 
     def electricity(self) -> Power:
         """What electricity it draws.
@@ -251,7 +259,9 @@ def _number(name: str, told: str) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite() or number < 0:
-        raise ValueError(f"{name} {told!r} is not a number of 0 or more: write digits, such as 0.08")
+        raise ValueError(f"{name} {told[:40]!r} is not a number of 0 or more: write digits, such as 0.08")
+    if number > LARGEST or number.as_tuple().exponent < -DECIMALS:  # type: ignore[operator]  # it is finite
+        raise ValueError(f"{name} {told[:40]!r} is over {LARGEST:,} or has over {DECIMALS} decimals: correct it")
     return number
 
 
