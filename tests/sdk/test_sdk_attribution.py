@@ -223,6 +223,10 @@ def test_importing_the_sdk_loads_neither_exporter_nor_http():
         "opentelemetry.exporter",
         "asyncio",
         "pynvml",
+        "amdsmi",
+        "opentelemetry.sdk.metrics.export",
+        "millicent.sdk.hardware",
+        "millicent.sdk.energy",
         "importlib.metadata",
         "google.protobuf",
     )

@@ -1,87 +1,24 @@
 """Sending: a real collector's side of OTLP over HTTP, and collectors that are not there."""
 
-import gzip
 import os
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
-from millicent.sdk import attributes, attribution, hardware, instrument, sdk_stats, track_tokens
+from millicent.sdk import attributes, attribution, instrument, sdk_stats, track_tokens
 
 WAIT_S = 20
 
 
-class Collector:
-    """Receives OTLP and waits for what was promised."""
-
-    def __init__(self):
-        self.requests, self.spans, self.resources = [], [], []
-        self.status, self.arrived = 200, threading.Condition()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.receive(self.path, dict(self.headers), body)
-                self.send_response(collector.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                """Stay quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def receive(self, path, headers, body):
-        request = ExportTraceServiceRequest.FromString(gzip.decompress(body))
-        with self.arrived:
-            self.requests.append(SimpleNamespace(path=path, headers={k.lower(): v for k, v in headers.items()}))
-            for group in request.resource_spans:
-                self.resources.append(plain(group.resource.attributes))
-                self.spans += [span for scope in group.scope_spans for span in scope.spans]
-            self.arrived.notify_all()
-
-    def names(self, count):
-        """Wait for that many spans; return their names, sorted."""
-        with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.spans) >= count, WAIT_S), sdk_stats()
-            return sorted(span.name for span in self.spans)
-
-
 def plain(pairs):
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
-
-
-@pytest.fixture
-def collector(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("OTEL_", "MILLICENT_"))]:
-        monkeypatch.delenv(name)
-    collector = Collector()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
-
-
-@pytest.fixture
-def no_app_provider(monkeypatch):
-    """As in an app without OpenTelemetry of its own."""
-    use_app_provider(monkeypatch, trace.ProxyTracerProvider())
 
 
 def use_app_provider(monkeypatch, provider):
@@ -262,6 +199,8 @@ def test_what_is_lost_is_counted(collector, caplog):
         "spans_exported": 1,
         "spans_failed": 1,
         "spans_dropped": 0,
+        "energy_exported": 0,
+        "energy_failed": 0,
     }
     assert "400" in caplog.text
 
@@ -346,49 +285,3 @@ def test_every_process_of_a_fork_reports_its_own_calls_once(collector, warm):
 
 def test_the_scope_version_is_the_packages():
     assert version("millicent-sdk") == attributes.VERSION
-
-
-def nvml(names, error=None):
-    """NVIDIA's library as its Python binding shows it."""
-    calls = []
-
-    def init():
-        if error:
-            raise error
-        calls.append("init")
-
-    return SimpleNamespace(
-        calls=calls,
-        nvmlInit=init,
-        nvmlShutdown=lambda: calls.append("shutdown"),
-        nvmlDeviceGetCount=lambda: len(names),
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetName=lambda handle: names[handle],
-    )
-
-
-@pytest.mark.parametrize(
-    ("library", "found"),
-    [
-        (None, None),
-        (nvml([]), None),
-        (nvml([], OSError("no driver")), None),
-        (nvml(["NVIDIA H200"] * 8), hardware.Hardware("NVIDIA H200", 8)),
-        (nvml([b"NVIDIA L4", b"NVIDIA L4", b"NVIDIA T4"]), hardware.Hardware("NVIDIA L4", 2)),
-    ],
-)
-def test_local_accelerators_are_found_or_not(monkeypatch, library, found):
-    monkeypatch.setitem(sys.modules, "pynvml", library)
-    assert hardware.detect() == found
-    assert library is None or library.calls in ([], ["init", "shutdown"])
-
-
-@pytest.mark.usefixtures("no_app_provider")
-def test_detected_hardware_tags_the_calls_unless_stated(collector, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", nvml(["NVIDIA H200"] * 8))
-    for arguments in ({}, {"accelerator": "H100", "accelerator_count": 2}):
-        handle = instrument(collector.url, detect_hardware=True, **arguments)
-        ask("m")
-        handle.shutdown()
-    seen = [(told["millicent.accelerator"], told["millicent.accelerator_count"]) for told in collector.resources]
-    assert seen == [("NVIDIA H200", 8), ("H100", 2)]

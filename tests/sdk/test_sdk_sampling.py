@@ -147,6 +147,6 @@ def test_a_broken_sampler_of_the_app_costs_no_call(kept, monkeypatch):
 def test_instrument_uses_it():
     handle = instrument("http://127.0.0.1:1")
     try:
-        assert isinstance(handle._provider.sampler, EveryCall)
+        assert isinstance(call._tracer.sampler, EveryCall)
     finally:
         handle.shutdown(0)

@@ -112,7 +112,9 @@ async def handle() -> None:
 attribution(team=1)  # type: ignore[arg-type]
 
 # Sending, and hearing how it went.
-handle_of_sdk = instrument("http://127.0.0.1:4318", "key", team="search", service="shop", detect_hardware=True)
+handle_of_sdk = instrument(
+    "http://127.0.0.1:4318", "key", team="search", service="shop", energy=True, detect_hardware=True
+)
 assert_type(handle_of_sdk.flush(timeout_s=1.0), bool)
 handle_of_sdk.shutdown()
 assert_type(sdk_stats(), dict[str, int])

@@ -64,3 +64,10 @@ USER_ID: Final = "user.id"  # the end user
 SESSION_ID: Final = "session.id"  # the conversation or visit
 LABEL_PREFIX: Final = "millicent.label."  # + name: any other tag
 TAG_PREFIX: Final = "millicent."  # every tag but the two that OpenTelemetry names itself
+
+# What its accelerators used: the metric of OpenTelemetry's conventions for hardware, and its points' attributes
+ENERGY: Final = "hw.energy"  # joules since the driver was loaded, a counter; one point per accelerator
+HARDWARE_ID: Final = "hw.id"  # UUID of the board
+HARDWARE_TYPE: Final = "hw.type"  # gpu
+HARDWARE_NAME: Final = "hw.name"  # as the driver calls it
+HARDWARE_VENDOR: Final = "hw.vendor"  # NVIDIA or AMD

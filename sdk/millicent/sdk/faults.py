@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
 _P = ParamSpec("_P")
@@ -16,7 +16,10 @@ _lock = threading.RLock()  # a stream may be collected, and its span end, while 
 _counts: Counter[str] = Counter()
 _places: set[str] = set()
 
-_STATS = ("internal_errors", "spans_ended", "spans_exported", "spans_failed", "spans_dropped")
+_STATS = (
+    *("internal_errors", "spans_ended", "spans_exported", "spans_failed", "spans_dropped"),
+    *("energy_exported", "energy_failed"),
+)
 
 
 def _after_fork() -> None:
@@ -37,6 +40,8 @@ def sdk_stats() -> dict[str, int]:
         Counters by name: `internal_errors` (caught inside the SDK, the app saw nothing),
         `spans_ended` (meant for the collector), `spans_exported` (acknowledged by it), `spans_failed` (refused by
         it, or given up after retries), `spans_dropped` (the queue was full or closed); the rest is under way.
+        `energy_exported` and `energy_failed`: the same of readings of energy counters, one per accelerator; what a
+        failed one would have told, the next one tells.
     """
     with _lock:
         return {name: _counts[name] for name in _STATS}
@@ -82,3 +87,12 @@ def harmless(function: Callable[_P, None]) -> Callable[_P, None]:
             note(error)
 
     return guarded
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """Make a block that cannot raise: what it raises is noted instead."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # the promise of this module
+        note(error)
