@@ -11,7 +11,7 @@ from fastapi import FastAPI, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from millicent.collector import history
+from millicent.collector import charging, history
 from millicent.collector.repricing import AMOUNTS, difference
 from millicent.dashboard import access, filters
 from millicent.dashboard import price_answers as answers
@@ -104,8 +104,8 @@ def _mount_periods(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     def close(told: Closing) -> answers.ClosedPeriods:
         who = access.operator("periods")
         try:
-            with warehouse.writing:  # a day that is being written is written, or sees that it is closed
-                warehouse.control.close_period(who.tenant, told.start, told.end, who.actor)
+            charging.refresh(warehouse, datetime.now(UTC))
+            warehouse.close_period(who.tenant, told.start, told.end, who.actor)
         except ValueError as error:
             raise BadQuery(str(error)) from error
         return _periods(warehouse, who.tenant)

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from millicent.warehouse import calls, explain, ledger, query
+from millicent.warehouse import calls, capacity, explain, ledger, query
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Answer, Filter, Period, Query
 from millicent.warehouse.record import CHARGE, IDLE
+from millicent.warehouse.repricings import ClosedPeriod
 from millicent.warehouse.tables import usage_hourly
 
 MOST_VALUES: Final = 500
@@ -73,6 +74,20 @@ class Warehouse:
         )
         found = self.ask(tenant, question).frame[dimension].to_list()
         return [value for value in found if value not in {IDLE, CHARGE}]
+
+    def close_period(self, tenant: str, start: datetime, end: datetime, actor: str = "operator") -> ClosedPeriod:
+        """Close a period once own hardware is computed as far as calls are stored; see `Control.close_period`.
+
+        A batch or a day that is being written is written first.
+
+        Raises:
+            ValueError: the period cannot be closed.
+            EngineError: what is outstanding could not be computed; nothing is closed.
+        """
+        with self.writing:
+            capacity.refresh(self.engine, self.control, datetime.now(UTC))
+            with self.engine.write():  # no job is in the middle of an hour of it
+                return self.control.close_period(tenant, start, end, actor)
 
     def has_calls(self, tenant: str) -> bool:
         """Whether any call of the tenant was ever stored."""
