@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 from sqlalchemy import BigInteger, and_, cast, column, func, select, table
 
-from millicent.warehouse.engine import Engine
+from millicent.warehouse.engine import Engine, Transaction
 from millicent.warehouse.tables import METERED, meter_hours, meter_series
 
 KEY: Final = ("tenant", "deployment", "hour", "source", "role")
@@ -50,18 +50,23 @@ def add(engine: Engine, hours: pl.DataFrame, series: pl.DataFrame) -> None:
         ValueError: A column is unknown, or a row does not say whose it is.
         EngineError: As `Engine.write`; nothing is known to be stored. Read `series` again before going on.
     """
-    hours, series = _typed(hours, HOURS, KEY[:4]), _typed(series, SERIES, SERIES_KEY[:3])
-    dirty = hours.select("tenant", "deployment", "hour").unique().with_columns(change=pl.lit(0, pl.Int64))
     with engine.write() as transaction:
-        if not hours.is_empty():
-            read_at = pl.lit(datetime.now(UTC)).cast(_INSTANT)
-            transaction.insert("meter_hours", hours.with_columns(read_at=read_at).to_arrow())
-            transaction.insert("dirty_hours", dirty.to_arrow())
-        if not series.is_empty():
-            asked = table("asked", *(column(name) for name in SERIES_KEY))
-            same = and_(*(meter_series.c[name].is_not_distinct_from(asked.c[name]) for name in SERIES_KEY))
-            transaction.execute(meter_series.delete().where(same), asked=series.select(SERIES_KEY).unique().to_arrow())
-            transaction.insert("meter_series", series.to_arrow())
+        store(transaction, hours, series)
+
+
+def store(transaction: Transaction, hours: pl.DataFrame, series: pl.DataFrame, change: int = 0) -> None:
+    """As `add`, inside an open transaction; `change` is the one that those hours are computed again for."""
+    hours, series = _typed(hours, HOURS, KEY[:4]), _typed(series, SERIES, SERIES_KEY[:3])
+    if not hours.is_empty():
+        read_at = pl.lit(datetime.now(UTC)).cast(_INSTANT)
+        transaction.insert("meter_hours", hours.with_columns(read_at=read_at).to_arrow())
+        dirty = hours.select("tenant", "deployment", "hour").unique().with_columns(change=pl.lit(change, pl.Int64))
+        transaction.insert("dirty_hours", dirty.to_arrow())
+    if not series.is_empty():
+        asked = table("asked", *(column(name) for name in SERIES_KEY))
+        same = and_(*(meter_series.c[name].is_not_distinct_from(asked.c[name]) for name in SERIES_KEY))
+        transaction.execute(meter_series.delete().where(same), asked=series.select(SERIES_KEY).unique().to_arrow())
+        transaction.insert("meter_series", series.to_arrow())
 
 
 def series(engine: Engine, tenant: str | None = None) -> pl.DataFrame:
