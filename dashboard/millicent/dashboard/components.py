@@ -27,16 +27,25 @@ LATE: Final = timedelta(minutes=10)
 STALE: Final = timedelta(minutes=30)
 COVERED: Final = Decimal("0.95")
 
-Emptiness = Literal["unconnected", "no_rows", "ingesting", "forbidden"]
+Emptiness = Literal["unconnected", "undeclared", "no_rows", "ingesting", "forbidden"]
 
 CONNECT: Final = """pip install millicent-sdk
 export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
 export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer%20<your ingest key>\""""
 
+DECLARE: Final = """millicent deployments declare llama-70b \\
+  --model llama-3.3-70b --engine vllm --precision fp8 \\
+  --accelerator nvidia-h100-sxm --count 8 \\
+  --profile kind=rented --profile usd_per_hour=2.20"""
+
 _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
     "unconnected": (
         "No source connected yet",
         "Point any OpenTelemetry exporter here; a call shows up seconds after it ends. The first run printed the key.",
+    ),
+    "undeclared": (
+        "No own hardware yet",
+        "Declare what serves a model, on which accelerators, and what they cost: every hour from then on has a price.",
     ),
     "no_rows": ("No calls match", "Nothing was recorded in this period with these filters."),
     "ingesting": ("Still loading", "Calls have been received and are being priced. This page follows in a moment."),
@@ -208,6 +217,8 @@ def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
     more: list[Component] = []
     if kind == "unconnected":
         more.append(html.Pre(CONNECT))
+    if kind == "undeclared":
+        more.append(html.Pre(DECLARE))
     if clear:
         more.append(link("Clear the filters", clear, className="button"))
     return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")

@@ -73,6 +73,8 @@
 
   const prices = (_search, ...rest) => steer("/prices", new URLSearchParams(location.search), rest, ...rest.slice(-3));
 
+  const accelerators = (_search, ...rest) => steer("/accelerators", new URLSearchParams(location.search), rest, ...rest.slice(-3));
+
   const efficiency = (_search, ...rest) => steer("/efficiency", new URLSearchParams(location.search), rest, ...rest.slice(-3));
 
   // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.
@@ -142,7 +144,7 @@
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, requests, prices, efficiency, searched: part("q"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { overview, requests, prices, accelerators, efficiency, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});
