@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import polars as pl
-from sqlalchemy import BigInteger, ColumnElement, Table, cast, func, select
+import pyarrow as pa
+from sqlalchemy import BigInteger, ColumnElement, Table, cast, column, func, select, table
 
 from millicent.pricing import catalog
 from millicent.pricing.allocation import EngineTokens, Tokens
@@ -130,7 +131,7 @@ def read(transaction: Transaction, hours: Sequence[PoolHour]) -> list[Happened]:
     """What is known of each of `hours`, in their order."""
     if not hours:
         return []
-    names = sorted({name for span, _ in hours for name in span.names})
+    names = pa.table({"name": sorted({name for span, _ in hours for name in span.names})})
     busy = _busy_ms(transaction, hours, names)
     tokens, meters = _tokens(transaction, hours, names), _meters(transaction, hours, names)
     found = []
@@ -161,14 +162,20 @@ def total(several: Iterable[Tokens]) -> Tokens:
 _Key = tuple[str, str, datetime]
 
 
-def _within(
-    table: Table, hours: Sequence[PoolHour], names: Sequence[str], before: timedelta = HOUR
-) -> list[ColumnElement[bool]]:
-    first, last = min(hour for _, hour in hours) - before, max(hour for _, hour in hours)
-    return [table.c.deployment.in_(names), table.c.hour >= without_zone(first), table.c.hour <= without_zone(last)]
+_NAMES: Final = table("names", column("name"))
 
 
-def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]) -> dict[int, int]:
+def _within(rows: Table, hours: Sequence[PoolHour]) -> list[ColumnElement[bool]]:
+    """Rows of those hours and of the one before each."""
+    first, last = min(hour for _, hour in hours) - HOUR, max(hour for _, hour in hours)
+    return [_named(rows), rows.c.hour >= without_zone(first), rows.c.hour <= without_zone(last)]
+
+
+def _named(rows: Table) -> ColumnElement[bool]:
+    return rows.c.deployment.in_(select(_NAMES.c.name))
+
+
+def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: pa.Table) -> dict[int, int]:
     """Milliseconds of each hour in which at least one call ran on the pool, by place in `hours`."""
     first, last = min(hour for _, hour in hours), max(hour for _, hour in hours) + HOUR
     lasted = func.least(func.coalesce(calls.c.duration_ms, 0), LONGEST_CALL // MILLISECOND)
@@ -179,7 +186,7 @@ def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: Sequenc
     ).where(
         calls.c.counted,
         calls.c.signal != "metric",  # an interval of a metric says when it was read, not when anything ran
-        calls.c.deployment.in_(names),
+        _named(calls),
         calls.c.started_at >= without_zone(first - LONGEST_CALL), calls.c.started_at < without_zone(last),
     )  # fmt: skip
     served = pl.LazyFrame(
@@ -193,7 +200,7 @@ def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: Sequenc
     )
     begins, ends = pl.col("start") // HOUR_MS, pl.col("end") // HOUR_MS
     pieces = (
-        pl.LazyFrame(pl.from_arrow(transaction.read(asked)))
+        pl.LazyFrame(pl.from_arrow(transaction.read(asked, names=names)))
         .with_columns(hour=pl.int_ranges(begins, ends + 1))
         .explode("hour")
         .join(served, on=["tenant", "deployment", "hour"])
@@ -210,7 +217,7 @@ def _busy_ms(transaction: Transaction, hours: Sequence[PoolHour], names: Sequenc
 
 
 def _tokens(
-    transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]
+    transaction: Transaction, hours: Sequence[PoolHour], names: pa.Table
 ) -> dict[_Key, dict[str | None, Tokens]]:
     """Tokens of calls on own hardware by team: weighed as their cost is, so that what they carry adds up."""
     u = usage_hourly.c
@@ -219,21 +226,21 @@ def _tokens(
         cast(func.coalesce(func.sum(count), 0), BigInteger).label(count.name)
         for count in (u.input_tokens, u.cache_read_tokens, u.output_tokens)
     )
-    asked = select(*by, *counts).where(u.billing == "self_hosted", *_within(usage_hourly, hours, names)).group_by(*by)
+    asked = select(*by, *counts).where(u.billing == "self_hosted", *_within(usage_hourly, hours)).group_by(*by)
     found: dict[_Key, dict[str | None, Tokens]] = defaultdict(dict)
-    for row in transaction.read(asked).to_pylist():
+    for row in transaction.read(asked, names=names).to_pylist():
         tenant, name, hour, team, read, cached, written = row.values()
         found[tenant, name, hour][team] = Tokens(uncached_input=read - cached, cached_input=cached, output=written)
     return found
 
 
-def _meters(transaction: Transaction, hours: Sequence[PoolHour], names: Sequence[str]) -> dict[_Key, Meters]:
+def _meters(transaction: Transaction, hours: Sequence[PoolHour], names: pa.Table) -> dict[_Key, Meters]:
     m = meter_hours.c
     by = (m.tenant, m.deployment, m.hour, m.source, m.role)
     sums = (cast(func.sum(m[name]), BigInteger).label(name) for name in METERED)
-    asked = select(*by, *sums).where(*_within(meter_hours, hours, names)).group_by(*by)
+    asked = select(*by, *sums).where(*_within(meter_hours, hours)).group_by(*by)
     rows: dict[_Key, dict[tuple[str, str | None], dict[str, Any]]] = defaultdict(dict)
-    for row in transaction.read(asked).to_pylist():
+    for row in transaction.read(asked, names=names).to_pylist():
         key = (row["tenant"], row["deployment"], row["hour"])
         rows[key][row["source"], row["role"]] = {name: row[name] for name in METERED}
     return {key: Meters(rows=told) for key, told in rows.items()}

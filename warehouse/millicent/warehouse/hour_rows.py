@@ -32,7 +32,7 @@ from millicent.warehouse import hour_sources
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.happened import HOUR_MS, NO_METERS, Happened, Meters, PoolHour, Time, drawn, passed, total
 from millicent.warehouse.ledger import MILLISECOND
-from millicent.warehouse.plan import HOUR, Span
+from millicent.warehouse.plan import HOUR, Paid, Span
 
 Row = dict[str, Any]
 _NOTHING: Final = Decimal(0)
@@ -44,13 +44,13 @@ _THOUSAND: Final = Decimal(1000)
 def rows(of: PoolHour, happened: Happened, now: datetime) -> tuple[list[Row], list[Row]]:
     """Rows of `deployment_hours`, and of `idle_shares`, for as much of an hour as has passed by `now`."""
     elapsed_ms = min(HOUR, now - of.hour) // MILLISECOND
-    if not of.span.members:
+    if of.span.paid is None:
         hours = [_unused(of, elapsed_ms, now)]
         return hours, _shares(of.span, hours[0], {})
     time = passed(of.span.members[0], happened, elapsed_ms)
-    cost, surcharge = _cost(of, happened, time)
+    cost, surcharge = _cost(of, of.span.paid, happened, time)
     bill = replace(Bill.of(cost), fixed_usd=cost.fixed_usd + surcharge)
-    found = _allocated(of.span, happened, time, bill)
+    found = _allocated(of.span, of.span.paid.weights, happened, time, bill)
     parts = _Parts(found, bill)
     hours, shares = [], []
     for one in of.span.members:
@@ -73,17 +73,17 @@ def rows(of: PoolHour, happened: Happened, now: datetime) -> tuple[list[Row], li
 # ---- what it cost, and where it went
 
 
-def _cost(of: PoolHour, happened: Happened, time: Time) -> tuple[HourCost, Decimal]:
+def _cost(of: PoolHour, paid: Paid, happened: Happened, time: Time) -> tuple[HourCost, Decimal]:
     """What the pool's hour cost; and what it cost more because the reservation is used up."""
     one = of.span.members[0]
     with localcontext(MATH):
         busy_ms = Decimal(time.accelerator_ms(one)) / one.accelerator_count
         cost = hourly_cost(
-            one.cost_profile(),
+            paid.profile,
             one.accelerator,
             one.accelerator_count,
             region=one.region,
-            power=one.electricity(),
+            power=paid.power,
             busy_seconds=min(busy_ms, Decimal(time.elapsed)) / _THOUSAND,
             elapsed_seconds=Decimal(time.elapsed) / _THOUSAND,
             measured_joules=drawn(happened, time.elapsed),
@@ -92,7 +92,7 @@ def _cost(of: PoolHour, happened: Happened, time: Time) -> tuple[HourCost, Decim
         return cost, of.span.surcharge_usd(of.hour, Decimal(time.elapsed) / HOUR_MS)
 
 
-def _allocated(span: Span, happened: Happened, time: Time, bill: Bill) -> Allocation:
+def _allocated(span: Span, weights: Mapping[str, Weights], happened: Happened, time: Time, bill: Bill) -> Allocation:
     seconds = {
         name: None if ms is None else Decimal(ms) / _THOUSAND
         for name, ms in (("prefill", time.prefill), ("decode", time.decode))
@@ -108,7 +108,7 @@ def _allocated(span: Span, happened: Happened, time: Time, bill: Bill) -> Alloca
         )
     return allocate_hour(
         bill,
-        {one.name: _serving(one, happened, time) for one in span.members},
+        {name: _serving(name, weights[name], happened, time) for name in span.names},
         elapsed_seconds=Decimal(time.elapsed) / _THOUSAND,
         busy_seconds=Decimal(time.busy) / _THOUSAND,
         unavailable_seconds=Decimal(time.unavailable) / _THOUSAND,
@@ -118,17 +118,17 @@ def _allocated(span: Span, happened: Happened, time: Time, bill: Bill) -> Alloca
     )
 
 
-def _serving(one: Deployment, happened: Happened, time: Time) -> Serving:
-    meters = happened.meters.get(one.name, NO_METERS)
+def _serving(name: str, weights: Weights, happened: Happened, time: Time) -> Serving:
+    meters = happened.meters.get(name, NO_METERS)
     counted = meters.counted(time.elapsed)
-    before = happened.meters_before.get(one.name, NO_METERS).counted(HOUR_MS)
+    before = happened.meters_before.get(name, NO_METERS).counted(HOUR_MS)
     if counted is not None and before is not None:
-        counted = _without(counted, happened.before.get(one.name, Tokens()), before)
+        counted = _without(counted, happened.before.get(name, Tokens()), before)
     return Serving(
-        seen=total(happened.seen.get(one.name, {}).values()),
+        seen=total(happened.seen.get(name, {}).values()),
         counted=counted,
         phases=_phases(meters, time),
-        weights=one.token_weights(),
+        weights=weights,
     )
 
 

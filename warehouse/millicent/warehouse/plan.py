@@ -12,16 +12,16 @@ import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from millicent.pricing.allocation import Weights
 from millicent.pricing.hourly import hourly_cost
 from millicent.pricing.idle import carriers
-from millicent.pricing.profiles import MATH, MONEY, Reserved, Spot
+from millicent.pricing.profiles import MATH, MONEY, Power, Profile, Reserved, Spot
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.policies import BUILT_IN, Policy
 
@@ -60,6 +60,14 @@ class Overage(NamedTuple):
         return carriers(surcharge, "spread by use", used=dict(self.running))[pool]
 
 
+class Paid(NamedTuple):
+    """What the accelerators of a pool cost and draw, and what tokens weigh, by deployment."""
+
+    profile: Profile
+    power: Power
+    weights: Mapping[str, Weights]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Hours `[start, end)` of a pool of accelerators in which nothing that is declared changes.
@@ -75,6 +83,7 @@ class Span:
         overage: What a reservation costs beyond its commitment; None where that never is.
         unused: Accelerator-hours of each hour that are reserved and nobody took.
         unused_usd: What such an hour costs.
+        paid: How its hours are paid, powered and weighed; None where it has no members.
         owner: The team that answers for unused ones: that of all deployments under the reservation, if it is one.
         digest: Of all this but the end, and of the numbers of the catalog that it is costed by.
     """
@@ -90,7 +99,8 @@ class Span:
     unused: Decimal = _NOTHING
     unused_usd: Decimal = _NOTHING
     owner: str | None = None
-    digest: str = field(default="", compare=False)
+    paid: Paid | None = None
+    digest: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -207,6 +217,7 @@ def _of_pool(
                 tenant=tenant, pool=one.pool or one.name, start=start, end=end, members=tuple(members),
                 policy=_rule(rules, start), contract=one.contract,
                 overage=_overage(_terms(one), over[0], start) if over else None,
+                paid=Paid(one.cost_profile(), one.electricity(), {each.name: each.token_weights() for each in members}),
             )  # fmt: skip
 
 
@@ -328,15 +339,16 @@ def _digest(span: Span) -> str | None:
         "policy": [span.policy.id, span.policy.idle, span.policy.cached],
         "overage": span.overage, "unused": [span.unused, span.unused_usd],
     }  # fmt: skip
-    for one in span.members[:1]:
-        with suppress(LookupError, ValueError):
+    if span.paid is not None:
+        one = span.members[0]
+        try:
             cost = hourly_cost(
-                one.cost_profile(), one.accelerator, one.accelerator_count, region=one.region,
-                power=one.electricity(), measured_joules=Decimal(1), at=span.start,
+                span.paid.profile, one.accelerator, one.accelerator_count, region=one.region, power=span.paid.power,
+                measured_joules=Decimal(1), at=span.start,
             )  # fmt: skip
-            told["inputs"] = [(i.name, i.value, i.unit, i.source) for i in cost.inputs]
-    if span.members and "inputs" not in told:
-        return None
+        except (LookupError, ValueError):
+            return None
+        told["inputs"] = [(i.name, i.value, i.unit, i.source) for i in cost.inputs]
     return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
