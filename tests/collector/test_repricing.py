@@ -15,7 +15,7 @@ from millicent.collector.history import ClosedPeriodError
 from millicent.collector.repricing import Repricer
 from millicent.pricing import bundled
 from millicent.pricing.book import PriceBook
-from millicent.warehouse import ledger, record, rollups
+from millicent.warehouse import late, ledger, record, rollups
 from millicent.warehouse.control import DEFAULT_TENANT, audit, tenants
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.frames import plain
@@ -50,7 +50,14 @@ class Ledger:
             arrived = [Incoming(body, tenant, "key-1", self._otlp.NOW) for body in requests]
             done = pipeline.run(arrived, context)
             batch = ledger.Batch(done.spans, pl.DataFrame(schema=OUTCOMES), done.quarantined)
-            ledger.commit(self.warehouse.engine, batch, "otlp", (0, self._batches))
+            with late.heeding(self.warehouse.control, batch.calls) as closed:
+                ledger.commit(self.warehouse.engine, batch, "otlp", (0, self._batches), closed)
+
+    def revise(self, **columns):
+        """Make every call read otherwise, as evidence that comes late does."""
+        rows = self.rows().with_columns(**columns)
+        with late.heeding(self.warehouse.control, rows) as closed:
+            ledger.revise(self.warehouse.engine, rows, closed=closed)
 
     def prices_times(self, factor):
         """Put a list in force on which everything costs `factor` times as much."""
@@ -97,6 +104,15 @@ class Ledger:
         assert set(found["type"]) <= {"adjustment"}
         sums = found.group_by("period_start", "team").agg(pl.col("list_usd").sum(), pl.col("billed_usd").sum())
         return {(day.day, team): (listed, billed) for day, team, listed, billed in sums.iter_rows() if listed or billed}
+
+    def come_to(self, day=None):
+        """By team, what counted calls and charges come to at list prices: over all time, or in a day."""
+        called = self.rows().filter("counted").select("team", usd="list_cost_usd", at="started_at")
+        charged = self.rows(charges).select("team", usd="list_usd", at="charged_at")
+        both = pl.concat([called, charged], how="vertical_relaxed").filter(
+            (pl.col("at").dt.truncate("1d") == day) if day else True
+        )
+        return {team: usd for team, usd in both.group_by("team").agg(pl.col("usd").sum()).iter_rows() if usd}
 
     def assert_rollup_is_raw(self, tenant=DEFAULT_TENANT):
         both = [frame.group_by(rollups.KEY).agg(pl.col(rollups.SUMS).sum()).sort(pl.all())
@@ -436,6 +452,55 @@ def test_an_amount_of_a_closed_day_that_is_unknown_now_stays_as_it_was_agreed(bo
     book.reprice()
     assert book.rows(charges).is_empty()
     assert book.rows(repricing_days)["changed"].sum() == 0
+
+
+def test_a_late_call_of_a_closed_day_is_repriced_once_and_taken_back(book):
+    book.load(({"millicent.team": "a"}, MONDAY))
+    book.close(MONDAY, MONDAY + DAY)
+    book.load(({"millicent.team": "b"}, MONDAY))
+    one = Decimal("0.0035")
+    assert book.come_to() == {"a": one, "b": one}
+    book.prices_times(2)
+    run = book.reprice()
+    assert book.come_to() == {"a": 2 * one, "b": 2 * one}
+    assert book.rows(repricing_days).filter(changed=2)["adjusted"].to_list() == [True]
+    book.reprice()
+    assert book.come_to() == {"a": 2 * one, "b": 2 * one}
+    book.reprice(undo_of=run.id)
+    assert book.come_to() == {"a": one, "b": one}
+    assert book.come_to(MONDAY) == {"a": one}
+
+
+def test_a_call_of_a_closed_day_that_was_repriced_moves_at_what_it_was_charged(book):
+    book.load(({"millicent.team": "a"}, MONDAY))
+    book.close(MONDAY, MONDAY + DAY)
+    one, first = Decimal("0.0035"), book.come_to(MONDAY)
+    book.prices_times(3)
+    run = book.reprice()
+    for change, expected in (
+        ({"counted": pl.lit(value=False)}, {}),
+        ({"counted": pl.lit(value=True)}, {"a": 3 * one}),
+        ({"team": pl.lit("b")}, {"b": 3 * one}),
+    ):
+        book.revise(**change)
+        assert book.come_to() == expected
+        assert book.come_to(MONDAY) == first
+    book.reprice(undo_of=run.id)
+    assert book.come_to() == {"b": one}
+    assert book.come_to(MONDAY) == first
+
+
+def test_a_call_of_a_closed_day_that_is_priced_by_other_facts_now_forgets_what_it_was_charged(book):
+    book.load(({"millicent.team": "a"}, MONDAY))
+    book.close(MONDAY, MONDAY + DAY)
+    one, first = Decimal("0.0035"), book.come_to(MONDAY)
+    book.prices_times(3)
+    run = book.reprice()
+    book.revise(output_tokens=pl.lit(0, pl.Int64), list_cost_usd=pl.lit(5 * one, pl.Decimal(18, 12)))
+    assert book.come_to() == {"a": 5 * one}
+    book.reprice(undo_of=run.id)
+    assert book.come_to() == {"a": 5 * one}
+    assert book.come_to(MONDAY) == first
 
 
 @pytest.mark.parametrize("change", [retag.retag, rereading.reread])
