@@ -1,7 +1,8 @@
 """What every test may use, and the one mistake that would hide half of the packages."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,18 @@ def fake_openai(fake_openai_module) -> Iterator:
 def fake_nvml_module() -> ModuleType:
     """Stand-ins for the libraries of accelerators; see tests/fake_nvml.py."""
     return _load("fake_nvml")
+
+
+@pytest.fixture(scope="session")
+def fake_engine_module() -> ModuleType:
+    return _load("fake_engine")
+
+
+@pytest.fixture
+def fake_engine(fake_engine_module) -> Iterator[Callable]:
+    """Makes running engines and exporters by their names; see tests/fake_engine.py for what can be set."""
+    with ExitStack() as running:
+        yield lambda *told, **more: running.enter_context(fake_engine_module.FakeEngine(*told, **more))
 
 
 @pytest.fixture(scope="session")
