@@ -64,6 +64,10 @@ class _Closed:
             else:
                 mine.append((start, end))
 
+    @classmethod
+    def of(cls, control: Control, tenants: Collection[str]) -> _Closed:
+        return cls((tenant, one.start, one.end) for tenant in tenants for one in control.closed_periods(tenant))
+
     def holds(self, tenant: str, hour: datetime) -> bool:
         return any(start <= hour < end for start, end in self.periods.get(tenant, ()))
 
@@ -242,6 +246,7 @@ class _Work(NamedTuple):
     """Names whose rows of an hour are made anew: by a span, or by nothing where nothing is declared any more."""
 
     hour: datetime
+    tenant: str
     span: Span | None
     slots: set[Slot]
 
@@ -256,7 +261,7 @@ def _batches(planned: Plan, due: Collection[Slot]) -> Iterator[Sequence[_Work]]:
         slots.add(slot)
         if span is not None:
             slots.update(Slot(slot.tenant, name, slot.hour) for name in span.names)
-    ordered = [_Work(key[0], *by_hour[key]) for key in sorted(by_hour)]
+    ordered = [_Work(key[0], key[1], *by_hour[key]) for key in sorted(by_hour)]
     for _, day in groupby(ordered, key=lambda work: work.hour.date()):
         hours = list(day)
         yield from (hours[start : start + TOGETHER] for start in range(0, len(hours), TOGETHER))
@@ -277,6 +282,8 @@ def _hours(start: datetime, end: datetime) -> Iterator[datetime]:
 
 def _compute(transaction: Transaction, work: Sequence[_Work], now: datetime) -> int:
     slots = [slot for one in work for slot in one.slots]
+    if not slots:
+        return 0
     pool_hours = [PoolHour(one.span, one.hour) for one in work if one.span is not None]
     hours: list[hour_rows.Row] = []
     shares: list[hour_rows.Row] = []
