@@ -172,7 +172,7 @@ def test_every_problem_of_every_table_is_told_and_nothing_is_stored(operator):
     assert (problem["title"], problem["status"]) == ("Bad deployments", 400)
     found = problem["problems"]
     for part in (
-        "[[pool]] is no table of deployments", "1 'one': model is missing", "did you mean 'model'?", 
+        "[[pool]] is no table of deployments", "1 'one': model is missing", "did you mean 'model'?",
         "'H1000000' is not",
         "accelerator_count '0'", "effective_from '2026-03-01' is no instant", "2 'two': usd_per_hour 'cheap'",
         "2 'two': pue '-1'", "weight output '0'", "metrics 'ftp://10.0.0.1'", "prefill_count 1 and decode_count None",

@@ -7,7 +7,6 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -15,36 +14,35 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from millicent.dashboard import serve
+from millicent.dashboard import catalog_file, serve
+from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
+from millicent.dashboard.doctor import accelerators
 from millicent.dashboard.price_commands import prices
 from millicent.dashboard.reprice_commands import periods, reprice
 from millicent.dashboard.rereading import reread_calls
 from millicent.dashboard.rule_commands import rules
 from millicent.dashboard.settings import BadSettingsError, Settings, load, told
 from millicent.dashboard.terminal import URL, AsJson, Failed, Token, Url, err, get, out, show
-from millicent.warehouse.control import Control, Scope
-from millicent.warehouse.deployments import Deployment
+from millicent.warehouse.control import Scope
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="What does a token cost us, on which model, on which accelerator, for which team, and why?",
 )  # fmt: skip
 keys = typer.Typer(no_args_is_help=True, help="Ingest and read keys.")
-deployments = typer.Typer(
-    no_args_is_help=True, help="Our own accelerators: what serves what, since when, at what cost."
-)
 app.add_typer(keys, name="keys")
 app.add_typer(deployments, name="deployments")
+app.add_typer(allocate, name="allocate")
 app.add_typer(prices, name="prices")
 app.add_typer(rules, name="rules")
 app.add_typer(reprice, name="reprice")
 app.add_typer(periods, name="periods")
 app.command("reread")(reread_calls)
 
-Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API.", show_default="8050")]
 OtlpPort = Annotated[
@@ -69,6 +67,7 @@ def up(
     settings = _settings(data=data, host=host, port=port, otlp_port=otlp_port, grpc_port=grpc_port,
                          insecure_local=insecure_local, behind_proxy=behind_proxy)  # fmt: skip
     settings = _free(settings)
+    _use_catalog(settings)
     made = serve.first_keys(settings)
     if made is not None:
         told_once = (
@@ -130,22 +129,37 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
     except (BadSettingsError, ValidationError) as error:
         raise Failed(str(error)) from error
     settings = load(data=data)
+    catalog, well = catalog_file.checks(settings.catalog)
     checks = {
         "data directory": _writable(settings.data),
         f"port {settings.port}": _port_state(settings.host, settings.port),
         f"port {settings.otlp_port}": _port_state(settings.host, settings.otlp_port),
         f"port {settings.grpc_port}": _port_state(settings.host, settings.grpc_port),
         "chart bundle": "small" if serve.small_bundle() else "full (make assets fetches the small one)",
+        **catalog,
+        **(_unknown_costs(settings) if well else {}),
+        **accelerators(),
     }
     if as_json:
         print(json.dumps({"settings": {r.name: [r.value, r.source] for r in rows}, "checks": checks}))  # noqa: T201
-        return
-    table = Table("setting", "value", "from", box=None)
-    for row in rows:
-        table.add_row(row.name, row.value, row.source)
-    for name, state in checks.items():
-        table.add_row(name, state, "checked now")
-    out.print(table)
+    else:
+        table = Table("setting", "value", "from", box=None)
+        for row in rows:
+            table.add_row(escape(row.name), escape(row.value), row.source)
+        for name, state in checks.items():
+            table.add_row(escape(name), escape(state), "checked now")
+        out.print(table)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _unknown_costs(settings: Settings) -> dict[str, str]:
+    """Declared deployments that the catalog gives no cost for; nothing where nothing was ever declared here."""
+    if not (settings.data / "control.db").exists():
+        return {}
+    with control_of(settings.data) as control:
+        found = enumerate(catalog_file.unknown_costs(control), start=1)
+        return {f"deployments, problem {at}": problem for at, problem in found}
 
 
 @app.command()
@@ -220,14 +234,14 @@ def create_key(
     data: Data = None,
 ) -> None:
     """Make a key and print it, once."""
-    with _control(data) as control:
+    with control_of(data) as control:
         out.print(control.create_key(scope, name), highlight=False, soft_wrap=True)
 
 
 @keys.command("list")
 def list_keys(data: Data = None, as_json: AsJson = False) -> None:
     """Every key, without its secret."""
-    with _control(data) as control:
+    with control_of(data) as control:
         rows = [
             {"id": k.id, "scope": k.scope, "name": k.name, "expires_at": k.expires_at.isoformat(),
              "revoked_at": k.revoked_at.isoformat() if k.revoked_at else None}
@@ -241,61 +255,10 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(help="As `millicent keys list` prints it.")], data: Data = None
 ) -> None:
     """End a key; it stops working within five seconds."""
-    with _control(data) as control:
+    with control_of(data) as control:
         if not control.revoke(key_id):
             raise Failed(f"there is no key {key_id!r}: see `millicent keys list`")
     out.print(f"key {key_id} is revoked", highlight=False)
-
-
-@deployments.command("list")
-def list_deployments(data: Data = None, as_json: AsJson = False) -> None:
-    """Declared deployments and their periods."""
-    with _control(data) as control:
-        rows = [
-            {"name": d.name, "model": d.model, "accelerator": f"{d.accelerator_count} × {d.accelerator}",
-             "engine": d.engine, "profile": json.dumps(d.profile), "from": d.effective_from.isoformat(),
-             "to": d.effective_to.isoformat() if d.effective_to else None}
-            for _, d in control.deployments()
-        ]  # fmt: skip
-    show(rows, rows, as_json=as_json)
-
-
-@deployments.command("declare")
-def declare_deployment(
-    name: Annotated[str, typer.Argument(help="As calls name it (millicent.deployment).")],
-    model: Annotated[str, typer.Option(help="Model that it serves.")],
-    accelerator: Annotated[str, typer.Option(help="Name in the catalog, such as H100 or nvidia-b200.")],
-    profile: Annotated[list[str], typer.Option(help="How it is paid: kind=rented usd_per_hour=1.89 (repeat).")],
-    count: Annotated[int, typer.Option(min=1, help="How many accelerators.")] = 1,
-    engine: Annotated[str | None, typer.Option(help="What serves it: vllm, sglang, tensorrt-llm, …")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp8, nvfp4, bf16, …")] = None,
-    region: Annotated[str | None, typer.Option(help="Catalog region, for tariff and carbon.")] = None,
-    environment: Annotated[str | None, typer.Option(help="production, staging, …")] = None,
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="host or host:port whose calls belong to it (repeat).")
-    ] = None,
-    power: Annotated[list[str] | None, typer.Option(help="tariff_usd_per_kwh=0.08 (repeat).")] = None,
-    since: Annotated[datetime | None, typer.Option(help="UTC, on the hour.", show_default="this hour")] = None,
-    data: Data = None,
-) -> None:
-    """Declare a deployment, or change one from an hour on."""
-    from millicent.pricing import catalog  # noqa: PLC0415 - a command's own import
-
-    this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    try:
-        declared = Deployment(
-            name=name, model=model, accelerator=catalog.accelerator(accelerator).id, accelerator_count=count,
-            engine=engine, precision=precision, region=region, environment=environment,
-            endpoints=tuple(endpoint or ()), profile=_pairs(profile), power=_pairs(power or []),
-            effective_from=since.replace(tzinfo=UTC) if since else this_hour,
-        )  # fmt: skip
-        with _control(data) as control:
-            control.declare(declared)
-    except (ValueError, LookupError) as error:
-        raise Failed(str(error.args[0])) from error
-    out.print(
-        f"{name}: {count} × {declared.accelerator} from {declared.effective_from:%Y-%m-%d %H:%M} UTC", highlight=False
-    )
 
 
 def main() -> None:
@@ -310,16 +273,11 @@ def _settings(**flags: Any) -> Settings:
         raise Failed(str(error)) from error
 
 
-class _control:  # noqa: N801 - reads as a verb at its uses
-    def __init__(self, data: Path | None) -> None:
-        self._data = _settings(data=data).data
-
-    def __enter__(self) -> Control:
-        self._control = Control(self._data)
-        return self._control
-
-    def __exit__(self, *_: object) -> None:
-        self._control.close()
+def _use_catalog(settings: Settings) -> None:
+    """Have the catalog as the settings extend it, and say which deployments have no cost by it."""
+    with control_of(settings.data) as control:
+        for problem in catalog_file.unknown_costs(control):
+            err.print("[yellow]warning:[/yellow]", escape(problem), highlight=False, soft_wrap=True)
 
 
 def _announce(settings: Settings) -> None:
@@ -354,13 +312,6 @@ def _writable(directory: Path) -> str:
     existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     return f"{free_gb:.0f} GB free in {existing}"
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise ValueError(f"{text!r} is not name=value")
-    return dict(text.split("=", 1) for text in texts)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     insecure_local: bool = Field(False, description="no keys and no login; on a loopback address only")
     behind_proxy: bool = Field(False, description="a trusted proxy terminates TLS in front of a public address")
     memory_limit: str = Field("1GB", description="memory that the store may use, as DuckDB writes it")
+    catalog: Path | None = Field(
+        None, description="TOML that adds to the catalog of accelerators, regions, PUE and engines, or corrects it"
+    )
     forward_endpoint: str | None = Field(
         None, description="URL of an OTLP/HTTP receiver that every span is sent on to, calls with what they cost"
     )

@@ -77,7 +77,7 @@ def declare(
     declared: dict[int, Declared] = {}
     this_hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     for index in sorted(range(len(told)), key=lambda at: told[at].effective_from):
-        wrong = [*_texts(told[index]), *_years(told[index]), *_costs(told[index])]
+        wrong = [*_texts(told[index]), *_years(told[index]), *uncosted(told[index])]
         if not wrong:
             try:
                 one = until_its_contract_ends(told[index])
@@ -217,8 +217,8 @@ def _is_text(value: str) -> bool:
     return bool(value.strip()) and len(value) <= LONGEST and all(ord(sign) >= _CONTROL for sign in value)
 
 
-def _costs(one: Deployment) -> Iterator[str]:
-    """Whether its hours can be costed from its first on."""
+def uncosted(one: Deployment) -> Iterator[str]:
+    """Why its hours have no cost, by the catalog in use; nothing where they have."""
     try:
         known = catalog.accelerator(one.accelerator)
         if known.id != one.accelerator:
@@ -258,6 +258,7 @@ def _clashes(periods: Mapping[str, Periods], changed: set[str]) -> Iterator[str]
                 yield from _contract_alike(one, other)
             if one.name == other.name or not _meet(one, other):
                 continue
+            yield from _read_twice(one, other)
             if one.pool is not None and one.pool == other.pool:
                 yield from _pool_alike(one, other)
             else:
@@ -305,11 +306,19 @@ def _counted_twice(one: Deployment, other: Deployment) -> Iterator[str]:
             f"{told} both have GPU {', '.join(shared)}, and its energy would be counted twice: name it in one, or "
             "declare them as one pool"
         )
-    everything = [each.name for each in (one, other) if not each.gpus]
-    if everything and (exporters := sorted(set(one.dcgm) & set(other.dcgm))):
+    if not one.gpus and not other.gpus and (exporters := sorted(set(one.dcgm) & set(other.dcgm))):
         yield (
-            f"{told} both read {', '.join(exporters)}, of which {everything[0]!r} takes all GPUs, and their energy "
-            "would be counted twice: say with gpus which are whose, or declare them as one pool"
+            f"{told} both take all GPUs of {', '.join(exporters)}, whose energy would be counted twice: say with gpus "
+            "which are whose, or declare them as one pool"
+        )
+
+
+def _read_twice(one: Deployment, other: Deployment) -> Iterator[str]:
+    mine, its = ({deployments.url_of(text) for text in each.metrics} for each in (one, other))
+    if shared := sorted(mine & its):
+        yield (
+            f"deployments {one.name!r} and {other.name!r} both read {', '.join(shared)}, whose counters belong to one "
+            "engine: name it in one"
         )
 
 

@@ -188,16 +188,18 @@ def _counts(told: Deployment) -> Iterator[str]:
 
 def _urls(told: Deployment) -> Iterator[str]:
     for name, urls in (("metrics", told.metrics), ("dcgm", told.dcgm)):
-        for url in urls:
-            role, mark, rest = url.partition("=")
-            if name == "metrics" and mark and role in ROLES:
-                yield from _url(name, rest)
-            else:
-                yield from _url(name, url)
+        for text in urls:
+            yield from _url(name, url_of(text) if name == "metrics" else text)
         for url in sorted({url for url in urls if urls.count(url) > 1}):
             yield f"{name} {url!r} is named twice: its counters would be counted twice"
     if told.gpus and not told.dcgm:
         yield f"gpus {', '.join(told.gpus)} are of no exporter: name it with dcgm, or leave them out"
+
+
+def url_of(metrics: str) -> str:
+    """The URL of engine counters, without the role before it."""
+    role, mark, rest = metrics.partition("=")
+    return rest if mark and role in ROLES else metrics
 
 
 def _url(name: str, url: str) -> Iterator[str]:
