@@ -27,7 +27,7 @@ LATE: Final = timedelta(minutes=10)
 STALE: Final = timedelta(minutes=30)
 COVERED: Final = Decimal("0.95")
 
-Emptiness = Literal["unconnected", "undeclared", "no_rows", "ingesting", "forbidden"]
+Emptiness = Literal["unconnected", "undeclared", "no_rows", "no_hours", "ingesting", "forbidden"]
 
 CONNECT: Final = """pip install millicent-sdk
 export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
@@ -47,6 +47,7 @@ _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
         "No own hardware yet",
         "Declare what serves a model, on which accelerators, and what they cost: every hour from then on has a price.",
     ),
+    "no_hours": ("No accelerators match", "No own hardware was paid for in this period with these filters."),
     "no_rows": ("No calls match", "Nothing was recorded in this period with these filters."),
     "ingesting": ("Still loading", "Calls have been received and are being priced. This page follows in a moment."),
     "forbidden": ("Not yours to see", "Your account may not see these calls. Ask an administrator for access."),
