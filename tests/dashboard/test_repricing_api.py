@@ -243,6 +243,23 @@ def test_an_update_that_changes_the_past_waits_and_history_does_not_move(operato
 
 # ---- from the command line
 
+
+def test_charges_are_listed_with_what_they_are_of(operator, run, repricer):
+    assert run("charges").stdout == "nothing found\n"
+    start, end = (TODAY - 3 * DAY).isoformat(), (TODAY - 2 * DAY).isoformat()
+    post(operator, "periods", {"start": start, "end": end}, 201)
+    post(operator, "prices/entries", {"entries": [TERM]}, 201)
+    finished(operator, post(operator, "reprice", start=SINCE))
+    shown = run("charges", "--type", "adjustment")
+    assert shown.exit_code == 0, shown.output
+    table = " ".join(shown.stdout.split())
+    assert all(words in table for words in ("billed_usd", "-0.0007", "adjustment", "team Search"))
+    assert "hardware_usd" not in table
+    (one,) = json.loads(run("charges", "--json").stdout)["charges"]
+    assert (one["team"], one["billed_usd"]) == ("Search", "-0.0007")
+    assert run("charges", "--type", "fee").stdout == run("charges", "--to", start[:10]).stdout == "nothing found\n"
+
+
 FILE = """
 [[term]]
 provider = "openai"

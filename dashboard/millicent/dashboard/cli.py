@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from millicent.dashboard import catalog_file, serve
+from millicent.dashboard.charge_commands import list_charges
 from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
 from millicent.dashboard.doctor import accelerators
 from millicent.dashboard.price_commands import prices
@@ -42,6 +43,7 @@ app.add_typer(rules, name="rules")
 app.add_typer(reprice, name="reprice")
 app.add_typer(periods, name="periods")
 app.command("reread")(reread_calls)
+app.command("charges")(list_charges)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port of the dashboard and the API.", show_default="8050")]
