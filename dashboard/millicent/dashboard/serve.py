@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from millicent.collector.forwarding import Forwarder
     from millicent.collector.loader import Loader
+    from millicent.collector.scraping import Scraper
     from millicent.collector.spool import SpoolReader
     from millicent.warehouse.store import Warehouse
 
@@ -114,6 +115,7 @@ def application(
     insecure_local: bool,
     receiver: str = "http://127.0.0.1:4318",
     forwarder: Forwarder | None = None,
+    scraper: Scraper | None = None,
 ) -> ASGIApp:
     """Pages, API, health and telemetry as one ASGI application behind `Access`; `receiver` is where calls are stored.
 
@@ -126,7 +128,7 @@ def application(
     from millicent.dashboard.telemetry import Telemetry  # noqa: PLC0415 - likewise
 
     def mount(server: FastAPI) -> None:
-        telemetry = Telemetry(warehouse, spool, loader, forwarder)
+        telemetry = Telemetry(warehouse, spool, loader, forwarder, scraper)
         mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running, receiver)
 
     server = create_app(warehouse, mount=mount)
@@ -140,17 +142,20 @@ def _platform(settings: Settings) -> None:
     from millicent.collector import jobs  # noqa: PLC0415 - likewise
     from millicent.collector.loader import Loader  # noqa: PLC0415 - likewise
     from millicent.collector.repricing import Repricer  # noqa: PLC0415 - likewise
+    from millicent.collector.scraping import Scraper  # noqa: PLC0415 - likewise
     from millicent.collector.spool import SpoolReader  # noqa: PLC0415 - likewise
     from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
 
     warehouse = Warehouse.embedded(settings.data, memory_limit=settings.memory_limit)
     spool = SpoolReader(settings.data / "spool")
     loader = Loader(warehouse, spool)
+    scraper = Scraper(warehouse)
     stop = threading.Event()
     workers = [
         threading.Thread(target=loader.run, args=(stop,), name="loader"),
         threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
         threading.Thread(target=Repricer(warehouse).run, args=(stop,), name="repricing"),
+        threading.Thread(target=scraper.run, args=(stop,), name="scraping"),
     ]
     forwarder = _forwarder(settings, warehouse, spool, loader)
     if forwarder is not None:
@@ -160,7 +165,8 @@ def _platform(settings: Settings) -> None:
     try:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         app = application(warehouse, spool, loader, insecure_local=settings.insecure_local,
-                          receiver=f"http://{host}:{settings.otlp_port}", forwarder=forwarder)  # fmt: skip
+                          receiver=f"http://{host}:{settings.otlp_port}", forwarder=forwarder,
+                          scraper=scraper)  # fmt: skip
         config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", server_header=False,
                                 proxy_headers=settings.behind_proxy, lifespan="off")  # fmt: skip
         uvicorn.Server(config).run()

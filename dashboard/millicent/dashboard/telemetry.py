@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from millicent.collector.forwarding import Forwarder
 from millicent.collector.loader import Loader
+from millicent.collector.scraping import Scraper
 from millicent.collector.spool import SpoolReader
 from millicent.warehouse import ledger
 from millicent.warehouse.store import Warehouse
@@ -23,9 +24,11 @@ class Telemetry(Collector):
     """Reads everything at the moment it is asked, so that no figure here can differ from the books."""
 
     def __init__(
-        self, warehouse: Warehouse, spool: SpoolReader, loader: Loader, forwarder: Forwarder | None = None
-    ) -> None:
+        self, warehouse: Warehouse, spool: SpoolReader, loader: Loader, forwarder: Forwarder | None = None,
+        scraper: Scraper | None = None,
+    ) -> None:  # fmt: skip
         self._forwarder = forwarder
+        self._scraper = scraper
         self._warehouse = warehouse
         self._spool = spool
         self._loader = loader
@@ -58,6 +61,7 @@ class Telemetry(Collector):
         size = self._warehouse.engine.facts()["bytes"]
         yield GaugeMetricFamily("millicent_store_bytes", "Size of the database file", size)
         yield from self._forwarded()
+        yield from self._scraped()
 
     def _forwarded(self) -> Iterator[Metric]:
         """What became of spans on their way to another back end; nothing but names where none is set."""
@@ -77,3 +81,20 @@ class Telemetry(Collector):
             failed.add_metric((), forwarder.failures)
             pending.add_metric((), forwarder.pending())
         yield from (sent, dropped, failed, pending)
+
+    def _scraped(self) -> Iterator[Metric]:
+        """How reading the counters of engines and accelerators goes."""
+        scrapes = CounterMetricFamily("millicent_scrapes", "Looks at counters of declared deployments, since the start")
+        failed = CounterMetricFamily(
+            "millicent_scrape_failures", "Looks that told nothing, or not all, by reason", labels=("reason",)
+        )
+        targets = GaugeMetricFamily(
+            "millicent_scrape_targets", "Engines and exporters by how the last look went", labels=("outcome",)
+        )
+        if self._scraper is not None:
+            scrapes.add_metric((), self._scraper.scrapes)
+            for reason, count in sorted(self._scraper.failures.items()):
+                failed.add_metric((reason,), count)
+            for outcome, count in sorted(self._scraper.targets.items()):
+                targets.add_metric((outcome,), count)
+        yield from (scrapes, failed, targets)
