@@ -1,7 +1,7 @@
 """A real ledger in a directory of its own, and short ways to put calls and deployments into it."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -10,13 +10,14 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+from sqlalchemy.types import BigInteger, Boolean, DateTime, Integer, Numeric, TypeEngine
 
 from millicent.warehouse import capacity, ledger, query, record
 from millicent.warehouse.control import Control, Deployment, tenants
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Period, Query
-from millicent.warehouse.tables import CHARGED_TO
+from millicent.warehouse.tables import CHARGED_TO, metadata
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -60,6 +61,13 @@ def batch(calls: list[dict], outcomes: list[tuple] = (), quarantine: pl.DataFram
     return ledger.Batch(frame(calls), told, quarantine if quarantine is not None else pl.DataFrame())
 
 
+def arrow_type(of: TypeEngine) -> pa.DataType:
+    if isinstance(of, Numeric):
+        return pa.decimal128(of.precision, of.scale)
+    known = {DateTime: record.INSTANT, Boolean: pa.bool_(), BigInteger: pa.int64(), Integer: pa.int32()}
+    return known.get(type(of), pa.string())
+
+
 class Facts:
     """One warehouse directory: `engine` and `control`, and what tests do with them over and over."""
 
@@ -82,14 +90,19 @@ class Facts:
 
     def charge(self, *charges: dict) -> None:
         """Store charges, as `a_charge` makes them."""
-        usd, instant = pa.decimal128(38, 12), record.INSTANT
-        types = {"list_usd": usd, "billed_usd": usd} | dict.fromkeys(
-            ("charged_at", "period_start", "period_end"), instant
-        )
-        types["computed_at"] = instant
-        columns = {name: pa.array([one[name] for one in charges], types.get(name)) for name in charges[0]}
+        self.put("charges", charges)
+
+    def put(self, table: str, rows: Sequence[dict]) -> None:
+        """Insert rows as they are, typed by the columns of `table`; what they do not tell is unknown."""
+        if not rows:
+            return
+        columns = {
+            column.name: pa.array([one[column.name] for one in rows], arrow_type(column.type))
+            for column in metadata.tables[table].c
+            if column.name in rows[0]
+        }
         with self.engine.write() as transaction:
-            transaction.insert("charges", pa.table(columns))
+            transaction.insert(table, pa.table(columns))
 
     def declare(self, name: str, since: datetime, tenant: str = "acme", **told) -> Deployment:
         """Declare two rented H100 at 2 USD an hour each, or whatever `told` says instead."""

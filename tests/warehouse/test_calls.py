@@ -90,7 +90,7 @@ def test_a_row_has_the_columns_of_the_record_and_what_the_call_cost_in_effect(fa
     facts.store(a_call(trace_id=bytes(15) + b"\xab", span_id=0xCD, started_at=at, billed_cost_usd=Decimal("0.25")))
     (row,), following = find(facts.engine, "acme", Search())
     assert following is None
-    assert tuple(row) == COLUMNS == (*(column.name for column in CALLS), "effective_cost_usd")
+    assert tuple(row) == COLUMNS == (*(column.name for column in CALLS), "effective_cost_usd", "energy_wh", "gco2e_g")
     assert (row["trace_id"], row["span_id"]) == ("0" * 30 + "ab", "0" * 14 + "cd")
     assert row["parent_span_id"] is row["counted_as"] is row["response_id"] is None
     assert row["started_at"] == at

@@ -29,12 +29,14 @@ from millicent.dashboard import telemetry as platform_telemetry
 from millicent.dashboard.cli import app as commands
 from millicent.dashboard.markdown import code, listed, page, table
 from millicent.dashboard.reference_api import api
+from millicent.dashboard.reference_catalog import catalog
 from millicent.dashboard.settings import FILE, Settings, default_data
 from millicent.warehouse import record
 from millicent.warehouse.deployments import PROFILES
 from millicent.warehouse.metrics import DICTIONARY, Measure
-from millicent.warehouse.query import COST_TYPE, MAX_ROWS, OF_DEPLOYMENTS, Basis, Grain
+from millicent.warehouse.query import MAX_ROWS, Basis, Grain
 from millicent.warehouse.store import Warehouse
+from millicent.warehouse.tables import OF_DEPLOYMENTS
 
 SOURCES: Final = Path(__file__).parents[3]
 ATTRIBUTES: Final = "sdk/millicent/sdk/attributes.py"
@@ -114,7 +116,7 @@ def measures() -> str:
         for m in DICTIONARY.values()
     ]
     by = [
-        ("dimensions, kept by the hour", ", ".join(map(code, (*record.DIMENSIONS, COST_TYPE)))),
+        ("dimensions, kept by the hour", ", ".join(map(code, (*record.DIMENSIONS, record.COST_TYPE)))),
         ("details, read from single calls", ", ".join(map(code, record.DETAILS))),
         ("grains", ", ".join(map(code, get_args(Grain)))),
         ("bases", ", ".join(map(code, get_args(Basis)))),
@@ -125,7 +127,7 @@ def measures() -> str:
         f"good news. An answer has at most {MAX_ROWS:,} rows.",
         table(("measure", "label", "unit", "formula", "asked by", "better", "meaning"), rows),
         "## What they are asked by",
-        f"Measures of deployments are asked by {', '.join(map(code, OF_DEPLOYMENTS))} and `{COST_TYPE}` alone. "
+        f"Measures of deployments are asked by {', '.join(map(code, OF_DEPLOYMENTS))} and `{record.COST_TYPE}` alone. "
         f"Capacity that no call used reads `{record.IDLE}` in every dimension that only a caller has. "
         f"A charge reads `{record.CHARGE}` in every dimension that it is not told of.",
         table(("what", "names"), by),
@@ -324,6 +326,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": api,
     "attributes.md": attributes,
     "call-fields.md": call_fields,
+    "catalog.md": catalog,
     "cli.md": cli,
     "columns.md": columns,
     "dialects.md": dialects,

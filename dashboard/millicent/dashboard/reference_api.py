@@ -30,7 +30,7 @@ def described() -> FastAPI:
     return server
 
 
-CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd")
+CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd", "energy_wh", "gco2e_g")
 ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),

@@ -25,14 +25,15 @@ from sqlalchemy import (
     tuple_,
 )
 
+from millicent.warehouse.beside import share
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.query import BadQuery, Filter, Period, askable, kept
+from millicent.warehouse.query import JOULES_PER_WH, BadQuery, Filter, Period, askable, kept
 from millicent.warehouse.record import CALLS
-from millicent.warehouse.sums import weighted_tokens
+from millicent.warehouse.sums import carried
 from millicent.warehouse.tables import EXACT, calls, deployment_hours, without_zone
 
 MOST: Final = 1000
-COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd")
+COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd", "energy_wh", "gco2e_g")
 _IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id", "request_id")
 _NEWEST_FIRST: Final = (calls.c.started_at, calls.c.span_id, calls.c.trace_id)
 _CURSOR: Final = struct.Struct(">qQ16s")
@@ -77,8 +78,9 @@ def find(engine: Engine, tenant: str, search: Search) -> tuple[list[dict[str, An
     """One page of calls and the cursor of the next, None on the last.
 
     Returns:
-        Rows with the columns of the record and `effective_cost_usd` (billed cost, or weighted tokens times the rate of
-        their deployment-hour; None while unknown). Ids are lower-case hex, instants aware, money Decimal.
+        Rows with the columns of the record, `effective_cost_usd` (billed cost, or weighted tokens times the rates of
+        their deployment-hour; None while unknown), `energy_wh` and `gco2e_g` (the same of its energy and
+        location-based carbon; None for an API call). Ids are lower-case hex, instants aware, amounts Decimal.
     """
     places = engine.read(_places(tenant, search)).to_pylist()
     page = places[: search.limit]
@@ -135,7 +137,11 @@ def _rows(tenant: str, places: Sequence[dict[str, Any]]) -> Select[Any]:
     """Rows by instant and span, in any order; others that share both may be among them."""
     instants = sorted({place["started_at"].replace(tzinfo=None) for place in places})
     return (
-        select(*calls.c, _effective().label("effective_cost_usd"))
+        select(
+            *calls.c,
+            _effective().label("effective_cost_usd"),
+            *(amount.label(name) for name, amount in _carried().items()),
+        )
         .select_from(_with_hours())
         .where(
             calls.c.tenant == tenant,
@@ -169,10 +175,17 @@ def _effective() -> ColumnElement[Any]:
     return case(
         (
             calls.c.billing == "self_hosted",
-            cast(weighted_tokens(calls) * deployment_hours.c.rate_usd_per_weight, EXACT),
+            carried("rate_usd", calls),
         ),
         else_=cast(calls.c.billed_cost_usd, EXACT),
     )
+
+
+def _carried() -> dict[str, ColumnElement[Any]]:
+    """What a call carries of its deployment-hour's energy, in watt-hours, and of its carbon."""
+    own = calls.c.billing == "self_hosted"
+    amounts = {"energy_wh": share(carried("joules", calls), 1, JOULES_PER_WH), "gco2e_g": carried("gco2e_g", calls)}
+    return {name: case((own, amount)) for name, amount in amounts.items()}
 
 
 def _within(tenant: str, period: Period | None, filters: Sequence[Filter]) -> list[ColumnElement[bool]]:

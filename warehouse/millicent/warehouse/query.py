@@ -2,16 +2,17 @@
 
 `run(engine, tenant, query)` answers a `Query` from the hourly rollup where it can, from raw calls where it must
 (a detail dimension, or bounds that are not on a UTC hour), and never without a tenant. Own hardware joins in by
-deployment-hour: a call's share is its weighted tokens times the hour's rate, and what no call used is `idle`, a row
-of its own whose caller dimensions read `__idle__`. Charges belong to no call either: they count at the beginning of the
-hour that they are charged in, and read `__charge__` in what they are not told of.
+deployment-hour: a call's share is its weighted tokens times the hour's rates, and what no call carries is `idle`,
+`unavailable` or `untracked`, rows of their own whose caller dimensions read `__idle__`, but for the team where a policy
+says who carries them. Charges belong to no call either: they count at the beginning of the hour that they are charged
+in, and read `__charge__` in what they are not told of.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 
 import polars as pl
@@ -23,42 +24,30 @@ from sqlalchemy import (
     case,
     cast,
     func,
-    literal,
     literal_column,
     null,
     or_,
     select,
     union_all,
 )  # fmt: skip
-from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric, String, UserDefinedType
+from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric
 
+from millicent.warehouse import beside
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.record import CHARGE, DETAILS, DIMENSIONS, IDLE
+from millicent.warehouse.metrics import DICTIONARY, WHOLE
+from millicent.warehouse.record import COST_TYPE, DETAILS, DIMENSIONS
 from millicent.warehouse.sums import of_calls
-from millicent.warehouse.tables import CHARGED_TO, EXACT, calls, charges, deployment_hours, usage_hourly, without_zone
+from millicent.warehouse.tables import EXACT, OF_DEPLOYMENTS, calls, deployment_hours, usage_hourly, without_zone
 
 Basis = Literal["list", "billed", "effective", "usage", "marginal"]
 Grain = Literal["hour", "day", "week", "month"]
 
-COST_TYPE: Final = "cost_type"
 ASKABLE: Final = (*DIMENSIONS, *DETAILS, COST_TYPE)
 YES_OR_NO: Final = tuple(name for name in ASKABLE if name in calls.c and isinstance(calls.c[name].type, Boolean))
 MAX_ROWS: Final = 100_000
-HOUR: Final = timedelta(hours=1)
-MS_PER_HOUR: Final = 3_600_000
 JOULES_PER_WH: Final = 3600
-BesideCalls = Literal["idle", "unavailable", "untracked"]
-BESIDE_CALLS: Final[tuple[BesideCalls, ...]] = get_args(BesideCalls)
-"""What of own accelerators no call carries: nothing ran, nothing could run, or nobody saw what ran."""
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-OF_DEPLOYMENTS: Final = ("deployment", "model", "engine", "precision", "accelerator", "region", "environment")
-
-
-class _Huge(UserDefinedType[int]):
-    def get_col_spec(self, **_: object) -> str:
-        return "HUGEINT"
 
 
 class BadQuery(ValueError):  # noqa: N818 - it names what the caller did, not what we failed to do
@@ -245,8 +234,7 @@ def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) ->
     sums = _sums(query)
     facts = union_all(
         _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
-        *(_of_hours(kind, tenant, query, sums) for kind in BESIDE_CALLS),
-        _of_charges(tenant, query, sums),
+        *(_beside(part, query, sums) for part in beside.parts(tenant, query.period, query.basis)),
     ).subquery("facts")
     keys: list[ColumnElement[Any]] = [facts.c[name] for name in query.dimensions]
     if query.grain:
@@ -262,8 +250,12 @@ def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) ->
 
 
 def _summed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    whole = DICTIONARY[column.name].unit in {"count", "tokens"}
-    return cast(func.sum(column), BigInteger if whole else EXACT).label(column.name)
+    unit = DICTIONARY[column.name].unit
+    total: ColumnElement[Any] = cast(func.sum(column), BigInteger if unit in WHOLE else EXACT)
+    if unit in {"joules", "wh"}:  # terajoules need more digits than 24 decimals leave: whole ones are added apart
+        whole = func.trunc(column)
+        total = cast(func.sum(whole), Numeric(38, 12)) + cast(func.sum(column - whole), Numeric(38, 12))
+    return (beside.share(total, 1, JOULES_PER_WH) if unit == "wh" else total).label(column.name)
 
 
 def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) -> Select[Any]:
@@ -300,87 +292,18 @@ def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
     return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
 
 
-def _of_hours(kind: BesideCalls, tenant: str, query: Query, sums: list[str]) -> Select[Any]:
-    """What of own accelerators no call carries, by the hour; with `idle` what belongs to the hour itself."""
-    c = deployment_hours.c
-    columns = _beside_calls(IDLE) | {name: c[name] for name in OF_DEPLOYMENTS}
-    columns |= {COST_TYPE: literal(kind, String()), "billing": literal("self_hosted", String())}
-    start, end = without_zone(query.period.start), without_zone(query.period.end)
-    where = [c.tenant == tenant, c.hour > start - HOUR, c.hour < end]
-    amount = _within(c[f"{kind}_usd"], query.period)
-    mine: dict[str, ColumnElement[Any]] = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
-    if query.basis == "effective":
-        mine["spend_usd"] = amount
-    if kind != "idle":
-        where.append(c[f"{kind}_usd"] != literal_column("0"))
-    else:
-        mine |= {
-            "energy_cost_usd": _within(
-                c.energy_usd - func.coalesce(cast(c.weight * c.energy_rate_usd_per_weight, EXACT), 0), query.period
-            ),
-            "accelerator_hours": _within(_share(c.accelerator_ms, 1, MS_PER_HOUR), query.period),
-            "energy_wh": _within(_share(c.joules, 1, JOULES_PER_WH), query.period),
-            "gco2e_g": _within(cast(c.gco2e_g, EXACT), query.period),
-        }
-    return _part(query, sums, c.hour, columns, mine).where(*where)
-
-
-def _of_charges(tenant: str, query: Query, sums: list[str]) -> Select[Any]:
-    """What belongs to no call: adjustments of closed periods, fees, commitments, discounts by volume, credits."""
-    c = charges.c
-    adjustment = c.type == "adjustment"
-    columns = _beside_calls(CHARGE)
-    columns |= {name: case((adjustment, c[name]), else_=func.coalesce(c[name], CHARGE)) for name in CHARGED_TO}
-    columns[COST_TYPE] = case((adjustment, "adjustment"), else_="charge")
-    amount = cast(c.list_usd if query.basis == "list" else c.billed_usd, EXACT)
-    mine: dict[str, ColumnElement[Any]] = {
-        "charges_usd": amount,
-        "spend_usd": amount,
-        "unattributed_spend_usd": case((columns["team"].is_(None), amount), else_=literal_column("0")),
-    }
-    where = (
-        c.tenant == tenant,
-        c.charged_at >= without_zone(query.period.start),
-        c.charged_at < without_zone(query.period.end),
-    )
-    return _part(query, sums, c.charged_at, columns, mine).where(*where)
-
-
-def _beside_calls(value: str) -> dict[str, ColumnElement[Any]]:
-    """`value` in every dimension of calls that is text."""
-    columns: dict[str, ColumnElement[Any]] = {name: literal(value, String()) for name in (*DIMENSIONS, *DETAILS)}
-    return columns | {name: cast(null(), Boolean) for name in YES_OR_NO}
-
-
-def _part(
-    query: Query, sums: list[str], instant: ColumnElement[Any], columns: dict[str, ColumnElement[Any]],
-    mine: dict[str, ColumnElement[Any]],
-) -> Select[Any]:  # fmt: skip
+def _beside(part: beside.Part, query: Query, sums: list[str]) -> Select[Any]:
     """Rows that are no calls, in the layout of calls; sums that they are not part of are unknown."""
-    unknown = {
-        name: cast(null(), BigInteger if DICTIONARY[name].unit in {"count", "tokens"} else EXACT) for name in sums
-    }
-    return select(
-        cast(instant, DateTime).label("time"),
-        *(columns[name].label(name) for name in query.dimensions),
-        *(mine.get(name, unknown[name]).label(name) for name in sums),
-    ).where(*(kept(f, columns[f.dimension]) for f in query.filters))
-
-
-def _within(amount: ColumnElement[Any], period: Period) -> ColumnElement[Any]:
-    """The part of an hour's `amount` that accrued inside `period`, by time, cut at 12 decimals."""
-    if period.on_the_hour:
-        return amount
-    hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
-    start, end = (literal(round(i.timestamp() * 1000), BigInteger()) for i in (period.start, period.end))
-    covered = func.greatest(0, func.least(end, hour + elapsed) - func.greatest(start, hour))
-    return case((covered >= elapsed, amount), else_=_share(amount, covered, elapsed))
-
-
-def _share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: ColumnElement[Any] | int) -> Any:
-    """`amount` × `part` ÷ `whole`, cut at 12 decimals; in integers, because the database divides in floating point."""
-    pico = cast(func.trunc(cast(amount, Numeric(38, 12)) * literal_column("1000000000000")), _Huge())
-    return cast((pico * part).op("//")(whole), Numeric(26, 0)) * literal_column("0.000000000001")
+    unknown = {name: cast(null(), BigInteger if DICTIONARY[name].unit in WHOLE else EXACT) for name in sums}
+    return (
+        select(
+            cast(part.time, DateTime).label("time"),
+            *(part.columns[name].label(name) for name in query.dimensions),
+            *(part.amounts.get(name, unknown[name]).label(name) for name in sums),
+        )
+        .select_from(part.source)
+        .where(*part.where, *(kept(f, part.columns[f.dimension]) for f in query.filters))
+    )
 
 
 def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -154,6 +154,9 @@ TOKENS: Final = tuple(c.name for c in CALLS if c.role == "tokens")
 MONEY: Final = tuple(c.name for c in CALLS if c.role == "money")
 SUMMED: Final = TOKENS + MONEY
 
+COST_TYPE: Final = "cost_type"
+"""A dimension that no row stores: what the money went to, such as api, hardware or idle."""
+
 IDLE: Final = "__idle__"
 """Value of a caller's dimension (team, service, ...) on capacity that no call used."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import ColumnElement, FromClause, and_, case, cast, func, literal_column, null, or_
 from sqlalchemy.types import BigInteger
 
-from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.metrics import DICTIONARY, WHOLE
 from millicent.warehouse.record import MONEY, TOKENS
 from millicent.warehouse.tables import EXACT, calls, deployment_hours
 
@@ -15,26 +15,32 @@ if TYPE_CHECKING:
     from millicent.warehouse.query import Basis
 
 
-def weighted_tokens(source: FromClause) -> ColumnElement[Any]:
-    """Weighted tokens of a call, or of an hour of alike calls, in thousandths of an uncached input token."""
+Carried = Literal["rate_usd", "energy_rate_usd", "joules", "gco2e_g", "gco2e_market_g"]
+"""What a call carries of its deployment-hour, as the hour's rates are called."""
+
+
+def carried(what: Carried, source: FromClause) -> ColumnElement[Any]:
+    """A call's share of its deployment-hour, or that of an hour of alike calls: weight × rate, of input and of output.
+
+    Weight is in thousandths of an uncached input token. Unknown while the hour has no rate; an hour that tells one rate
+    alone has it for both.
+    """
     c, hours = source.c, deployment_hours.c
     cached = func.coalesce(c.cache_read_tokens, 0)
-    return (
-        (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input
-        + cached * hours.w_cached
-        + func.coalesce(c.output_tokens, 0) * hours.w_output
-    )
+    read = (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input + cached * hours.w_cached
+    written = func.coalesce(c.output_tokens, 0) * hours.w_output
+    rate = hours[f"{what}_per_weight"]
+    return cast(read * rate, EXACT) + cast(written * func.coalesce(hours[f"output_{what}_per_weight"], rate), EXACT)
 
 
 def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
-    """One sum over calls, per row of `source` (a call, or an hour of alike calls)."""
+    """One sum over calls, per row of `source` (a call, or an hour of alike calls); unknown where calls have no part."""
     c, hours = source.c, deployment_hours.c
     number: ColumnElement[Any] = c.call_count if source is calls else c.calls
-    weight = weighted_tokens(source)
     own = c.billing == "self_hosted"
     billed = case((own, literal_column("0")), else_=cast(c.billed_cost_usd, EXACT))
-    hardware = cast(weight * hours.rate_usd_per_weight, EXACT)
-    energy = cast(weight * hours.energy_rate_usd_per_weight, EXACT)
+    hardware, energy = carried("rate_usd", source), carried("energy_rate_usd", source)
+    joules = case((own, carried("joules", source)))
     spend: dict[Basis, ColumnElement[Any]] = {
         "list": cast(c.list_cost_usd, EXACT),
         "billed": billed,
@@ -51,15 +57,24 @@ def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
     sums: dict[str, ColumnElement[Any]] = {
         "calls": number,
         "total_tokens": total,
+        "own_tokens": case((own, total)),
+        "own_output_tokens": case((own, c.output_tokens)),
+        "served_tokens": case((and_(own, hours.hour.is_not(None)), total)),
+        "energy_tokens": case((and_(own, hours.joules.is_not(None)), total)),
+        "energy_output_tokens": case((and_(own, hours.joules.is_not(None)), c.output_tokens)),
+        "carbon_tokens": case((and_(own, hours.gco2e_g.is_not(None)), total)),
         "spend_usd": spend[basis],
         "priced_tokens": case((costed, total)),
         "priced_output_tokens": case((costed, c.output_tokens)),
+        "listed_tokens": case((c.price_status != "unpriced", total)),
+        "listed_output_tokens": case((c.price_status != "unpriced", c.output_tokens)),
         "hardware_cost_usd": case((own, hardware)),
         "capacity_cost_usd": case((own, hardware)),
         "energy_cost_usd": case((own, energy)),
-        "idle_cost_usd": cast(null(), EXACT),
-        "unavailable_cost_usd": cast(null(), EXACT),
-        "untracked_cost_usd": cast(null(), EXACT),
+        "energy_joules": joules,
+        "energy_wh": joules,
+        "gco2e_g": case((own, carried("gco2e_g", source))),
+        "gco2e_market_g": case((own, carried("gco2e_market_g", source))),
         "charges_usd": literal_column("0"),
         "unpriced_calls": case((known, 0), else_=number),
         "priced_calls": case((known, number), else_=0),
@@ -68,8 +83,5 @@ def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
         "attributed_calls": case((c.team.is_not(None), number), else_=0),
         "error_calls": case((c.status == "error", number), else_=0),
         "missing_usage_calls": case((c.usage_source == "missing", number), else_=0),
-        "accelerator_hours": cast(null(), EXACT),
-        "energy_wh": cast(null(), EXACT),
-        "gco2e_g": cast(null(), EXACT),
     }
-    return cast(sums[name], BigInteger) if DICTIONARY[name].unit in {"count", "tokens"} else sums[name]
+    return cast(sums.get(name, null()), BigInteger if DICTIONARY[name].unit in WHOLE else EXACT)

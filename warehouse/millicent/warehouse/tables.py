@@ -120,6 +120,9 @@ deployment_hours: Final = Table(
     *(Column(name, BigInteger) for name in ("engine_input_tokens", "engine_output_tokens", "policy")),
 )
 
+OF_DEPLOYMENTS: Final = ("deployment", "model", "engine", "precision", "accelerator", "region", "environment")
+"""Dimensions of calls that a deployment-hour has, too."""
+
 idle_shares: Final = Table(
     "idle_shares", metadata,
     Column("tenant", String), Column("deployment", String), Column("hour", DateTime), Column("kind", String),

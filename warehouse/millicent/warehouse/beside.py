@@ -1,0 +1,239 @@
+"""Amounts that no call carries: what of own accelerators was idle, unavailable or untracked, and charges.
+
+Each part of an answer is told as a value: which rows, what they read in every dimension, and what they add to which
+sum. `query` puts them beside the calls.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+
+from sqlalchemy import ColumnElement, FromClause, and_, case, cast, func, literal, literal_column, null, or_, select
+from sqlalchemy.types import BigInteger, Boolean, Numeric, String, UserDefinedType
+
+from millicent.warehouse.record import CHARGE, COST_TYPE, DETAILS, DIMENSIONS, IDLE
+from millicent.warehouse.tables import (
+    CHARGED_TO,
+    EXACT,
+    OF_DEPLOYMENTS,
+    calls,
+    charges,
+    deployment_hours,
+    idle_shares,
+    without_zone,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from millicent.warehouse.query import Basis, Period
+
+HOUR: Final = timedelta(hours=1)
+MS_PER_HOUR: Final = 3_600_000
+MS_PER_SECOND: Final = 1000
+NOTHING: Final[ColumnElement[Any]] = literal_column("0")
+Kind = Literal["idle", "unavailable", "untracked"]
+"""What of own accelerators no call carries: nothing ran, nothing could run, or nobody saw what ran."""
+SHARED: Final[tuple[Kind, ...]] = ("idle", "unavailable")
+"""What a policy may have teams carry."""
+_ENERGY: Final = {
+    "energy_usd": "energy_cost_usd",
+    "joules": "energy_joules",
+    "gco2e_g": "gco2e_g",
+    "gco2e_market_g": "gco2e_market_g",
+}
+"""Amounts of an hour that follow the energy drawn, and the measures that sum them."""
+
+
+class Part(NamedTuple):
+    """Rows of an answer that are no calls.
+
+    Attributes:
+        source: where they are read from.
+        where: which of them.
+        time: their instant.
+        columns: what they read in every dimension that can be asked.
+        amounts: what they add to sums; any other sum is unknown.
+    """
+
+    source: FromClause
+    where: list[ColumnElement[bool]]
+    time: ColumnElement[Any]
+    columns: dict[str, ColumnElement[Any]]
+    amounts: dict[str, ColumnElement[Any]]
+
+
+class _Huge(UserDefinedType[int]):
+    def get_col_spec(self, **_: object) -> str:
+        return "HUGEINT"
+
+
+def parts(tenant: str, period: Period, basis: Basis) -> list[Part]:
+    """Everything that stands beside calls in an answer."""
+    hours = [_of_hours(kind, tenant, period, basis) for kind in get_args(Kind)]
+    return [*hours, *(_of_shares(kind, tenant, period, basis) for kind in SHARED), _of_charges(tenant, period, basis)]
+
+
+def share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: ColumnElement[Any] | int) -> Any:
+    """`amount` × `part` ÷ `whole`, cut at 12 decimals; in integers, because the database divides in floating point."""
+    pico = cast(func.trunc(cast(amount, Numeric(38, 12)) * literal_column("1000000000000")), _Huge())
+    return cast((pico * part).op("//")(whole), Numeric(26, 0)) * literal_column("0.000000000001")
+
+
+def _of_hours(kind: Kind, tenant: str, period: Period, basis: Basis) -> Part:
+    """What of an hour no call carries and no team does; with `idle` what belongs to the hour itself."""
+    c = deployment_hours.c
+    source: FromClause = deployment_hours
+    usd: ColumnElement[Any] = c[f"{kind}_usd"]
+    if kind in SHARED:
+        taken = _taken(kind, tenant, period)
+        source = deployment_hours.outerjoin(taken, and_(taken.c.deployment == c.deployment, taken.c.hour == c.hour))
+        usd = usd - func.coalesce(taken.c.usd, NOTHING)
+    drawn = {name: _energy(kind, name) for name in _ENERGY}
+    where = _inside(deployment_hours, tenant, period)
+    if kind != "idle":
+        where.append(or_(c[f"{kind}_usd"] != NOTHING, *(amount != NOTHING for amount in drawn.values())))
+    amounts = _spent(kind, _within(usd, period), basis)
+    amounts |= {_ENERGY[name]: _within(amount, period) for name, amount in drawn.items()}
+    amounts["energy_wh"] = amounts["energy_joules"]
+    if kind == "idle":
+        amounts |= _of_the_hour(period)
+    return Part(source, where, c.hour, _tags(kind), amounts)
+
+
+def _of_shares(kind: Kind, tenant: str, period: Period, basis: Basis) -> Part:
+    """What teams carry of it."""
+    c, hours = idle_shares.c, deployment_hours.c
+    same_hour = and_(hours.tenant == c.tenant, hours.deployment == c.deployment, hours.hour == c.hour)
+    where = [*_inside(idle_shares, tenant, period), c.kind == kind, c.team.is_not(None)]
+    amounts = _spent(kind, _within(c.usd, period), basis)
+    return Part(
+        idle_shares.join(deployment_hours, same_hour), where, hours.hour, _tags(kind) | {"team": c.team}, amounts
+    )
+
+
+def _of_charges(tenant: str, period: Period, basis: Basis) -> Part:
+    """What belongs to no call: adjustments of closed periods, fees, commitments, discounts by volume, credits."""
+    c = charges.c
+    adjustment = c.type == "adjustment"
+    columns = _beside_calls(CHARGE)
+    columns |= {name: case((adjustment, c[name]), else_=func.coalesce(c[name], CHARGE)) for name in CHARGED_TO}
+    columns[COST_TYPE] = case((adjustment, "adjustment"), else_="charge")
+    own: dict[Basis, tuple[ColumnElement[Any], ...]] = {
+        "effective": (c.hardware_usd, c.idle_usd), "usage": (c.hardware_usd,), "marginal": (c.energy_usd,),
+    }  # fmt: skip
+    amount: ColumnElement[Any] = cast(c.list_usd if basis == "list" else c.billed_usd, EXACT)
+    for one in own.get(basis, ()):
+        amount += func.coalesce(one, NOTHING)
+    amounts: dict[str, ColumnElement[Any]] = {
+        "charges_usd": amount,
+        "spend_usd": amount,
+        "unattributed_spend_usd": case((columns["team"].is_(None), amount), else_=NOTHING),
+    }
+    where = [
+        c.tenant == tenant, c.charged_at >= without_zone(period.start), c.charged_at < without_zone(period.end),
+    ]  # fmt: skip
+    return Part(charges, where, c.charged_at, columns, amounts)
+
+
+def _spent(kind: Kind, amount: ColumnElement[Any], basis: Basis) -> dict[str, ColumnElement[Any]]:
+    sums = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
+    return sums | {"spend_usd": amount} if basis == "effective" else sums
+
+
+def _energy(kind: Kind, name: str) -> ColumnElement[Any]:
+    """Energy, its cost or its carbon that went to `kind`; all that is not known to be something else is idle."""
+    c = deployment_hours.c
+    if kind != "idle":
+        return c[f"{kind}_{name}"]
+    busy: list[ColumnElement[Any]] = [c[f"busy_{name}"]]
+    if name == "energy_usd":
+        busy.append(cast(c.weight * c.energy_rate_usd_per_weight, EXACT))
+    known = [
+        func.coalesce(*busy, NOTHING),
+        *(func.coalesce(c[f"{of}_{name}"], NOTHING) for of in ("unavailable", "untracked")),
+    ]
+    amount: ColumnElement[Any] = cast(c[name], EXACT)
+    for part in known:
+        amount = amount - part
+    return amount
+
+
+def _of_the_hour(period: Period) -> dict[str, ColumnElement[Any]]:
+    """Facts of a deployment-hour that nothing splits."""
+    c = deployment_hours.c
+    paid, unused = c.accelerator_ms, func.coalesce(c.unused_accelerator_ms, 0)
+    busy = func.coalesce(c.busy_accelerator_ms, c.busy_ms * c.accelerator_count)
+    serving = paid - unused - func.coalesce(c.unavailable_accelerator_ms, 0)
+    engine = ((c.engine_input_tokens, c.input_tokens), (c.engine_output_tokens, c.output_tokens))
+    amounts: dict[str, ColumnElement[Any]] = {
+        "accelerator_hours": share(paid, 1, MS_PER_HOUR),
+        "allocated_accelerator_hours": share(paid - unused, 1, MS_PER_HOUR),
+        "serving_accelerator_hours": share(serving, 1, MS_PER_HOUR),
+        "busy_accelerator_hours": share(busy, 1, MS_PER_HOUR),
+        "busy_accelerator_seconds": share(busy, 1, MS_PER_SECOND),
+        "fixed_cost_usd": c.fixed_usd,
+        "hosting_cost_usd": c.hosting_usd,
+        "measured_energy_joules": case((c.energy_source == "measured", cast(c.joules, EXACT))),
+    }
+    tokens = {
+        "engine_tokens": _both(*(counted for counted, _ in engine)),
+        "metered_tokens": _both(*(case((counted.is_not(None), seen)) for counted, seen in engine)),
+    }
+    return {
+        **{name: _within(amount, period) for name, amount in amounts.items()},
+        **{name: _within(amount, period, whole=True) for name, amount in tokens.items()},
+    }
+
+
+def _both(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Their sum, or what of it is known."""
+    return func.coalesce(one + other, one, other)
+
+
+def _taken(kind: Kind, tenant: str, period: Period) -> Any:
+    """What teams carry of each deployment-hour, all together."""
+    c = idle_shares.c
+    by = (c.deployment, c.hour)
+    where = (*_inside(idle_shares, tenant, period), c.kind == kind, c.team.is_not(None))
+    return select(*by, func.sum(c.usd).label("usd")).where(*where).group_by(*by).subquery(f"taken_{kind}")
+
+
+def _tags(kind: Kind) -> dict[str, ColumnElement[Any]]:
+    columns = _beside_calls(IDLE) | {name: deployment_hours.c[name] for name in OF_DEPLOYMENTS}
+    return columns | {COST_TYPE: literal(kind, String()), "billing": literal("self_hosted", String())}
+
+
+def _beside_calls(value: str) -> dict[str, ColumnElement[Any]]:
+    """`value` in every dimension of calls that is text."""
+    return {
+        name: cast(null(), Boolean) if isinstance(calls.c[name].type, Boolean) else literal(value, String())
+        for name in (*DIMENSIONS, *DETAILS)
+    }
+
+
+def _inside(hours: FromClause, tenant: str, period: Period) -> list[ColumnElement[bool]]:
+    """Hours of `tenant` that are in `period`, at least in part."""
+    c = hours.c
+    return [c.tenant == tenant, c.hour > without_zone(period.start) - HOUR, c.hour < without_zone(period.end)]
+
+
+def _within(amount: ColumnElement[Any], period: Period, *, whole: bool = False) -> ColumnElement[Any]:
+    """The part of an hour's `amount` that accrued inside `period`, by time; `whole` where it is a number of things.
+
+    What has accrued by an instant is cut at 12 decimals, so periods that follow each other add up to the amount.
+    """
+    kind = BigInteger() if whole else EXACT
+    if period.on_the_hour:
+        return cast(amount, kind)
+    until = [_accrued(amount, instant) for instant in (period.end, period.start)]
+    end, start = (cast(func.trunc(one) if whole else one, kind) for one in until)
+    return end - start
+
+
+def _accrued(amount: ColumnElement[Any], instant: datetime) -> ColumnElement[Any]:
+    """What of an hour's `amount` has accrued by `instant`."""
+    hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
+    passed = func.greatest(0, literal(round(instant.timestamp() * 1000), BigInteger()) - hour)
+    return case((passed >= elapsed, amount), else_=share(amount, passed, elapsed))
