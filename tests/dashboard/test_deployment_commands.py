@@ -159,6 +159,39 @@ def test_an_instance_also_lists_what_nobody_declared(run):
     assert told(run("deployments", "list", "--json"))["discovered"][0]["deployment"] == "edge"
 
 
+# ---- discovering
+
+
+def test_an_engine_tells_what_it_is_and_how_it_is_declared(here, fake_engine):
+    engine = fake_engine("vllm")
+    engine.serve(prompt=700, cached=200, output=50)
+    found = told(here("deployments", "discover", engine.url, "--json"))
+    assert found["engine"] == "vllm"
+    assert {"prompt_tokens": 700, "cached_tokens": 200, "output_tokens": 50}.items() <= found["counters"].items()
+    bare = engine.url.partition("://")[2].partition("/")[0]
+    shown = said(here("deployments", "discover", bare))
+    assert f"--model {found['models'][0]} --accelerator ACCELERATOR --count COUNT --engine vllm --metrics" in shown
+    assert "prompt_tokens 700" in shown
+
+
+def test_an_exporter_tells_its_accelerators(here, fake_engine):
+    exporter = fake_engine("dcgm")
+    exporter.draw(**{"GPU-0": 900_000, "GPU-1": 850_000})
+    found = told(here("deployments", "discover", exporter.url, "--json"))
+    assert (found["engine"], found["boards"]) == (None, ["GPU-0", "GPU-1"])
+    assert f"--accelerator {found['accelerator']} --count 2 --dcgm {exporter.url}" in found["command"]
+    assert found["accelerator"] in {one.id for one in catalog.accelerators()}
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("nonsense", "not_counters"), ("loading", "unavailable"),
+                                              ("denied", "status")])  # fmt: skip
+def test_what_cannot_be_read_says_why(here, fake_engine, mode, reason):
+    engine = fake_engine("sglang")
+    engine.mode = mode
+    shown = here("deployments", "discover", engine.url)
+    assert (shown.exit_code, f"({reason})" in shown.stderr) == (1, True)
+
+
 # ---- the catalog
 
 
