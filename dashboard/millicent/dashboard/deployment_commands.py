@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
@@ -15,7 +16,7 @@ import typer
 
 from millicent.dashboard import catalog_file, deployment_reading
 from millicent.dashboard.rule_commands import instant
-from millicent.dashboard.settings import BadSettingsError, load
+from millicent.dashboard.settings import BadSettingsError, Settings, load
 from millicent.dashboard.terminal import URL, AsJson, Failed, OperatorToken, Token, Url, ask, err, get, out, short, show
 from millicent.pricing.allocation import CachedPolicy
 from millicent.pricing.catalog import BadCatalogError
@@ -161,6 +162,29 @@ def end_deployment(
         _tell([_told(declared) for declared in control.declare_all([one])], as_json=False, dry_run=False)
 
 
+@deployments.command("discover")
+def discover_deployment(
+    address: Annotated[str, typer.Argument(help="URL of counters, or host:port of an engine or a DCGM exporter.")],
+    as_json: AsJson = False,
+) -> None:
+    """Read an engine's or an exporter's counters once, from here: what it is, and what declares it. Stores nothing."""
+    from millicent.collector.meter_reading import UnreadableError  # noqa: PLC0415 - a command's own import
+    from millicent.dashboard import discovering  # noqa: PLC0415 - likewise
+
+    with catalog_of(None):
+        try:
+            found = discovering.look(address, datetime.now(UTC))
+        except UnreadableError as error:
+            raise Failed(f"{address} cannot be read ({error.reason}): {error}") from error
+    told = asdict(found)
+    lines = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in told.items()}
+    counters = ", ".join(f"{name} {value:,}" for name, value in found.counters.items())
+    rows = [{"what": name, "told": value or None} for name, value in {**lines, "counters": counters}.items()]
+    show([row for row in rows if row["what"] != "command"], told, as_json=as_json)
+    if not as_json:
+        out.print(f"\n{found.command}", highlight=False, markup=False, soft_wrap=True)
+
+
 @deployments.command("hours")
 def deployment_hours(
     name: Name,
@@ -240,8 +264,8 @@ def _tell_policies(told: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 
 
 @contextmanager
-def control_of(data: Path | None) -> Iterator[Control]:
-    """The control plane of a data directory, with the catalog that the settings name.
+def catalog_of(data: Path | None) -> Iterator[Settings]:
+    """The settings, with the catalog that they name in use.
 
     Raises:
         Failed: the settings or the catalog are wrong.
@@ -253,11 +277,22 @@ def control_of(data: Path | None) -> Iterator[Control]:
         raise Failed(*error.problems) from error
     except (BadSettingsError, ValueError) as error:
         raise Failed(str(error)) from error
-    control = Control(settings.data)
-    try:
-        yield control
-    finally:
-        control.close()
+    yield settings
+
+
+@contextmanager
+def control_of(data: Path | None) -> Iterator[Control]:
+    """The control plane of a data directory, with the catalog that the settings name.
+
+    Raises:
+        Failed: the settings or the catalog are wrong.
+    """
+    with catalog_of(data) as settings:
+        control = Control(settings.data)
+        try:
+            yield control
+        finally:
+            control.close()
 
 
 @contextmanager
