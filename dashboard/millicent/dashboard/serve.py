@@ -7,6 +7,7 @@ and the pages are still being imported; the spool between them is files, so eith
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -101,10 +102,15 @@ def receiver(settings: Settings) -> Iterator[None]:
 
 
 def serve(settings: Settings) -> None:
-    """Run everything until SIGTERM or SIGINT, then load what is in the spool's reach and close."""
+    """Run everything until SIGTERM or SIGINT, then let loader, jobs and readers finish what they are at, and close."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
+    signal.signal(signal.SIGTERM, _terminated)  # uvicorn raises it again when it is done, and its default is to die
     with receiver(settings):
         _platform(settings)
+
+
+def _terminated(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def application(
