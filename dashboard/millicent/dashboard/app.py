@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import overview, prices, requests
+from millicent.dashboard.pages import accelerators, overview, prices, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ PLOTLY: Final = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 FOREVER: Final = "public, max-age=31536000, immutable"
 PAGES: Final = {
     "/": ("Millicent", overview),
+    "/accelerators": ("Accelerators · Millicent", accelerators),
     "/requests": ("Requests · Millicent", requests),
     "/prices": ("Prices · Millicent", prices),
 }

@@ -7,11 +7,7 @@ the drawer is asked again with the very filters of the page, so that it cannot t
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 from dash import ClientsideFunction, Dash, Input, Output, State, html
@@ -19,13 +15,16 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, delta, icon, link
+from millicent.dashboard.pages import derivation_hours
+from millicent.dashboard.pages.figures import Figure, exact, opener, own, written
 from millicent.dashboard.reader import Reader
-from millicent.dashboard.state import HARDWARE_FILTERS, api_query, pairs_of, question
+from millicent.dashboard.state import HARDWARE_FILTERS, api_query
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Filter, Period, Query
+from millicent.warehouse.query import BadQuery, Basis, Period
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
     from dash.development.base_component import Component
 
@@ -33,112 +32,21 @@ if TYPE_CHECKING:
     from millicent.warehouse.metrics import Measure
     from millicent.warehouse.store import Warehouse
 
-Row = dict[str, Any]
-Hour = tuple[str, datetime]
-"""Deployment and the instant at which its hour begins."""
+__all__ = ["Figure", "drawer", "exact", "opener", "own", "register"]
 
-OWN: Final = ("cost_type", ("hardware", "idle", "unavailable", "untracked"))
-"""What a page of own hardware keeps: calls that own accelerators served, and what of these no call used."""
+Row = dict[str, Any]
+
 BASES: Final[dict[Basis, str]] = {
     "list": "API list price", "billed": "as billed by API providers", "effective": "effective, idle included",
     "usage": "busy time only, without idle", "marginal": "electricity only",
 }  # fmt: skip
-MOST_HOURS: Final = 24
 UNITS: Final = {"usd_per_mtok": "USD per 1M tokens", "usd": "USD", "ratio": "", "count": ""}
-HOUR: Final = timedelta(hours=1)
-_LONGEST: Final = 2000
-_LONGEST_VALUE: Final = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One number on a page, and how far its drawer is open.
-
-    Attributes:
-        measure: its name in the dictionary.
-        basis: the cost basis it was asked on.
-        kept: values of dimensions beyond the filters of the page; None is unknown.
-        during: its period where that is shorter than the page's, on whole hours.
-        hour: the deployment-hour that is open in the drawer.
-        newest: whether hours are listed newest first, rather than most expensive first.
-    """
-
-    measure: str
-    basis: Basis = "effective"
-    kept: tuple[tuple[str, str | None], ...] = ()
-    during: Period | None = None
-    hour: Hour | None = None
-    newest: bool = False
-
-    @staticmethod
-    def of(measure: str, /, basis: Basis = "effective", **kept: str | None) -> Figure:
-        """A measure, narrowed to one value of each named dimension."""
-        return Figure(measure=measure, basis=basis, kept=tuple(kept.items()))
-
-    @staticmethod
-    def parse(text: object) -> Figure | None:
-        """Read what `written` wrote; None where that is no figure."""
-        measure, _, told = text[:_LONGEST].partition("?") if isinstance(text, str) else ("", "", "")
-        if measure not in DICTIONARY:
-            return None
-        pairs = [(name, value[:_LONGEST_VALUE]) for name, value in pairs_of(told)]
-        last = dict(pairs)
-        basis = last.get("basis", "effective")
-        start, end, at = (_instant(last.get(name)) for name in ("from", "to", "at"))
-        return Figure(
-            measure=measure,
-            basis=cast("Basis", basis if basis in get_args(Basis) else "effective"),
-            kept=tuple((name, value or None) for name, value in last.items() if name in ASKABLE),
-            during=Period(start, end) if start and end and start < end else None,
-            hour=(last["of"], at) if at and last.get("of") else None,
-            newest=last.get("first") == "newest",
-        )
-
-    @property
-    def written(self) -> str:
-        """As the address carries it, under the key `open`."""
-        told: tuple[tuple[str, str | None], ...] = (
-            ("basis", self.basis if self.basis != "effective" else None),
-            *((name, value or "") for name, value in self.kept),
-            ("from", _written(self.during.start) if self.during else None),
-            ("to", _written(self.during.end) if self.during else None),
-            ("of", self.hour[0] if self.hour else None),
-            ("at", _written(self.hour[1]) if self.hour else None),
-            ("first", "newest" if self.newest else None),
-        )
-        pairs = [(name, value) for name, value in told if value is not None]
-        return f"{self.measure}?{urlencode(pairs, quote_via=quote)}" if pairs else self.measure
-
-    def asked(self, view: View, period: Period, measures: tuple[str, ...], by: tuple[str, ...] = ()) -> Query:
-        """The query behind it, within a view.
-
-        Raises:
-            BadQuery: the measure cannot be asked by what is filtered.
-        """
-        query = question(replace(view, basis=self.basis), period, measures, by)
-        return replace(query, filters=(*query.filters, *(Filter(name, (value,)) for name, value in self.kept)))
-
-
-def own(view: View) -> View:
-    """The view of own hardware alone."""
-    return replace(view, filters=(*view.filters, OWN))
-
-
-def opener(face: Any, figure: Figure, here: str = "", **props: Any) -> Component:
-    """`face` as a link that opens the derivation of `figure`.
-
-    Args:
-        face: what is shown.
-        figure: what it is.
-        here: query string of the page without what is open, so that the link can be opened elsewhere too.
-        props: further attributes of the link.
-    """
-    what = figure.written
-    href = f"{here if here not in {'', '?'} else '?v=1'}&open={quote(what, safe='')}"
-    return link(face, href, **data(opens=what), **{"className": "figure", **props})
-
-
-def register(app: Dash, warehouse: Warehouse, prefix: str, view_of: Callable[[str | None], View]) -> None:
+def register(
+    app: Dash, warehouse: Warehouse, prefix: str, view_of: Callable[[str | None], View],
+    also: Callable[[Reader, str], Component | None] | None = None,
+) -> None:  # fmt: skip
     """Add the drawer to a page, which has `{prefix}-look`, `-scope` and `-open` stores and a `{prefix}-drawer`.
 
     Args:
@@ -146,6 +54,7 @@ def register(app: Dash, warehouse: Warehouse, prefix: str, view_of: Callable[[st
         warehouse: what is asked.
         prefix: what the ids of the page begin with.
         view_of: reads the view out of the page's scope.
+        also: what stands in the drawer for what else a page opens; None where that is nothing of its own.
     """
     browser: Any = app.clientside_callback
     browser(
@@ -160,10 +69,12 @@ def register(app: Dash, warehouse: Warehouse, prefix: str, view_of: Callable[[st
         Output(f"{prefix}-drawer", "children"), Input(f"{prefix}-open", "data"), Input(f"{prefix}-scope", "data")
     )
     async def opened(open_: str | None, scope: str | None) -> Any:
-        return await asyncio.to_thread(_opened, warehouse, open_, view_of(scope))
+        return await asyncio.to_thread(_opened, warehouse, open_, view_of(scope), also)
 
 
-def _opened(warehouse: Warehouse, open_: str | None, view: View) -> Component | None:
+def _opened(
+    warehouse: Warehouse, open_: str | None, view: View, also: Callable[[Reader, str], Component | None] | None
+) -> Component | None:
     if not open_:
         return None
     figure = Figure.parse(open_)
@@ -171,6 +82,8 @@ def _opened(warehouse: Warehouse, open_: str | None, view: View) -> Component | 
         reader = Reader.of(warehouse, own(view), declared=True)
     except PermissionError:
         reader = None
+    if figure is None and reader is not None and also is not None and (own_ := also(reader, open_)):
+        return own_
     if figure is None or reader is None:
         return _shelf("There is no such figure", "The address is mistyped, or of another version.", [])
     return drawer(reader, figure)
@@ -186,6 +99,8 @@ def drawer(reader: Reader, figure: Figure) -> Component:
     measure, window = DICTIONARY[figure.measure], reader.window
     period = figure.during or window.period
     words = [fmt.span(period.start, period.end), " UTC", *(f" · {one}" for one in _narrowed(figure))]
+    if figure.hour is not None:
+        return _shelf(measure.label, words, derivation_hours.hour(reader, figure), figure)
     try:
         now = _row(reader, figure, period)
         before = _row(reader, figure, window.prior) if window.prior and not figure.during else None
@@ -197,6 +112,9 @@ def drawer(reader: Reader, figure: Figure) -> Component:
         _section("What it is", _definition(measure, figure)),
         _section("Its sums, exactly", _sums(measure, now)),
         _section("Its parts", _parts(reader, figure, measure, period)),
+        _section("Deployment-hours behind it", derivation_hours.hours(reader, figure, period))
+        if hasattr(reader.warehouse, "hours")
+        else None,
         _section("What was asked", _asked(reader, figure, period)),
     ]
     return _shelf(measure.label, words, body, figure)
@@ -269,15 +187,6 @@ def _amount(measure: Measure, value: Decimal | int | None, what: str | None = No
     return html.Tr([html.Th(name, scope="row"), html.Td([told, html.Small(unit)] if value is not None else told)])
 
 
-def exact(value: Decimal | int | None, unit: str) -> str:
-    """Every digit that is not a trailing zero, with thousands separators; `unknown` for None."""
-    if value is None:
-        return "unknown"
-    text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-    short = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"${short}".replace("$-", "\N{MINUS SIGN}$") if unit in {"usd", "usd_per_mtok"} else short
-
-
 def _parts(reader: Reader, figure: Figure, measure: Measure, period: Period) -> Component | None:
     """What the sum, or the numerator, is made of: calls, idle, unavailable, untracked."""
     name = _sum_names(measure)[0]
@@ -294,12 +203,12 @@ def _parts(reader: Reader, figure: Figure, measure: Measure, period: Period) -> 
 
 
 def _asked(reader: Reader, figure: Figure, period: Period) -> Component:
-    names = dict(reader.view.filters)
-    facts = [("Period", f"{_written(period.start)} to {_written(period.end)} UTC, the end not included")]
+    chosen = dict(reader.view.filters)
+    facts = [("Period", f"{written(period.start)} to {written(period.end)} UTC, the end not included")]
     facts += [
         (name.capitalize(), ", ".join(label(name, value) if value else "unknown" for value in values))
         for name in HARDWARE_FILTERS
-        if (values := (*names.get(name, ()), *(value for key, value in figure.kept if key == name)))
+        if (values := (*chosen.get(name, ()), *(value for key, value in figure.kept if key == name)))
     ]
     facts.append(("Counted", "own hardware: its calls, idle, unavailable and untracked"))
     query = figure.asked(
@@ -308,19 +217,3 @@ def _asked(reader: Reader, figure: Figure, period: Period) -> Component:
     api = html.A("As JSON", href=api_query(query), className="button")
     told = [html.Div([html.Dt(name), html.Dd(words)]) for name, words in facts]
     return html.Div([html.Dl(told, className="facts asked"), html.Div(api, className="pager")])
-
-
-def _written(instant: datetime) -> str:
-    """`2026-11-25T10:00`, in UTC."""
-    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M}"
-
-
-def _instant(text: str | None) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return (
-        found if found.year in range(1971, 8999) and not (found.minute or found.second or found.microsecond) else None
-    )

@@ -17,7 +17,12 @@ Section = tuple[str, tuple[tuple[str, str, str], ...]]
 
 PAGES: Final[Section] = (
     "",
-    (("home", "Overview", "/"), ("list", "Requests", "/requests"), ("tag", "Prices", "/prices")),
+    (
+        ("home", "Overview", "/"),
+        ("chip", "Accelerators", "/accelerators"),
+        ("list", "Requests", "/requests"),
+        ("tag", "Prices", "/prices"),
+    ),
 )
 DATA: Final[Section] = (
     "Data",

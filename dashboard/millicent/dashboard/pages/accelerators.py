@@ -1,0 +1,269 @@
+"""The Accelerators page: which model on which hardware is cheapest, and what own hardware costs while it is idle.
+
+The address is the state, as on the other pages. Four callbacks, split by what they are asked for again: the headline,
+the comparison, the table (which its order changes too), and energy; a fifth opens a figure's derivation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+
+from millicent.dashboard import format as fmt
+from millicent.dashboard.components import empty, freshness, kpi, meter, pill, spark
+from millicent.dashboard.pages import accelerators_bars as bars
+from millicent.dashboard.pages import accelerators_table, accelerators_undeclared, derivation
+from millicent.dashboard.pages.accelerators_homes import (
+    COST,
+    COUNTED,
+    KEY,
+    MEASURES,
+    PER_JOULE,
+    SHORT,
+    TOKENS,
+    Facts,
+    askable,
+    choices,
+    facts,
+    has_hardware,
+    headline,
+    reader_of,
+    told,
+)
+from millicent.dashboard.pages.accelerators_layout import layout
+from millicent.dashboard.pages.accelerators_place import CONTROLS, Place
+from millicent.dashboard.pages.figures import Figure, exact, opener
+from millicent.dashboard.state import api_query, question
+from millicent.warehouse.discovered import discovered
+from millicent.warehouse.metrics import DICTIONARY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dash.development.base_component import Component
+
+    from millicent.dashboard.components import Emptiness
+    from millicent.dashboard.pages.accelerators_homes import Row
+    from millicent.dashboard.reader import Reader
+    from millicent.warehouse.store import Warehouse
+
+__all__ = ["layout", "register"]
+
+TRENDS: Final = ("capacity_cost_usd", "idle_cost_usd", "spend_usd", "priced_tokens", "priced_output_tokens",
+                 "energy_tokens", "energy_output_tokens", "energy_joules", "energy_wh", "busy_accelerator_hours",
+                 "accelerator_hours")  # fmt: skip
+EXPORTED: Final = tuple(dict.fromkeys((*MEASURES, *bars.RATE_MEASURES, *bars.ENERGY_MEASURES)))
+
+
+def register(app: Dash, warehouse: Warehouse) -> None:
+    """Add the page's callbacks to `app`."""
+    browser: Any = app.clientside_callback
+    shown = [(control, default) for _, control, default in CONTROLS if control]
+    browser(
+        ClientsideFunction("millicent", "accelerators"),
+        Output("accelerators-url", "search"), Output("accelerators-scope", "data"), Output("accelerators-look", "data"),
+        *(Output(control, "value") for control, default in shown if default is not None),
+        Input("accelerators-url", "search"), *(Input(control, "value") for control, _ in shown),
+        *(State(f"accelerators-{name}", "data") for name in ("controls", "scope", "look")),
+    )  # fmt: skip
+    browser(
+        ClientsideFunction("millicent", "offer"),
+        Input("accelerators-choices", "data"), State("accelerators-controls", "data"),
+    )  # fmt: skip
+    browser(
+        ClientsideFunction("millicent", "tick"),
+        Output("accelerators-tick", "data"), Input("accelerators-clock", "n_intervals"), prevent_initial_call=True,
+    )  # fmt: skip
+    browser(
+        ClientsideFunction("millicent", "sorted"),
+        Output("accelerators-order", "data"), Input("accelerators-look", "data"), State("accelerators-order", "data"),
+    )  # fmt: skip
+    derivation.register(app, warehouse, "accelerators", lambda scope: Place.parse(scope).view)
+    _of_the_server(app, warehouse)
+
+
+def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
+    @app.callback(
+        Output("accelerators-notice", "children"), Output("accelerators-words", "children"),
+        Output("accelerators-pills", "children"), Output("accelerators-export", "href"),
+        Output("accelerators-lead", "children"), Output("accelerators-kpis", "children"),
+        Output("accelerators-choices", "data"),
+        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
+    )  # fmt: skip
+    async def headed(scope: str | None, _tick: Any) -> Any:
+        return await asyncio.to_thread(_headed, warehouse, Place.parse(scope))
+
+    @app.callback(Output("accelerators-undeclared", "children"), Input("accelerators-scope", "data"))
+    async def undeclared(scope: str | None) -> Any:
+        return (await asyncio.to_thread(_asked, _undeclared, warehouse, Place.parse(scope), 1))[0]
+
+    @app.callback(
+        Output("cheapest-body", "children"), Output("cheapest-words", "children"),
+        Output("idlest-body", "children"), Output("idlest-words", "children"),
+        Output("rates-body", "children"), Output("rates-words", "children"),
+        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
+    )  # fmt: skip
+    async def compared(scope: str | None, _tick: Any) -> Any:
+        return await asyncio.to_thread(_asked, _compared, warehouse, Place.parse(scope), 6)
+
+    @app.callback(
+        Output("costs-body", "children"), Output("costs-words", "children"),
+        Input("accelerators-scope", "data"), Input("accelerators-order", "data"), Input("accelerators-tick", "data"),
+    )  # fmt: skip
+    async def tabled(scope: str | None, order: str | None, _tick: Any) -> Any:
+        place = replace(Place.parse(scope), order=(order or "")[:40])
+        return await asyncio.to_thread(_asked, _tabled, warehouse, place, 2)
+
+    @app.callback(
+        Output("energy-body", "children"), Output("energy-words", "children"),
+        Input("accelerators-scope", "data"), Input("accelerators-by", "value"), Input("accelerators-tick", "data"),
+    )  # fmt: skip
+    async def energised(scope: str | None, cut: Any, _tick: Any) -> Any:
+        place = replace(Place.parse(scope), cut="deployment" if cut == "deployment" else "model")
+        return await asyncio.to_thread(_asked, _energised, warehouse, place, 2)
+
+
+def _asked(answer: Callable[[Reader, Place], list[Any]], warehouse: Warehouse, place: Place, size: int) -> list[Any]:
+    """What a part of the page answers; nothing where there is nothing to see, which the headline explains."""
+    try:
+        reader = reader_of(warehouse, place)
+    except PermissionError:
+        reader = None
+    return answer(reader, place) if reader is not None else [None] * size
+
+
+def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
+    nothing: list[Any] = ["#", None, [], no_update]
+    try:
+        reader = reader_of(warehouse, place)
+    except PermissionError:
+        return [empty("forbidden"), "", [], *nothing]
+    if reader is None:
+        return [empty("unconnected"), "", pill("No calls yet"), *nothing]
+    words = [fmt.span(reader.window.period.start, reader.window.period.end), " UTC"]
+    if reader.window.prior:
+        words.append(f" · compared with {fmt.span(reader.window.prior.start, reader.window.prior.end, year=False)}")
+    pills = [freshness(reader.fresh, reader.now)]
+    found = facts(reader, place.per)
+    if not found.homes:
+        kind: Emptiness = "no_rows" if has_hardware(reader) else "undeclared"
+        clear = place.unfiltered().href() if place.view.filters else None
+        return [empty(kind, clear=clear), words, pills, "#", None, [], choices(reader, place)]
+    by_team = not set(askable(MEASURES, [name for name, _ in reader.view.filters])) >= set(MEASURES)
+    notice = html.P([html.B("Filtered by team. "), BY_TEAM], className="card banner") if by_team else None
+    asked = question(reader.view, reader.window.period,
+                     askable(EXPORTED, [name for name, _ in reader.view.filters]), KEY)  # fmt: skip
+    export = api_query(asked, format="csv")
+    lead = [_said(one, place) for one in headline(found, place)]
+    return [notice, words, pills, export, html.P(lead), _cards(reader, found, place), choices(reader, place)]
+
+
+BY_TEAM: Final = (
+    "Costs are what its calls carry. What belongs to the hardware itself, such as busy time, price per hour and "
+    "coverage, belongs to no team and is left out."
+)
+
+
+def _undeclared(reader: Reader, _place: Place) -> list[Any]:
+    found = discovered(reader.warehouse, reader.tenant, reader.window.period)
+    return [accelerators_undeclared.notice(found)]
+
+
+def _said(one: str | tuple[str, Figure], place: Place) -> Any:
+    return one if isinstance(one, str) else opener(html.B(one[0]), one[1], place.href(opened=None))
+
+
+def _cards(reader: Reader, found: Facts, place: Place) -> list[Component]:
+    total, before, per = found.total, found.before or {}, place.per
+    daily = reader.daily(askable(TRENDS, [name for name, _ in reader.view.filters]), since=reader.trend_start)
+    here = place.href(opened=None)
+
+    def card(name: str, top: str, bottom: str | None = None, beside: str | None = None, **more: Any) -> Component:
+        measure, was = DICTIONARY[name], before.get(name)
+        drawn = {top, bottom or top} <= set(daily.columns)
+        if beside is None and reader.window.prior:
+            beside = f"vs {fmt.value_text(was, measure.unit)}" if was is not None else "no prior data"
+        text = fmt.value_text(total[name], measure.unit)
+        return kpi(
+            name,
+            text if total[name] is None else opener(text, Figure.of(name), here),
+            change=fmt.change(total[name], was, unit=measure.unit, better=measure.better),
+            beside=beside or "",
+            trend=spark(reader.trend(daily, top, bottom)) if drawn else None,
+            exact=exact(total[name], measure.unit) if total[name] is not None else None,
+            **more,
+        )
+
+    return [
+        card("capacity_cost_usd", "capacity_cost_usd", under=_meter(total)),
+        card(COST[per], "spend_usd", TOKENS[per], label=f"$ / 1M tokens, {SHORT[per]}"),
+        card("idle_cost_usd", "idle_cost_usd", beside=_share(total["idle_ratio"])),
+        card("utilisation_ratio", "busy_accelerator_hours", "accelerator_hours", label="Busy, of paid hours"),
+        card(PER_JOULE[per], "energy_tokens" if per == "total" else "energy_output_tokens", "energy_joules",
+             label=f"Tokens / joule, {SHORT[per]}"),
+        card("energy_wh", "energy_wh", label=_energy_label(total), beside=_carbon(total)),
+    ]  # fmt: skip
+
+
+def _share(share: Decimal | None) -> str:
+    return f"{fmt.percent(share, 0)} of its cost" if share is not None else "belongs to no team"
+
+
+def _carbon(total: Row) -> str:
+    carbon = total["gco2e_g"]
+    return f"{fmt.value_text(carbon, 'g')} CO₂e" if carbon is not None else "CO₂e not known"
+
+
+def _energy_label(total: Row) -> str:
+    measured = total["measured_energy_ratio"]
+    return f"Energy, {bars.known_by(measured)}" if measured is not None else "Energy and carbon"
+
+
+def _meter(total: Row) -> Component | None:
+    whole = total["capacity_cost_usd"]
+    parts = [(bars.PART_WORDS[name], total[name] / whole, f"{fmt.usd(total[name])} {bars.PART_WORDS[name]}")
+             for name in bars.PART_WORDS if whole and total[name]]  # fmt: skip
+    return meter(parts) if parts else None
+
+
+def _compared(reader: Reader, place: Place) -> list[Any]:
+    found = facts(reader, place.per)
+    if not found.homes:
+        return [None] * 6
+    colour_of = reader.colours("accelerator")
+    rows = told(reader, bars.RATE_MEASURES, "accelerator")
+    return [
+        bars.compare(found.homes, place, colour_of),
+        f"USD per 1M tokens, {COUNTED[place.per]}, idle included · click a figure to see how it came about",
+        bars.idlest(told(reader, bars.IDLE_MEASURES, "deployment"), place),
+        "paid for while no call ran, by deployment",
+        bars.rates(rows, place, colour_of),
+        "what one accelerator cost for an hour, over the period",
+    ]
+
+
+def _tabled(reader: Reader, place: Place) -> list[Any]:
+    found = facts(reader, place.per)
+    if not found.homes:
+        return [None] * 2
+    order = (
+        "sorted by " + place.order.removeprefix("-")
+        if place.order
+        else "models that cost most first, cheapest home on top"
+    )
+    return [
+        accelerators_table.table(found, place, reader.colours("accelerator")),
+        f"model × accelerator × engine × precision · {order} · click a heading to sort, a figure to open it",
+    ]
+
+
+def _energised(reader: Reader, place: Place) -> list[Any]:
+    rows, total = told(reader, bars.ENERGY_MEASURES, place.cut), told(reader, bars.ENERGY_MEASURES)[0]
+    words = "at the meter of the site, idle and overhead included"
+    if (measured := total["measured_energy_ratio"]) is not None:
+        words += f" · {fmt.percent(measured, 0)} measured, the rest modelled from rated power"
+    return [bars.energy(rows, total, place.cut, place, reader.colours(place.cut)), words]

@@ -1,0 +1,70 @@
+"""Notice of hardware that serves calls and that nobody declared: what is known of it, and how it is declared."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC
+from typing import TYPE_CHECKING, Final
+
+from dash import html
+
+from millicent.dashboard import format as fmt
+from millicent.dashboard.components import aria, data, icon
+from millicent.dashboard.pages.accelerators_homes import hardware_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dash.development.base_component import Component
+
+    from millicent.warehouse.discovered import Discovered
+
+MOST: Final = 6
+TOLD: Final = ("model", "accelerator", "engine", "precision", "region", "environment")
+NEEDED: Final = {"model": "MODEL", "accelerator": "ACCELERATOR"}
+"""What a declaration cannot be without, and what stands for it where calls do not tell it."""
+
+
+def notice(found: Sequence[Discovered]) -> Component | None:
+    """What serves calls and is not declared, most tokens first; nothing where all is declared."""
+    if not found:
+        return None
+    calls, tokens = sum(one.calls for one in found), sum(one.tokens or 0 for one in found)
+    names = len(found)
+    title = html.B(f"{names} {'deployment is' if names == 1 else 'deployments are'} not declared. ")
+    words = (
+        f"{fmt.count(calls)} calls with {fmt.tokens(tokens)} tokens ran on own hardware whose cost nobody told: it is "
+        "unknown, and in no sum here."
+    )
+    items = [_item(one) for one in found[:MOST]]
+    left = len(found) - len(items)
+    more = html.P(f"and {left} more, at /api/v1/deployments under discovered" if left else "", className="quiet")
+    summary = html.Summary([icon("alert"), html.Span([title, words]), html.Span("How to declare", className="button")])
+    return html.Details([summary, html.Ul(items), more], className="card undeclared")
+
+
+def command(one: Discovered) -> str:
+    """The command that declares it; what has to be found out is in capitals."""
+    told = {name: getattr(one, name) for name in TOLD}
+    words = ["millicent", "deployments", "declare", one.deployment or "NAME"]
+    for name, value in told.items():
+        if (given := value or NEEDED.get(name)) is not None:
+            words += [f"--{name}", given]
+    words += ["--count", str(one.accelerator_count or "COUNT"), "--profile", "kind=rented"]
+    words += ["--profile", "usd_per_hour=USD"]
+    if one.deployment is None and one.endpoint_host:
+        words += ["--endpoint", one.endpoint_host]
+    since = one.first_at.replace(tzinfo=UTC, minute=0, second=0, microsecond=0)
+    return shlex.join([*words, "--since", f"{since:%Y-%m-%dT%H:%M:%S}"])
+
+
+def _item(one: Discovered) -> Component:
+    name = one.deployment or one.endpoint_host or "No name, no host"
+    known = [hardware_label(part, value) for part in TOLD[:4] if (value := getattr(one, part))]
+    count = f"{one.accelerator_count} × " if one.accelerator_count and one.accelerator else ""
+    served = f"{fmt.count(one.calls)} calls, {fmt.tokens(one.tokens)} tokens"
+    text = command(one)
+    copy = html.Button([icon("copy"), html.Span("Copy")], className="button copy", type="button",
+                       **data(action="copy", text=text), **aria(label="Copy the command"))  # fmt: skip
+    told = html.P([html.B(name), f" {count}{' · '.join([*known, served])}"])
+    return html.Li([told, html.P("To be found out: " + "; ".join(one.missing)), html.Div([html.Code(text), copy])])
