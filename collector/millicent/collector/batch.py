@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import polars as pl
 
+from millicent.warehouse import metered
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.evidence import Evidence, Probe, nothing
 from millicent.warehouse.frames import EMPTY
@@ -45,7 +46,8 @@ class Context:
 
     `deployments` and `rules` come with their tenant, rules by position. `series` answers (tenant, series) with what is
     remembered of them: the columns of that table. `related`, `tellers`, `metrics` and `hours` find what
-    is stored of the same calls: see `millicent.warehouse.evidence`.
+    is stored of the same calls: see `millicent.warehouse.evidence`. `meters` tells the last readings of meters that are
+    stored: see `millicent.warehouse.metered`.
     """
 
     prices: Prices
@@ -57,6 +59,7 @@ class Context:
     tellers: Callable[[datetime, datetime], pl.DataFrame] = lambda _, __: _NOBODY
     metrics: Callable[[pl.DataFrame], pl.DataFrame] = lambda _: EMPTY
     hours: Callable[[pl.DataFrame], pl.DataFrame] = lambda _: _NO_HOURS
+    meters: Callable[[], pl.DataFrame] = metered.SERIES.to_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Batch:
     `broken`: places of requests that do not decode, none of whose spans are in either. `edges`: spans that are no calls
     but whose structure and tags others inherit. `current`: stored calls that were decided again, as they read now.
     `revised`: those of them that read otherwise afterwards. `told`: key and own words (`matching.MERGED`) of calls that
-    counting changed; at the end, whole rows of the record. `series`: how far metrics are read now.
+    counting changed; at the end, whole rows of the record. `series`: how far metrics are read now. `meter_hours` and
+    `meter_series`: energy that was told, as `metered.HOURS`, and how far its counters are read now.
     """
 
     spans: pl.DataFrame
@@ -78,6 +82,8 @@ class Batch:
     revised: pl.DataFrame = field(default_factory=EMPTY.clone)
     told: pl.DataFrame = field(default_factory=EMPTY.clone)
     series: pl.DataFrame = field(default_factory=pl.DataFrame)
+    meter_hours: pl.DataFrame = field(default_factory=pl.DataFrame)
+    meter_series: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def leave(self, who: pl.Expr, outcome: str, reason: pl.Expr) -> Batch:
         """Let the spans for which `who` is true go, with an outcome of `ledger.OUTCOMES` and a reason."""

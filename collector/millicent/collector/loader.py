@@ -21,7 +21,7 @@ import structlog
 from millicent.collector import limits, pipeline
 from millicent.collector.batch import Context, Incoming
 from millicent.collector.spool import START, Damaged, Position, Record, SpoolReader
-from millicent.warehouse import evidence, late, ledger
+from millicent.warehouse import evidence, late, ledger, metered
 from millicent.warehouse.engine import EngineError, RowsRefusedError
 from millicent.warehouse.store import Warehouse
 
@@ -151,6 +151,7 @@ class Loader:
             tellers=partial(evidence.tellers, engine),
             metrics=partial(evidence.metrics, engine),
             hours=partial(evidence.hours, engine),
+            meters=partial(metered.series, engine),
         )
         done = pipeline.run(incoming, context)
         for damaged in (record for record in records if isinstance(record, Damaged)):
@@ -162,7 +163,10 @@ class Loader:
         expected = sum(record.spans for record in records)
         if expected != (counted := outcomes["spans"].sum()):
             log.error("spans do not balance", expected=expected, counted=counted, position=tuple(self._position))
-        return ledger.Batch(done.spans, outcomes, done.quarantined, done.revised, done.told, done.edges, done.series)
+        return ledger.Batch(
+            done.spans, outcomes, done.quarantined, done.revised, done.told, done.edges, done.series,
+            done.meter_hours, done.meter_series,
+        )  # fmt: skip
 
     def _set_aside(self, records: Sequence[Record | Damaged]) -> ledger.Batch:
         """Records that no attempt could store: counted as quarantined, their bytes kept where nothing retires them."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import polars as pl
 
+from millicent.collector import energy
 from millicent.collector.attribution import attribute, follow_rules, keep_attributes, match_deployment, rule_keys
 from millicent.collector.batch import Batch, Context, Incoming, Prices
 from millicent.collector.counting import count_once, settle
@@ -47,17 +48,22 @@ def _received(incoming: Sequence[Incoming], context: Context) -> Batch:
     spans = _sent(decoded.spans, told, incoming)
     batch = Batch(spans, broken=tuple(told[at] for at in decoded.broken))
     if metered:
-        points = decode_points([incoming[at].body for at in metered], keys)
+        points = decode_points([incoming[at].body for at in metered], keys, energy.METRICS, energy.WANTED)
         added = since_last(_sent(points.points, metered, incoming), context.series)
         unread = _sent(points.unread, metered, incoming).select(
             "tenant", "received_at", outcome=pl.lit("not_a_call"), reason="reason"
         )
+        counted = energy.NOTHING
+        if points.energy.height:
+            counted = energy.count_energy(_sent(points.energy, metered, incoming), context)
         batch = Batch(
             pl.concat([spans, added.rows], how="diagonal_relaxed"),
-            left=(unread, added.left),
+            left=(unread, added.left, *((counted.left,) if counted.left.height else ())),
             broken=(*batch.broken, *(metered[at] for at in points.broken)),
             quarantined=added.quarantined,
             series=added.series,
+            meter_hours=counted.hours,
+            meter_series=counted.series,
         )
     return replace(batch, spans=keep_attributes(batch.spans, context.rules))
 

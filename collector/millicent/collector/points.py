@@ -5,7 +5,7 @@ Points become Arrow in Rust and are flattened by their offsets, as spans are; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -47,6 +47,7 @@ _ADDING: Final = {"sum": _NUMBER, "histogram": _HISTOGRAM, "exponential_histogra
 _DELTA: Final = 1
 _CUMULATIVE: Final = 2
 _OF_POINT: Final = "point:"
+_NO_MORE: Final[Mapping[str, Kind]] = {}
 _TYPES: Final = tuple(sorted({*BY.values(), MODALITY}))
 
 _handler: Final = ptars.HandlerPool([otlp_pb2.DESCRIPTOR]).get_for_message(
@@ -58,20 +59,30 @@ _handler: Final = ptars.HandlerPool([otlp_pb2.DESCRIPTOR]).get_for_message(
 class Points:
     """`points`: one row per point that tells of tokens. `unread`: `record` and `reason` of every other point.
 
-    `broken`: places of requests that do not decode, none of whose points are in either.
+    `broken`: places of requests that do not decode, none of whose points are in either. `energy`: one row per point of
+    `energy_metrics`, with `record`, the metric (`called`), `as_int`, `as_double`, `start_ns`, `end_ns`, `why` it is no
+    counter that only rises, the scope, and the wanted attributes that came.
     """
 
     points: pl.DataFrame
     unread: pl.DataFrame
     broken: tuple[int, ...]
+    energy: pl.DataFrame
 
 
-def decode_points(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Points:
+def decode_points(
+    bodies: Sequence[bytes],
+    wanted: Mapping[str, Kind],
+    energy_metrics: Collection[str] = (),
+    of_energy: Mapping[str, Kind] = _NO_MORE,
+) -> Points:
     """Flatten OTLP metrics requests.
 
     Args:
         bodies: expanded protobuf `ExportMetricsServiceRequest`s.
         wanted: attribute keys of points and resources to bring as columns where they came, as in `decode`.
+        energy_metrics: names of metrics that tell of energy.
+        of_energy: what is wanted of these, beside `wanted`.
 
     Returns:
         Points in the columns of `decode` that points have, and: `family`, `feeds` and `modality` as in `metrics`;
@@ -82,7 +93,9 @@ def decode_points(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Points
     """
     batch, whole, broken = _to_arrow(_handler, bodies)
     tree = _Tree.of(batch, "scope_metrics", "metrics")
-    groups = _groups(tree.items, whole[tree.body_of_item])
+    every = _groups(tree.items, whole[tree.body_of_item], energy_metrics)
+    energy = _energy(tree, every.filter("is_energy"), {**wanted, **of_energy})
+    groups = every.filter(~pl.col("is_energy"))
     points, attributes = _flat(tree.items, groups.filter(pl.col("why").is_null()))
     metric = points["metric"].to_numpy()
     of_resource = _attributes(pc.struct_field(tree.resources.field("resource"), "attributes"))
@@ -103,10 +116,10 @@ def decode_points(bodies: Sequence[bytes], wanted: Mapping[str, Kind]) -> Points
     )
     aside = told.filter(pl.col("why").is_not_null()).select("record", "why")
     unread = pl.concat([repeated, aside]).rename({"why": "reason"})
-    return Points(told.filter(pl.col("why").is_null()).drop("why"), unread, broken)
+    return Points(told.filter(pl.col("why").is_null()).drop("why"), unread, broken, energy)
 
 
-def _groups(metrics: pa.StructArray, record: np.ndarray) -> pl.DataFrame:
+def _groups(metrics: pa.StructArray, record: np.ndarray, energy_metrics: Collection[str]) -> pl.DataFrame:
     """Each metric that has points: of which kind, how many, and `why` they are not read; null when they are."""
     parts = []
     for kind, fields in _KINDS.items():
@@ -125,11 +138,34 @@ def _groups(metrics: pa.StructArray, record: np.ndarray) -> pl.DataFrame:
         .when(~pl.col("is_monotonic")).then(pl.lit("not_monotonic"))
         .when(~pl.col("aggregation_temporality").is_in([_DELTA, _CUMULATIVE])).then(pl.lit("no_temporality"))
     )  # fmt: skip
+    is_energy = pl.col("called").is_in(list(energy_metrics))
     why = (
-        pl.when(~pl.col("called").is_in(list(FAMILY_OF))).then(pl.lit("metric:") + _tidy(pl.col("called")))
+        pl.when(is_energy).then(
+            pl.when(pl.col("kind") != "sum").then("kind")
+            .when(pl.col("aggregation_temporality") == _DELTA).then(pl.lit("delta")).otherwise(odd_kind)
+        )
+        .when(~pl.col("called").is_in(list(FAMILY_OF))).then(pl.lit("metric:") + _tidy(pl.col("called")))
         .otherwise(pl.lit("metric_kind:") + odd_kind)
     )  # fmt: skip
-    return pl.concat(parts, how="diagonal").with_columns(why=why)
+    return pl.concat(parts, how="diagonal").with_columns(why=why, is_energy=is_energy)
+
+
+def _energy(tree: _Tree, groups: pl.DataFrame, wanted: Mapping[str, Kind]) -> pl.DataFrame:
+    """Points of metrics of energy; what of them is no counter that only rises has no value."""
+    if groups.is_empty():
+        return pl.DataFrame()
+    points, attributes = _flat(tree.items, groups.filter(pl.col("kind") == "sum"))
+    why = groups.filter(pl.col("kind") == "sum").select("metric", "why")
+    metric = pa.array(points["metric"].to_numpy())
+    columns = {key: pc.take(values, metric) for key, values in tree.scope_and_resource(wanted).items()}
+    columns |= _came(attributes, {key: kind for key, kind in wanted.items() if not key.startswith(RESOURCE)})
+    told = points.hstack(pl.DataFrame(pl.from_arrow(pa.table(columns)))).join(
+        why, on="metric", how="left", maintain_order="left"
+    )
+    others = groups.filter(pl.col("kind") != "sum").select(
+        pl.col("record", "called", "why").repeat_by("points").list.explode(keep_nulls=False, empty_as_null=False)
+    )
+    return pl.concat([told, others], how="diagonal").drop("metric", "delta", "sum", "count", strict=False)
 
 
 def _flat(metrics: pa.StructArray, groups: pl.DataFrame) -> tuple[pl.DataFrame, _Attributes]:

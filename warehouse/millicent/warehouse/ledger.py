@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from sqlalchemy import and_, column, func, select, table
 
-from millicent.warehouse import late, record, rollups
+from millicent.warehouse import late, metered, record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
 from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told, without_zone
@@ -33,7 +33,8 @@ class Batch:
 
     `calls`: new rows, as `record.PLAIN`. `outcomes`: tenant, hour, outcome, reason, spans. `quarantine`, `edges`,
     `series`: columns of the tables of those names. `revised`: stored calls as they read now. `told`: calls, new or
-    revised, as their own span told them, where that is not what they read.
+    revised, as their own span told them, where that is not what they read. `meter_hours`, `meter_series`: what meters
+    told, as `metered.HOURS` and `metered.SERIES`.
     """
 
     calls: pl.DataFrame
@@ -43,6 +44,8 @@ class Batch:
     told: pl.DataFrame = field(default_factory=pl.DataFrame)
     edges: pl.DataFrame = field(default_factory=pl.DataFrame)
     series: pl.DataFrame = field(default_factory=pl.DataFrame)
+    meter_hours: pl.DataFrame = field(default_factory=pl.DataFrame)
+    meter_series: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
 def position(engine: Engine, spool: str) -> tuple[int, int]:
@@ -114,6 +117,8 @@ def store(transaction: Transaction, batch: Batch, change: int, closed: late.Clos
         mine = and_(series.c.tenant == _SERIES.c.tenant, series.c.series == _SERIES.c.series)
         transaction.execute(series.delete().where(mine), asked=arrow(batch.series.select("tenant", "series")))
         transaction.insert("series", arrow(batch.series))
+    if not batch.meter_series.is_empty():
+        metered.store(transaction, batch.meter_hours, batch.meter_series, change)
     if not batch.edges.is_empty():
         transaction.insert("edges", arrow(batch.edges))
     if not batch.quarantine.is_empty():
