@@ -172,10 +172,13 @@ def _of_the_hour(period: Period) -> dict[str, ColumnElement[Any]]:
         "allocated_accelerator_hours": share(paid - unused, 1, MS_PER_HOUR),
         "serving_accelerator_hours": share(serving, 1, MS_PER_HOUR),
         "busy_accelerator_hours": share(busy, 1, MS_PER_HOUR),
+        "unobserved_accelerator_hours": share(func.coalesce(c.unobserved_accelerator_ms, 0), 1, MS_PER_HOUR),
         "busy_accelerator_seconds": share(busy, 1, MS_PER_SECOND),
         "fixed_cost_usd": c.fixed_usd,
         "hosting_cost_usd": c.hosting_usd,
-        "measured_energy_joules": case((c.energy_source == "measured", cast(c.joules, EXACT))),
+        "measured_energy_joules": case(
+            (c.energy_source == "measured", cast(c.joules, EXACT)), else_=c.joules * NOTHING
+        ),
     }
     tokens = {
         "engine_tokens": _both(*(counted for counted, _ in engine)),

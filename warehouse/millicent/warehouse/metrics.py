@@ -146,6 +146,8 @@ DICTIONARY: Final = {
               "Hours in which own accelerators could serve: allocated, and not unavailable."),
         _fact("busy_accelerator_hours", "Busy accelerator-hours", "hours",
               "Hours of own accelerators with at least one request running."),
+        _fact("unobserved_accelerator_hours", "Unobserved accelerator-hours", "hours",
+              "Hours of own accelerators in which nobody saw what ran.", "lower"),
         _fact("busy_accelerator_seconds", "Busy accelerator-seconds", "s",
               "Seconds of own accelerators with at least one request running."),
         _fact("fixed_cost_usd", "Capital or rent", "usd",
