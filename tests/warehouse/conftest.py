@@ -17,7 +17,7 @@ from millicent.warehouse.control import Control, Deployment, tenants
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Period, Query
-from millicent.warehouse.tables import CHARGED_TO, metadata
+from millicent.warehouse.tables import CHARGED_TO, deployment_hours, metadata
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,6 +47,19 @@ def charge(**told) -> dict:
         **dict.fromkeys(CHARGED_TO), "tenant": "acme", "charged_at": TEN, "type": "fee", "name": "a fee", "entry": None,
         "run": None, "period_start": TEN, "period_end": TEN + HOUR, "list_usd": Decimal(0), "billed_usd": Decimal(0),
         "provisional": False, "why": "because", "computed_at": TEN, **told,
+    }  # fmt: skip
+
+
+def deployment_hour(**told) -> dict:
+    """One row of `deployment_hours`: an idle one, without anything that came later; what is not told is unknown."""
+    nothing = Decimal(0)
+    return {
+        **dict.fromkeys(column.name for column in deployment_hours.c), "tenant": "acme", "deployment": "rack",
+        "hour": TEN, "accelerator": "nvidia-h100-sxm", "accelerator_count": 2, "elapsed_ms": 3_600_000, "busy_ms": 0,
+        "accelerator_ms": 7_200_000, "fixed_usd": nothing, "energy_usd": nothing, "hosting_usd": nothing,
+        "busy_usd": nothing, "idle_usd": nothing, "untracked_usd": nothing, "w_input": 1000, "w_cached": 100,
+        "w_output": 4000, "weight": nothing, "method": "told by a test", "sources": "[]", "declared_from": TEN,
+        "provisional": False, "computed_at": TEN, **told,
     }  # fmt: skip
 
 
@@ -164,6 +177,11 @@ def a_call() -> Callable[..., dict]:
 @pytest.fixture(scope="session")
 def a_charge() -> Callable[..., dict]:
     return charge
+
+
+@pytest.fixture(scope="session")
+def a_deployment_hour() -> Callable[..., dict]:
+    return deployment_hour
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,20 @@
-"""Why a call costs what it does, line by line: counting, tokens and rule, price entry or deployment-hour, rounding."""
+"""Why a call, or an hour of own hardware, costs what it does, line by line.
+
+Of a call: counting, tokens and rule, price entry or deployment-hour, rounding. Of a deployment-hour: its inputs with
+their sources, what it cost, the evidence, where it went, who carries what no call does, energy and carbon.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Select, Table, select
 
 from millicent.pricing.book import PriceBook
 from millicent.pricing.entries import FxRate, Override, Term
@@ -18,7 +23,7 @@ from millicent.pricing.profiles import MATH
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.record import NOT_COUNTED, USAGE_FLAGS
-from millicent.warehouse.tables import deployment_hours
+from millicent.warehouse.tables import deployment_hours, idle_shares, without_zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ def lines(engine: Engine, prices: Prices, tenant: str, call: dict[str, Any]) -> 
     """The derivation of one call (a row of `calls.find`), in reading order.
 
     Prices are derived by the very book that the call was priced by. The amounts of `list price` lines add up to
-    `list_cost_usd`, those of `billed price` to `billed_cost_usd`, those of `own hardware` to `effective_cost_usd`. A
-    call that is not counted says first why, and which row counts instead.
+    `list_cost_usd`, those of `billed price` to `billed_cost_usd`, those of `own hardware` in USD to
+    `effective_cost_usd`. A call that is not counted says first why, and which row counts instead.
     """
     present = prices.book(tenant)
     book = prices.of_version(tenant, call["price_version"]) if call["price_version"] else None
@@ -163,13 +168,8 @@ def _now(now: PriceExplanation, call: dict[str, Any], step: str) -> Iterator[Lin
 
 
 def _own_hardware(engine: Engine, tenant: str, call: dict[str, Any]) -> Iterator[Line]:
-    hour = call["started_at"].replace(minute=0, second=0, microsecond=0, tzinfo=None)
-    here = deployment_hours.c
-    asked = select(deployment_hours).where(
-        here.tenant == tenant, here.deployment == call["deployment"], here.hour == hour
-    )
-    found = engine.read(asked).to_pylist()
-    if not found:
+    found = _hour(engine, tenant, call["deployment"], call["started_at"])
+    if found is None:
         why = "its deployment-hour has no rate: " + (
             f"declare deployment {call['deployment']!r} with `millicent deployments declare`"
             if call["deployment"]
@@ -177,29 +177,213 @@ def _own_hardware(engine: Engine, tenant: str, call: dict[str, Any]) -> Iterator
         )
         yield Line("own hardware", why, "unknown", "USD", "")
         return
-    row = found[0]
-    with localcontext(MATH):
-        total = row["fixed_usd"] + row["energy_usd"] + row["hosting_usd"]
-    where = f"{call['deployment']}, {row['accelerator_count']} × {row['accelerator']}, {hour:%Y-%m-%d %H:%M} UTC"
+    row, shares = found
+    yield from _of_hour(row, shares)
+    yield from _of_call(row, call)
+
+
+# ---- own hardware
+
+
+def hour_lines(engine: Engine, tenant: str, deployment: str, hour: datetime) -> list[Line]:
+    """The derivation of one deployment-hour, in reading order; nothing where there is no such hour.
+
+    The amounts of each of these steps add up to its last line: `deployment-hour`, `where it went`, `busy`, `idle`,
+    `unavailable`, `energy of the hour`, `carbon of the hour` and `carbon, market-based`.
+
+    Args:
+        engine: the facts.
+        tenant: whose.
+        deployment: its name, or that of a reservation.
+        hour: any instant in it, aware.
+    """
+    found = _hour(engine, tenant, deployment, hour)
+    return [] if found is None else list(_of_hour(*found))
+
+
+_Row = dict[str, Any]
+KINDS: Final = ("busy", "idle", "unavailable", "untracked")
+SIDES: Final = (("input", ""), ("output", "output_"))
+
+
+def _hour(engine: Engine, tenant: str, deployment: str | None, instant: datetime) -> tuple[_Row, list[_Row]] | None:
+    """A row of `deployment_hours`, and who carries what of it."""
+    hour = without_zone(instant).replace(minute=0, second=0, microsecond=0)
+
+    def of(rows: Table) -> Select[Any]:
+        return select(rows).where(rows.c.tenant == tenant, rows.c.deployment == deployment, rows.c.hour == hour)
+
+    found = engine.read(of(deployment_hours)).to_pylist()
+    if not found:
+        return None
+    shares = engine.read(of(idle_shares).order_by(idle_shares.c.usd.desc(), idle_shares.c.team)).to_pylist()
+    return found[0], shares
+
+
+def _of_hour(row: _Row, shares: Sequence[_Row]) -> Iterator[Line]:
     for told in json.loads(row["sources"]):
         yield Line("inputs of the hour", told["name"], told["value"], told["unit"], told["source"])
-    for part in ("fixed", "energy", "hosting"):
-        yield Line("deployment-hour", part, _text(row[f"{part}_usd"]), "USD", where)
+    where = _where(row)
+    costs = {part: row[f"{part}_usd"] for part in ("fixed", "energy", "hosting")}
     so_far = ", so far" if row["provisional"] else ""
-    yield Line("deployment-hour", f"cost of the hour{so_far}", _text(total), "USD", "fixed + energy + hosting")
-    busy = f"busy {row['busy_ms']:,} of {row['elapsed_ms']:,} ms"
-    yield Line("deployment-hour", f"busy cost: {busy}", _text(row["busy_usd"]), "USD", row["method"])
-    yield Line("deployment-hour", "idle cost, a line of its own", _text(row["idle_usd"]), "USD", row["method"])
-    yield Line("deployment-hour", "weighted tokens served", _text(row["weight"]), "thousandths", row["method"])
-    rate = "rate = busy cost ÷ weighted tokens, rounded down to 24 decimals"
-    yield Line("deployment-hour", rate, _text(row["rate_usd_per_weight"]), "USD per thousandth", row["method"])
+    yield from _adding_up("deployment-hour", costs, (f"cost of the hour{so_far}", "USD"), where)
+    yield from _evidence(row)
+    went = {_words(kind, row): row[f"{kind}_usd"] for kind in KINDS if row[f"{kind}_usd"] is not None}
+    yield from _adding_up("where it went", went, (f"cost of the hour{so_far}", "USD"), row["method"])
+    yield from _rates(row)
+    for kind in ("idle", "unavailable"):
+        carried = [share for share in shares if share["kind"] == kind]
+        if carried:
+            yield from _carried(row, kind, carried)
+    yield from _drawn(row, "energy of the hour", "joules", "J", row["energy_source"] or "modelled")
+    yield from _drawn(row, "carbon of the hour", "gco2e_g", "g", "location-based: the grid it was drawn from")
+    yield from _drawn(row, "carbon, market-based", "gco2e_market_g", "g", "by the electricity that was bought")
+
+
+def _where(row: _Row) -> str:
+    chips = f"{row['accelerator_count']} × {row['accelerator'] or 'reserved accelerators'}"
+    pool = f", pool {row['pool']}" if row["pool"] not in {None, row["deployment"]} else ""
+    contract = f", reservation {row['contract']}" if row["contract"] not in {None, row["deployment"]} else ""
+    return f"{row['deployment']}, {chips}{pool}{contract}, {row['hour']:%Y-%m-%d %H:%M} UTC"
+
+
+def _adding_up(step: str, parts: Mapping[str, Decimal], total: tuple[str, str], source: str) -> Iterator[Line]:
+    """Amounts, and what they add up to."""
+    name, unit = total
+    of = " + ".join(_short(what) for what in parts) if len(parts) <= len(KINDS) else "the sum of these"
+    for what, amount in parts.items():
+        yield Line(step, what, _text(amount), unit, source)
+    with localcontext(MATH):
+        yield Line(step, name, _text(sum(parts.values(), Decimal(0))), unit, of)
+
+
+def _short(what: str) -> str:
+    return re.split("[:,]", what)[0]
+
+
+def _words(kind: str, row: _Row) -> str:
+    """What a part of the hour is, with the time that it lasted where that is known."""
+    elapsed = f"of {row['elapsed_ms']:,} ms"
+    if kind == "busy":
+        return f"busy: what its calls carry, {row['busy_ms']:,} {elapsed}"
+    if kind == "unavailable":
+        return f"unavailable: loading, compiling, failure, {row['unavailable_ms'] or 0:,} {elapsed}"
+    if kind == "untracked":
+        unobserved = row["unobserved_ms"]
+        return "untracked: tokens that no known call explains" + (
+            f", and {unobserved:,} {elapsed} that nobody observed" if unobserved else ""
+        )
+    return "idle: no request ran, and what rounding leaves"
+
+
+def _evidence(row: _Row) -> Iterator[Line]:
+    """What the split of the hour stands on."""
+    by = {"engine": "the engine's own meters", "calls": "union of call intervals"}.get(
+        row["busy_source"] or "calls", ""
+    )
+    policy = "the built-in policy" if row["policy"] is None else f"policy {row['policy']}"
+    since = f", declared from {_day(row['declared_from'])}" if row["declared_from"] else ""
+    yield Line("evidence", f"allocated under {policy}", "", "", row["method"])
+    yield Line("evidence", f"computed {_day(row['computed_at'])}{since}", "", "", row["computed_from"] or "")
+    for what, name, source in (
+        ("elapsed", "elapsed_ms", ""),
+        ("busy", "busy_ms", by),
+        ("unavailable", "unavailable_ms", by),
+        ("nobody observed", "unobserved_ms", by),
+    ):
+        if row[name] or name in {"elapsed_ms", "busy_ms"}:
+            yield Line("evidence", what, _text(row[name]), "ms", source)
+    for side, _ in SIDES:
+        counted, seen = row[f"engine_{side}_tokens"], row[f"{side}_tokens"]
+        if seen is not None:
+            yield Line("evidence", f"{side} tokens of its calls", _text(seen), "tokens", "calls that began in the hour")
+        if counted is not None:
+            told = f"{side} tokens by the engine's own counters"
+            yield Line("evidence", told, _text(counted), "tokens", "their increase over the hour")
+
+
+def _rates(row: _Row) -> Iterator[Line]:
+    """What a thousandth of weight costs, and what the tokens of the hour so carry: together the busy cost."""
+    weighed = f"{row['w_input']} uncached input, {row['w_cached']} cached input, {row['w_output']} output"
+    yield Line("busy", "weighted tokens served", _text(row["weight"]), "thousandths", f"weights {weighed}")
+    for side, prefix in SIDES:
+        rate = "rate of a thousandth of weight, rounded down to 24 decimals"
+        yield Line(
+            "busy", f"{side}: {rate}", _text(_rate(row, "rate_usd", prefix)), "USD per thousandth", row["method"]
+        )
+    served = [row[name] for name in ("input_tokens", "cached_tokens", "output_tokens")]
+    if row["rate_usd_per_weight"] is None or None in served:
+        return
+    weights = _weights(row, served[0] - served[1], served[1], served[2])
+    with localcontext(MATH):
+        parts = {
+            f"{side}: {formula} × rate": weight * _rate(row, "rate_usd", prefix)
+            for (side, prefix), (formula, weight) in zip(SIDES, weights, strict=True)
+        }
+    yield from _adding_up("busy", parts, ("busy cost", "USD"), row["method"])
+
+
+def _rate(row: _Row, what: str, prefix: str) -> Any:
+    """A rate of the hour; that of input where output has none of its own."""
+    rate = row[f"{prefix}{what}_per_weight"]
+    return row[f"{what}_per_weight"] if rate is None else rate
+
+
+def _weights(row: _Row, fresh: int, cached: int, output: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    """How tokens in and out are weighed, and what they weigh in thousandths."""
+    return (
+        (
+            f"({fresh:,} × {row['w_input']} + {cached:,} × {row['w_cached']})",
+            fresh * row["w_input"] + cached * row["w_cached"],
+        ),
+        (f"({output:,} × {row['w_output']})", output * row["w_output"]),
+    )
+
+
+def _carried(row: _Row, kind: str, shares: Sequence[_Row]) -> Iterator[Line]:
+    """Who carries what no call did."""
+    parts = {f"carried by team {share['team']}": share["usd"] for share in shares if share["team"] is not None}
+    with localcontext(MATH):
+        rest = (row[f"{kind}_usd"] or Decimal(0)) - sum(parts.values(), Decimal(0))
+    if rest:
+        parts["nobody could carry it: a line of its own"] = rest
+    yield from _adding_up(kind, parts, (f"{kind} cost", "USD"), row["method"])
+
+
+def _drawn(row: _Row, step: str, name: str, unit: str, source: str) -> Iterator[Line]:
+    """Energy or carbon of the hour: what its calls carry of it, and what they do not."""
+    if row[name] is None:
+        return
+    known = {kind: row[f"{kind}_{name}"] or Decimal(0) for kind in KINDS if kind != "idle"}
+    with localcontext(MATH):
+        idle = row[name] - sum(known.values(), Decimal(0))
+    parts = {"busy": known["busy"], "idle": idle, **{kind: known[kind] for kind in ("unavailable", "untracked")}}
+    yield from _adding_up(step, {kind: amount for kind, amount in parts.items() if amount}, ("the hour", unit), source)
+
+
+def _of_call(row: _Row, call: _Row) -> Iterator[Line]:
+    """What a call carries of its hour; its parts add up to its effective cost, its energy and its carbon."""
     cached = call["cache_read_tokens"] or 0
-    fresh, output = (call["input_tokens"] or 0) - cached, call["output_tokens"] or 0
-    weight = fresh * row["w_input"] + cached * row["w_cached"] + output * row["w_output"]
-    formula = f"{fresh:,} × {row['w_input']} + {cached:,} × {row['w_cached']} + {output:,} × {row['w_output']}"
-    yield Line("own hardware", f"weighted tokens: {formula}", _text(weight), "thousandths", "uncached, cached, output")
-    effective = "effective cost = weighted tokens × rate"
-    yield Line("own hardware", effective, _text(call["effective_cost_usd"]), "USD", where)
+    weights = _weights(row, (call["input_tokens"] or 0) - cached, cached, call["output_tokens"] or 0)
+    where = _where(row)
+    for (side, _), (formula, weight) in zip(SIDES, weights, strict=True):
+        kinds = "uncached, cached" if side == "input" else "output"
+        yield Line("own hardware", f"{side} weight: {formula.strip('()')}", _text(weight), "thousandths", kinds)
+    if row["rate_usd_per_weight"] is None:
+        yield Line("own hardware", "effective cost: the hour has no rate", "unknown", "USD", where)
+        return
+    for step, what, total, unit in (
+        ("own hardware", "rate_usd", "effective cost", "USD"),
+        ("energy of the call", "joules", "energy", "J"),
+        ("carbon of the call", "gco2e_g", "location-based carbon", "g"),
+    ):
+        if row[f"{what}_per_weight"] is not None:
+            with localcontext(MATH):
+                parts = {
+                    f"{side}: weight × rate of {side}": weight * _rate(row, what, prefix)
+                    for (side, prefix), (_, weight) in zip(SIDES, weights, strict=True)
+                }
+            yield from _adding_up(step, parts, (f"{total} = input + output", unit), where)
 
 
 def _text(value: Decimal | int | None) -> str:

@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
 from sqlalchemy import select
 
-from millicent.warehouse import calls, capacity, explain, ledger, query
+from millicent.warehouse import beside, calls, capacity, explain, ledger, query
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
+from millicent.warehouse.explain import Line
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Answer, Filter, Period, Query
 from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.repricings import ClosedPeriod
-from millicent.warehouse.tables import usage_hourly
+from millicent.warehouse.tables import deployment_hours, usage_hourly, without_zone
 
 MOST_VALUES: Final = 500
 
@@ -63,9 +65,25 @@ class Warehouse:
         """Single calls; see `millicent.warehouse.calls.find`."""
         return calls.find(self.engine, tenant, search)
 
-    def explain(self, tenant: str, call: dict[str, Any]) -> list[explain.Line]:
+    def explain(self, tenant: str, call: dict[str, Any]) -> list[Line]:
         """How the amounts of a call came about; see `millicent.warehouse.explain.lines`."""
         return explain.lines(self.engine, self.prices, tenant, call)
+
+    def hours(self, tenant: str, period: Period, deployment: str | None = None) -> pl.DataFrame:
+        """Deployment-hours that are in `period`, at least in part, by hour and deployment; columns as they are stored.
+
+        `deployment` keeps those of one deployment, or of one reservation.
+        """
+        c = deployment_hours.c
+        begun, ended = without_zone(period.start) - beside.HOUR, without_zone(period.end)
+        asked = select(deployment_hours).where(c.tenant == tenant, c.hour > begun, c.hour < ended)
+        if deployment is not None:
+            asked = asked.where(c.deployment == deployment)
+        return pl.DataFrame(pl.from_arrow(self.engine.read(asked.order_by(c.hour, c.deployment))))
+
+    def explain_hour(self, tenant: str, deployment: str, hour: datetime) -> list[Line]:
+        """How a deployment-hour came about; see `millicent.warehouse.explain.hour_lines`."""
+        return explain.hour_lines(self.engine, tenant, deployment, hour)
 
     def values(self, tenant: str, dimension: str, period: Period, filters: tuple[Filter, ...] = ()) -> list[str | None]:
         """Values of a dimension over a period, most spend first; None stands for calls where it is unknown."""

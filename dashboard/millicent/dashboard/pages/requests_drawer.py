@@ -56,7 +56,12 @@ STEPS: Final[Mapping[str, str]] = {
     "list price": "API list price", "billed price": "What is billed, after your terms",
     "exchange rate": "Exchange rate", "at a provider": "The same at a provider",
     "inputs of the hour": "The hour's inputs",
-    "deployment-hour": "The hour of the deployment", "own hardware": "Own hardware", "effective": "Effective cost",
+    "deployment-hour": "What the hour cost", "evidence": "What its split stands on", "where it went": "Where it went",
+    "busy": "What its calls carry", "idle": "Who carries idle", "unavailable": "Who carries unavailable",
+    "energy of the hour": "Energy of the hour", "carbon of the hour": "Carbon of the hour, location-based",
+    "carbon, market-based": "Carbon of the hour, market-based", "own hardware": "What this call carries of the hour",
+    "energy of the call": "Energy of this call", "carbon of the call": "Carbon of this call",
+    "effective": "Effective cost",
 }  # fmt: skip
 NO_UNIT: Final = "1"
 OUTSIDE: Final = ("https://", "http://")
