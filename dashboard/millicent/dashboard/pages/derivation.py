@@ -112,9 +112,7 @@ def drawer(reader: Reader, figure: Figure) -> Component:
         _section("What it is", _definition(measure, figure)),
         _section("Its sums, exactly", _sums(measure, now)),
         _section("Its parts", _parts(reader, figure, measure, period)),
-        _section("Deployment-hours behind it", derivation_hours.hours(reader, figure, period))
-        if hasattr(reader.warehouse, "hours")
-        else None,
+        _section("Deployment-hours behind it", derivation_hours.hours(reader, figure, period)),
         _section("What was asked", _asked(reader, figure, period)),
     ]
     return _shelf(measure.label, words, body, figure)
