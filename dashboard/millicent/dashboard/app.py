@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import accelerators, overview, prices, requests
+from millicent.dashboard.pages import accelerators, efficiency, overview, prices, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,7 @@ FOREVER: Final = "public, max-age=31536000, immutable"
 PAGES: Final = {
     "/": ("Millicent", overview),
     "/accelerators": ("Accelerators · Millicent", accelerators),
+    "/efficiency": ("Efficiency · Millicent", efficiency),
     "/requests": ("Requests · Millicent", requests),
     "/prices": ("Prices · Millicent", prices),
 }

@@ -34,7 +34,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     _in_the_browser(app)
     _of_the_period(app, warehouse)
     _of_what_is_looked_at(app, warehouse)
-    derivation.register(app, warehouse, "efficiency", _view)
+    derivation.register(app, warehouse, "efficiency", _view, answers.step)
 
 
 def _view(scope: str | None) -> View:

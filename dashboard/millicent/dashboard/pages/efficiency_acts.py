@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from millicent.dashboard import access
@@ -32,13 +32,14 @@ def carry_out(warehouse: Warehouse, act: Any) -> Outcome:
         return Outcome((said,), done=False)
     if not isinstance(act, Mapping) or act.get("do") != "policy":
         return Outcome(("There is no such action.",), done=False)
+    known = {one.id for _, one in warehouse.control.policies(who.tenant)}
     try:
-        asked = policy_of(text_of(act.get("told")))
-        kept = warehouse.control.set_policy(asked, who.tenant, who.actor)
+        kept = warehouse.control.set_policy(policy_of(text_of(act.get("told"))), who.tenant, who.actor)
     except ValueError as error:
         return Outcome((str(error),), done=False)
     since = f"{fmt.moment(kept.effective_from.astimezone(UTC))} UTC"
-    if kept.effective_from != asked.effective_from:
+    if kept.id in known:
         return Outcome((f"Idle {kept.idle}, cached {kept.cached} holds already, since {since}.",))
     told = f"From {since} on: idle {kept.idle}, cached {kept.cached}."
-    return Outcome((told, "Its hours are computed again within minutes."))
+    past = kept.effective_from < datetime.now(UTC)
+    return Outcome((told, *(["Its hours are computed again within minutes."] if past else [])))

@@ -11,7 +11,7 @@ from dash import html, no_update
 
 from millicent.dashboard import access, charts
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import empty, freshness, icon, kpi, link, pill, spark
+from millicent.dashboard.components import aria, data, empty, freshness, icon, kpi, link, pill, spark
 from millicent.dashboard.pages import (
     efficiency_daily,
     efficiency_deployments,
@@ -19,19 +19,20 @@ from millicent.dashboard.pages import (
     efficiency_heat,
     efficiency_preview,
 )
-from millicent.dashboard.pages.derivation import Figure, opener, own
 from millicent.dashboard.pages.efficiency_deployments import WASTE, About
 from millicent.dashboard.pages.efficiency_flow import FLOW, hours
 from millicent.dashboard.pages.efficiency_place import CHOSEN, Place
 from millicent.dashboard.pages.efficiency_policy import panel
+from millicent.dashboard.pages.figures import Figure, opener, own
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import Window, api_query, question
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import Filter, Period
+from millicent.warehouse.query import Period, Query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from dash.development.base_component import Component
 
@@ -55,9 +56,6 @@ EXPORTED: Final = (
 )  # fmt: skip
 ABOUT: Final = ("deployment", "model", "accelerator", "engine", "region", "environment")
 HOUR: Final = timedelta(hours=1)
-DECLARE: Final = """millicent deployments declare chat-h100 --model qwen3-8b \\
-    --accelerator "H100 SXM" --count 2 --engine vllm \\
-    --profile kind=rented --profile usd_per_hour=2.49"""
 
 
 def headline(warehouse: Warehouse, place: Place) -> list[Any]:
@@ -68,10 +66,11 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     window = reader.window
     words, pills = period_words(window), [freshness(reader.fresh, reader.now)]
     asked = question(reader.view, window.period, EXPORTED, ("deployment",), "day")
-    choices = {name: _choices(reader, name) for name in CHOSEN}
+    choices = _choices(reader)
     total = reader.over(HEADLINE).row(0, named=True)
     if total["accelerator_hours"] is None:
-        notice = _no_hardware() if not _declared(reader) else empty("no_rows", clear=place.unfiltered().href())
+        clear = place.unfiltered().href() if place.view.filters else None
+        notice = empty("no_hours", clear=clear) if _declared(reader) else empty("undeclared")
         return [notice, words, pills, "#", [], choices]
     before = reader.before(HEADLINE)
     cards = _cards(reader, place, total, before.row(0, named=True) if before is not None else {})
@@ -83,17 +82,35 @@ def flow(warehouse: Warehouse, place: Place) -> list[Any]:
     reader = reader_of(warehouse, place)
     if reader is None:
         return [None, ""]
-    total = reader.over(FLOW).row(0, named=True)
-    by_model = reader.over(("idle_cost_usd",), "model").filter(pl.col("model").is_null())
-    unused = by_model["idle_cost_usd"].sum() if by_model["idle_cost_usd"].count() else None
+    total, unused = _way(reader)
     found = efficiency_flow.steps(total, unused, place.unit)
 
-    def opened(face: Any, measure: str, kind: efficiency_flow.Kind) -> Component:
-        kept: dict[str, str | None] = {"model": None} if kind == "unused" and place.unit == "usd" else {}
-        return _opener(face, place, Figure.of(measure, **kept))
+    def opened(face: Any, what: Figure | str) -> Component:
+        return _opener(face, place, what)
 
     unit = "accelerator-hours" if place.unit == "hours" else "US dollars"
     return [efficiency_flow.drawn(found, place.unit, opened), f"in {unit} · click a step for how it came about"]
+
+
+def _way(reader: Reader) -> tuple[Row, Decimal | None]:
+    """The sums of the way from paid to busy, and the idle cost of what no deployment took."""
+    by_model = reader.over(("idle_cost_usd",), "model").filter(pl.col("model").is_null())
+    unused = by_model["idle_cost_usd"].sum() if by_model["idle_cost_usd"].count() else None
+    return reader.over(FLOW).row(0, named=True), unused
+
+
+def step(reader: Reader, open_: object) -> Component | None:
+    """What stands in the drawer for a step that is a difference; None for anything else."""
+    found = efficiency_flow.opened_step(open_) if isinstance(open_, str) else None
+    if found is None:
+        return None
+    body = efficiency_flow.difference(*found, *_way(reader), lambda face, what: _opener(face, Place(), what))
+    close = link(icon("close"), "?", className="button square", **data(close="", opens=""), **aria(label="Close"),
+                 title="Close (Esc)")  # fmt: skip
+    title = html.H2(efficiency_flow.name_of(found[0]), id="derivation-title")
+    head = html.Div([html.Div([title, html.P(period_words(reader.window))]), close], className="drawer-head")
+    return html.Section([head, *body], role="dialog", tabIndex=-1, className="derivation", key=str(open_),
+                        **aria(labelledby="derivation-title"))  # fmt: skip
 
 
 def heat(warehouse: Warehouse, place: Place) -> list[Any]:
@@ -183,26 +200,25 @@ def _declared(reader: Reader) -> list[Deployment]:
     return [one for _, one in reader.warehouse.control.deployments(reader.tenant)]
 
 
-def _choices(reader: Reader, name: str) -> list[dict[str, str]]:
-    """What own hardware has of a dimension in the period, most expensive first."""
-    mine = (Filter("cost_type", ("idle", "hardware", "unavailable", "untracked")),)
-    values = reader.warehouse.values(reader.tenant, name, reader.window.period, mine)
-    labels = [(value or "", charts.label(name, value) if value else "Unknown") for value in values]
-    return [{"value": value, "label": text, "search": f"{value} {text}"} for value, text in labels]
+def _choices(reader: Reader) -> dict[str, list[dict[str, str]]]:
+    """What own hardware of the period has of every dimension, most accelerator-hours first, whatever is filtered."""
+    asked = Query(measures=("accelerator_hours",), period=reader.window.period, dimensions=tuple(CHOSEN))
+    own_hours = reader.warehouse.ask(reader.tenant, asked).frame.filter(pl.col("accelerator_hours").is_not_null())
+    found = {}
+    for name in CHOSEN:
+        ranked = own_hours.group_by(name).agg(pl.col("accelerator_hours").sum())
+        values = ranked.sort("accelerator_hours", name, descending=[True, False])[name].to_list()
+        labels = [(value or "", charts.label(name, value) if value else "Unknown") for value in values]
+        found[name] = [{"value": value, "label": text, "search": f"{value} {text}"} for value, text in labels]
+    return found
 
 
-def _no_hardware() -> Component:
-    says = "Declare what serves your models: from then on every hour of it is costed, called or not."
-    return html.Div(
-        [icon("unconnected"), html.H2("No own accelerators yet"), html.P(says), html.Pre(DECLARE),
-         link("What calls tell of undeclared hardware", "/accelerators", className="button")],
-        className="card empty no_hardware", role="status",
-    )  # fmt: skip
-
-
-def _opener(face: Any, place: Place, figure: Figure) -> Component:
-    """A face that opens the derivation of its figure."""
-    return opener(face, figure, place.href(opened=""))
+def _opener(face: Any, place: Place, what: Figure | str) -> Component:
+    """A face that opens the derivation of a figure, or of a step."""
+    here = place.href(opened="")
+    if isinstance(what, Figure):
+        return opener(face, what, here)
+    return link(face, place.href(opened=what), className="figure", **data(opens=what))
 
 
 def _cards(reader: Reader, place: Place, total: Row, before: Row) -> list[Component]:
@@ -229,7 +245,7 @@ def _cards(reader: Reader, place: Place, total: Row, before: Row) -> list[Compon
     worked = f"{hours(total['busy_accelerator_hours'])} busy"
     return [
         card("capacity_cost_usd", "Paid", "capacity_cost_usd",
-             figure("accelerator_hours", f"{hours(total['accelerator_hours'])} of accelerators")),
+             figure("accelerator_hours", f"for {hours(total['accelerator_hours'])}")),
         card("idle_cost_usd", "Idle", "idle_cost_usd", part("idle_ratio")),
         card("unavailable_cost_usd", "Unavailable", "unavailable_cost_usd", part("unavailable_ratio")),
         card("untracked_cost_usd", "Untracked", "untracked_cost_usd", part("untracked_ratio")),
@@ -245,12 +261,12 @@ def _slot_words(slot: Slot | None, at: Sequence[datetime], place: Place) -> Any:
     if slot is None:
         return ""
     each = [
-        _opener(fmt.moment(hour), place, replace(Figure.of("idle_cost_usd"), during=Period(hour, hour + HOUR)))
+        _opener(fmt.day(hour), place, replace(Figure.of("idle_cost_usd"), during=Period(hour, hour + HOUR)))
         for hour in at
     ]
-    spaced = [part for one in each for part in (one, " ")]
+    spaced = [part for one in each for part in (one, ", ")][:-1]
     back = link("show all hours", place.href(slot=None), className="there")
-    return [html.B(slot.words), ": ", *spaced, "· ", back]
+    return [html.B(slot.words), " on ", *spaced, " · ", back]
 
 
 def _about(reader: Reader) -> dict[str, About]:

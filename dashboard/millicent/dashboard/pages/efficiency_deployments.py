@@ -35,7 +35,7 @@ FULL: Final = Decimal("0.8")
 """And where both together use no more than this of the accelerators that stay."""
 MOST_ROWS: Final = 60
 HEADS: Final = (
-    ("Deployment", ""), ("Used", "busy ÷ paid accelerator-hours"), ("Idle", "idle cost"), ("of cost", "idle ÷ cost"),
+    ("Deployment", ""), ("Used", "busy ÷ paid accelerator-hours"), ("Idle", ""), ("Idle %", "idle cost ÷ its cost"),
     ("Unavailable", ""), ("Untracked", ""), ("Coverage", "tokens that we saw ÷ tokens that the engine counted"),
     ("$/h", "cost per accelerator-hour"), ("Busy from", ""), ("Energy", ""),
 )  # fmt: skip

@@ -106,7 +106,7 @@ def _short(usd: Decimal) -> str:
     """Two digits, without the sign that the heading tells: `9.8`, `12`, `1.2k`."""
     if abs(usd) >= 1000:
         return f"{usd / 1000:.1f}k"
-    if abs(usd) >= 10 or not usd:
+    if abs(usd) >= Decimal("9.95") or not usd:
         return f"{usd:.0f}"
     return f"{usd:.1f}" if abs(usd) >= Decimal("0.95") else f"{usd:.2f}".replace("0.", ".", 1)
 

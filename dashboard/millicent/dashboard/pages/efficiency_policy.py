@@ -65,10 +65,9 @@ def panel(
         since: what the preview covers, where that is less than the period.
     """
     current = in_force(policies, now)
-    parts: list[Any] = [_state(current, policies, now)]
-    parts.append(_table(carried, current, colour_of, team, since) if carried else _nothing())
-    parts.append(_form(current, now) if operates else html.P("An operator can set another policy.", className="quiet"))
-    return html.Div(parts)
+    form = _form(current, now) if operates else html.P("An operator can set another policy.", className="quiet")
+    table = _table(carried, current, colour_of, team, since) if carried else _nothing()
+    return html.Div([html.Div([_state(current, policies, now), form]), table], className="halves")
 
 
 def _state(current: Policy, policies: Sequence[Policy], now: datetime) -> Component:

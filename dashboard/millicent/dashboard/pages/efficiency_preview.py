@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Final, get_args
 
 import polars as pl
@@ -17,6 +17,7 @@ import polars as pl
 from millicent.dashboard import format as fmt
 from millicent.dashboard.state import question
 from millicent.pricing.idle import IdlePolicy, carriers
+from millicent.pricing.profiles import MATH
 from millicent.warehouse.query import Filter, Period, Query
 
 if TYPE_CHECKING:
@@ -69,13 +70,12 @@ def of(reader: Reader) -> Preview:
 def shared(hours: Iterable[Unused]) -> Carried:
     """What each team would carry; every policy adds up to the same amount, to its last digit."""
     carried: Carried = {policy: {} for policy in get_args(IdlePolicy)}
-    for hour in hours:
-        for amount in (hour.idle_usd, hour.unavailable_usd):
-            if not amount:
-                continue
-            for policy, mine in carried.items():
-                for team, share in carriers(amount, policy, used=hour.used, owner=hour.owner).items():
-                    mine[team] = mine.get(team, Decimal(0)) + share
+    with localcontext(MATH):  # no digit is rounded away
+        for hour in hours:
+            for amount in filter(None, (hour.idle_usd, hour.unavailable_usd)):
+                for policy, mine in carried.items():
+                    for team, share in carriers(amount, policy, used=hour.used, owner=hour.owner).items():
+                        mine[team] = mine.get(team, Decimal(0)) + share
     return carried
 
 

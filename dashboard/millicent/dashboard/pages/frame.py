@@ -20,6 +20,7 @@ PAGES: Final[Section] = (
     (
         ("home", "Overview", "/"),
         ("chip", "Accelerators", "/accelerators"),
+        ("gauge", "Efficiency", "/efficiency"),
         ("list", "Requests", "/requests"),
         ("tag", "Prices", "/prices"),
     ),
