@@ -7,6 +7,7 @@ and the pages are still being imported; the spool between them is files, so eith
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 import subprocess
@@ -105,8 +106,11 @@ def serve(settings: Settings) -> None:
     """Run everything until SIGTERM or SIGINT, then let loader, jobs and readers finish what they are at, and close."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     signal.signal(signal.SIGTERM, _terminated)  # uvicorn raises it again when it is done, and its default is to die
-    with receiver(settings):
-        _platform(settings)
+    try:
+        with receiver(settings):
+            _platform(settings)
+    finally:
+        gc.freeze()  # looking through all that is left would take seconds, and it goes with the process
 
 
 def _terminated(*_: object) -> None:
