@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from millicent.dashboard.cli import app as commands
 from millicent.pricing import catalog
+from millicent.warehouse import capacity
 from millicent.warehouse.control import Control
 from millicent.warehouse.store import Warehouse
 
@@ -157,6 +158,13 @@ def test_an_instance_also_lists_what_nobody_declared(run):
     assert "nobody declared them" in shown.stderr
     assert "edge" in shown.stderr
     assert told(run("deployments", "list", "--json"))["discovered"][0]["deployment"] == "edge"
+
+
+def test_hours_of_a_deployment_are_shown(run, warehouse):
+    said(run(*RACK, "--since", (NOW - 3 * HOUR).strftime("%Y-%m-%dT%H:%M:%S")))
+    capacity.refresh(warehouse.engine, warehouse.control, datetime.now(UTC))
+    assert "5.2" in said(run("deployments", "hours", "oss-b200"))
+    assert len(told(run("deployments", "hours", "oss-b200", "--json"))["hours"]) >= 3
 
 
 # ---- discovering

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from millicent.dashboard import deployment_reading
 from millicent.pricing import catalog
 from millicent.pricing.catalog.rows import columns
+from millicent.warehouse import capacity
 from millicent.warehouse.deployments import BadDeploymentsError, Deployment
 from millicent.warehouse.store import Warehouse
 
@@ -298,6 +300,41 @@ def test_what_is_declared_for_the_time_of_its_calls_is_discovered_no_more(operat
          (NOW - 2 * HOUR).isoformat()})  # fmt: skip
     assert [one["deployment"] for one in get(operator, "deployments")["discovered"]] == [None]
     assert get(operator, "deployments", start=(NOW - HOUR / 2).isoformat())["discovered"] == []
+
+
+# ---- hours
+
+
+def test_hours_tell_what_each_cost_and_why(operator, warehouse):
+    name = "racks/oss b200"
+    since = NOW - 3 * HOUR
+    post(operator, "deployments", {**RACK, "name": name, "effective_from": since.isoformat()})
+    capacity.refresh(warehouse.engine, warehouse.control, datetime.now(UTC))
+    path = f"deployments/{quote(name)}/hours"
+    answer = get(operator, path, start=(NOW - DAY).isoformat())
+    first, *_ = answer["hours"]
+    assert (first["hour"], first["idle_usd"], first["busy_usd"]) == (
+        since.isoformat().replace("+00:00", "Z"),
+        "5.2",
+        "0",
+    )
+    assert {"name": "rent", "value": "2.60", "unit": "USD/h", "source": "declared: contract"} in first["sources"]
+    assert [one["provisional"] for one in answer["hours"]][:3] == [False] * 3
+    assert get(operator, path, start=since.isoformat(), end=NOW.isoformat(), limit=2)["left_off"] == 1
+    assert get(operator, "deployments/none/hours") == {"hours": [], "left_off": 0}
+
+    why = get(operator, f"explain/deployments/{quote(name)}/{first['hour']}")
+    assert (why["deployment"], why["hour"]) == (name, first["hour"])
+    assert {"rent", "cost of the hour"} <= {line["what"] for line in why["lines"]}
+    missing = operator.get(f"/api/v1/explain/deployments/{quote(name)}/{(NOW - DAY).isoformat()[:19]}Z")
+    assert (missing.status_code, "has no hour" in missing.json()["detail"]) == (404, True)
+
+
+@pytest.mark.parametrize("hour", ["yesterday", "2026-03-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:00Z"])
+def test_an_hour_that_is_none_is_refused(operator, hour):
+    assert operator.get(f"/api/v1/explain/deployments/rack/{quote(hour)}").status_code == 400
+    assert operator.get("/api/v1/deployments/rack/hours", params={"start": hour}).status_code == 400
+    assert operator.get("/api/v1/deployments", params={"end": hour}).status_code == 400
 
 
 # ---- policies

@@ -6,11 +6,8 @@ Errors are RFC 9457 problems whose detail names the value, the rule and the reme
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
@@ -22,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
-from millicent.dashboard import access, filters
+from millicent.dashboard import access, asking, filters
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
 from millicent.dashboard.forward import mount_forward
@@ -36,14 +33,12 @@ from millicent.warehouse.calls import Order, Search
 from millicent.warehouse.deployments import BadDeploymentsError
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain, Period
+from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain
 from millicent.warehouse.query import Query as Question
 from millicent.warehouse.record import CALLS
 from millicent.warehouse.store import Warehouse
 
 PREFIX: Final = "/api/v1"
-_RELATIVE: Final = re.compile(r"(\d{1,4})([hdw])")
-_UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _FORMATS: Final = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
@@ -124,7 +119,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             measures=_list(measures),
             dimensions=_list(group_by),
             filters=filters.parse_all(filter),
-            period=_period(start, end, period),
+            period=asking.period(start, end, period),
             grain=cast("Grain | None", grain),
             basis=cast("Basis", basis),
             currency=currency,
@@ -171,7 +166,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         wanted += [f"{name}:{value}" for name, value in request.query_params.multi_items() if name not in named]
         search = Search(
             trace_id=_trace(trace_id) if trace_id else None,
-            period=_period(start, end, period) if bounded else None,
+            period=asking.period(start, end, period) if bounded else None,
             filters=filters.parse_all(wanted),
             include_uncounted=include == "uncounted",
             order=order,
@@ -179,18 +174,18 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             cursor=cursor,
         )
         rows, following = warehouse.find(access.principal().tenant, search)
-        return JSONResponse({"calls": [_plain(row) for row in rows], "next": following})
+        return JSONResponse({"calls": [asking.plain(row) for row in rows], "next": following})
 
     @server.get(f"{PREFIX}/calls/{{trace_id}}/{{span_id}}", summary="One call")
     def call(trace_id: str, span_id: str) -> JSONResponse:
-        return JSONResponse(_plain(_one(warehouse, trace_id, span_id)))
+        return JSONResponse(asking.plain(_one(warehouse, trace_id, span_id)))
 
     @server.get(f"{PREFIX}/explain/{{trace_id}}/{{span_id}}", summary="Why a call costs what it does, line by line")
     def explain(trace_id: str, span_id: str) -> JSONResponse:
         found = _one(warehouse, trace_id, span_id)
         derived = [asdict(line) for line in warehouse.explain(access.principal().tenant, found)]
         amounts = ("list_cost_usd", "billed_cost_usd", "effective_cost_usd", "price_status", "price_entry")
-        return JSONResponse({"call": _plain({name: found[name] for name in amounts}), "lines": derived})
+        return JSONResponse({"call": asking.plain({name: found[name] for name in amounts}), "lines": derived})
 
     @server.get(f"{PREFIX}/balance", summary="Where every acknowledged span went")
     def balance() -> JSONResponse:
@@ -217,33 +212,6 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
 
 def _list(names: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(part for name in names or () for part in name.split(",") if part)
-
-
-def _period(start: str | None, end: str | None, relative: str | None) -> Period:
-    if relative and (start or end):
-        raise BadQuery("both period and start or end were given: use one of the two")
-    if start or end:
-        now = datetime.now(UTC)
-        return Period(
-            _instant("start", start) if start else now - timedelta(days=28), _instant("end", end) if end else now
-        )
-    this_hour_ends = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    if relative == "mtd":
-        return Period(this_hour_ends.replace(day=1, hour=0), this_hour_ends)
-    match = _RELATIVE.fullmatch(relative or "28d")
-    if match is None:
-        raise BadQuery(f"period {relative!r} is not a number of h, d or w, nor mtd: write 24h, 7d or 4w")
-    return Period(this_hour_ends - int(match[1]) * _UNITS[match[2]], this_hour_ends)
-
-
-def _instant(name: str, text: str) -> datetime:
-    try:
-        if len(text) == len("2026-11-23"):
-            day = date.fromisoformat(text)
-            return datetime(day.year, day.month, day.day, tzinfo=UTC)
-        return datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError as error:
-        raise BadQuery(f"{name} {text!r} is not an instant: write 2026-11-23 or 2026-11-23T08:00:00Z") from error
 
 
 def _trace(text: str) -> UUID:
@@ -290,19 +258,6 @@ def _file(frame: pl.DataFrame, form: Literal["csv", "parquet", "arrow"]) -> Resp
         frame.write_ipc_stream(buffer)
     headers = {"content-disposition": f'attachment; filename="millicent.{form}"'}
     return Response(buffer.getvalue(), media_type=_FORMATS[form], headers=headers)
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _jsonable(value) for name, value in row.items()}
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        text = f"{value:f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return value
 
 
 def _json(value: Any) -> str:

@@ -91,7 +91,28 @@ class AllDeclared(Answer):
 class Hours(Answer):
     """Hours of a deployment, oldest first."""
 
-    hours: list[dict[str, Any]] = Field(description="columns of deployment_hours; amounts are text")
+    hours: list[dict[str, Any]] = Field(
+        description="what each cost and where it went, by column; amounts are text, `sources` its inputs"
+    )
+    left_off: int = Field(description="how many more there are")
+
+
+class Line(Answer):
+    """One step of a derivation."""
+
+    step: str
+    what: str
+    value: str
+    unit: str
+    source: str
+
+
+class Derivation(Answer):
+    """Why an hour costs what it does, line by line."""
+
+    deployment: str
+    hour: datetime
+    lines: list[Line]
 
 
 class NewPolicy(BaseModel):

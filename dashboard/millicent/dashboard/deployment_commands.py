@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
@@ -195,7 +196,14 @@ def deployment_hours(
 ) -> None:
     """What each hour of a deployment cost, and where it went."""
     answer = get(url, token, f"deployments/{name}/hours", {"period": period})
-    show([{key: row[key] for key in SHOWN_HOURS} for row in answer["hours"]], answer, as_json=as_json)
+    show([{key: _rounded(key, row[key]) for key in SHOWN_HOURS} for row in answer["hours"]], answer, as_json=as_json)
+    if answer["left_off"] and not as_json:
+        err.print(f"and {answer['left_off']:,} more", highlight=False)
+
+
+def _rounded(key: str, value: Any) -> Any:
+    """A table needs no 24 decimals; JSON has them."""
+    return f"{Decimal(value):.6f}" if key.endswith("_usd") and value is not None else value
 
 
 # ---- policies

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, Query, Request
+from starlette.exceptions import HTTPException
 
-from millicent.dashboard import access, bodies, deployment_reading
+from millicent.dashboard import access, asking, bodies, deployment_reading
 from millicent.dashboard import deployment_answers as answers
 from millicent.warehouse import discovered
 from millicent.warehouse.deployments import BadDeploymentsError, Deployment
 from millicent.warehouse.policies import BUILT_IN, Policy
-from millicent.warehouse.query import BadQuery, Period
+from millicent.warehouse.query import LATEST, BadQuery, Period
 
 if TYPE_CHECKING:
     from millicent.warehouse.declaring import Declared
     from millicent.warehouse.store import Warehouse
-
-LOOKED_BACK: Final = timedelta(days=28)
-"""How far back calls are looked at for hardware that nobody declared."""
 
 _BODY: Final = {
     "requestBody": {
@@ -31,8 +30,9 @@ _BODY: Final = {
         },
     }
 }
-_START: Final = Query(description="Calls from this instant on; 28 days before `end` if left out.")
-_END: Final = Query(description="Up to this instant, not included; now if left out.")
+_Start = Annotated[str | None, Query(description="From this instant on; 28 days before now if left out.")]
+_End = Annotated[str | None, Query(description="Up to this instant, not included; now if left out.")]
+_Relative = Annotated[str | None, Query(description="24h, 7d, 4w or mtd, up to the end of this hour.")]
 _REPLACE: Final = Query(
     description="Also take the place of periods that began at the same, earlier hour, because they were declared "
     "wrongly; their hours are computed again, save those of closed periods."
@@ -52,20 +52,18 @@ _Told = Annotated[list[Deployment], Depends(_told)]
 def mount_deployments(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     """Add the routes below `prefix`; those that change something ask for an operator."""
     _mount_declaring(server, f"{prefix}/deployments", warehouse)
+    _mount_hours(server, prefix, warehouse)
     _mount_policies(server, f"{prefix}/policies", warehouse)
 
 
 def _mount_declaring(server: FastAPI, path: str, warehouse: Warehouse) -> None:
 
     @server.get(path, summary="Declared deployments and their periods, and what calls run on that nobody declared")
-    def deployments(
-        start: Annotated[datetime | None, _START] = None, end: Annotated[datetime | None, _END] = None
-    ) -> answers.Deployments:
-        tenant, until = access.principal().tenant, end or datetime.now(UTC)
-        unknown = discovered.discovered(warehouse, tenant, Period(start or until - LOOKED_BACK, until))
+    def deployments(start: _Start = None, end: _End = None, period: _Relative = None) -> answers.Deployments:
+        tenant, looked = access.principal().tenant, asking.period(start, end, period)
         return answers.Deployments(
             deployments=[_deployment(one) for _, one in warehouse.control.deployments(tenant)],
-            discovered=[_discovered(one) for one in unknown],
+            discovered=[_discovered(one) for one in discovered.discovered(warehouse, tenant, looked)],
         )
 
     @server.post(path, summary="Declare deployments: all of them or none", status_code=201, openapi_extra=_BODY)
@@ -80,6 +78,38 @@ def _mount_declaring(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     )
     def check(told: _Told, replace: Annotated[bool, _REPLACE] = False) -> answers.AllDeclared:
         return _all(warehouse.control.declare_all(told, access.principal().tenant, replacing=replace, dry_run=True))
+
+
+def _mount_hours(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
+
+    @server.get(
+        f"{prefix}/deployments/{{name:path}}/hours", summary="What each hour of a deployment cost, oldest first"
+    )
+    def hours(
+        name: str, start: _Start = None, end: _End = None, period: _Relative = None,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="How many.")] = 1000,
+    ) -> answers.Hours:  # fmt: skip
+        rows = warehouse.hours(access.principal().tenant, asking.period(start, end, period), name)
+        told = rows[:limit].drop("tenant").to_dicts()
+        shown = [asking.plain({**row, "sources": json.loads(row["sources"] or "[]")}) for row in told]
+        return answers.Hours(hours=shown, left_off=max(0, rows.height - limit))
+
+    @server.get(
+        f"{prefix}/explain/deployments/{{name:path}}/{{hour}}",
+        summary="Why an hour of a deployment costs what it does, line by line",
+    )
+    def explain(name: str, hour: str) -> answers.Derivation:
+        at = (
+            Period(asking.instant("hour", hour), LATEST)
+            .start.astimezone(UTC)
+            .replace(minute=0, second=0, microsecond=0)
+        )
+        lines = warehouse.explain_hour(access.principal().tenant, name, at)
+        if not lines:
+            raise HTTPException(
+                404, f"deployment {name!r} has no hour {at.isoformat()}: see /api/v1/deployments/{name}/hours"
+            )
+        return answers.Derivation(deployment=name, hour=at, lines=[answers.Line.model_validate(one) for one in lines])
 
 
 def _mount_policies(server: FastAPI, path: str, warehouse: Warehouse) -> None:
