@@ -136,7 +136,8 @@ def read(told: Any, now: datetime) -> Deployment:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a body with deployments."""
-    members = {name: {**_TYPES[reader], "description": _MEANINGS[name]} for name, reader in _READERS.items()}
+    told = {name: f"{words}; required" if name in _NEEDED else words for name, words in _MEANINGS.items()}
+    members = {name: {**_TYPES[_READERS[name]], "description": words} for name, words in told.items()}
     one = {
         "type": "object", "title": "Deployment", "required": list(_NEEDED), "additionalProperties": False,
         "description": "an engine serving a model on accelerators, from one instant to another",

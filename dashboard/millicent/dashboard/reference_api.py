@@ -159,7 +159,7 @@ def _members(whole: Mapping[str, Any], schema: Mapping[str, Any], under: str = "
         shown = f"{under}{name}"
         parts = [part for part in told.get("anyOf", (told,)) if part.get("type") != "null"]
         inner = [part.get("items", part) for part in parts]
-        deep = [part for part in inner if "$ref" in part]
+        deep = [part for part in inner if "$ref" in part or "properties" in part]
         types = [_type_of(part) if "type" in part else "object" for part in parts]
         unknown = ", or null" if len(parts) < len(told.get("anyOf", parts)) else ""
         yield code(shown), f"{' or '.join(types)}{unknown}", told.get("description", "")
