@@ -15,7 +15,6 @@ from millicent.collector.retag import Move, Reach
 from millicent.dashboard import access
 from millicent.dashboard.api import mount_api
 from millicent.dashboard.markdown import code, listed, page, table
-from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
@@ -52,7 +51,6 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "": ("measures", "dimensions"),
         "measures": [field.name for field in fields(Measure)],
     },
-    "/api/v1/deployments": {"": ("deployments",), "deployments": [field.name for field in fields(Deployment)]},
     "/api/v1/rules": {"": ("rules",), "rules": [field.name for field in fields(Rule)]},
     "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
     "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
