@@ -39,6 +39,7 @@ _NOTHING: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 _METERED: Final = Decimal(1).scaleb(-6)
 _THOUSAND: Final = Decimal(1000)
+_BESIDE_IDLE: Final = ("busy", "unavailable", "untracked")
 
 
 def rows(of: PoolHour, happened: Happened, now: datetime) -> tuple[list[Row], list[Row]]:
@@ -51,13 +52,15 @@ def rows(of: PoolHour, happened: Happened, now: datetime) -> tuple[list[Row], li
     cost, surcharge = _cost(of, of.span.paid, happened, time)
     bill = replace(Bill.of(cost), fixed_usd=cost.fixed_usd + surcharge)
     found = _allocated(of.span, of.span.paid.weights, happened, time, bill)
-    parts = _Parts(found, bill)
+    parts = _Parts(found, bill, _accelerator_ms(of.span.members[0], time))
     hours, shares = [], []
     for one in of.span.members:
         row = {
             **_declared(of, one, elapsed_ms, now),
-            **_times(one, time, parts.share_of_time(one.name)),
             **parts.row(one.name),
+            "busy_ms": time.busy,
+            "unavailable_ms": time.unavailable,
+            "unobserved_ms": time.unobserved,
             **_rates(found, one.name),
             **_tokens(one.name, happened, elapsed_ms),
             "energy_source": cost.energy_source,
@@ -182,25 +185,30 @@ class _Part(NamedTuple):
 class _Parts:
     """What of a pool's hour each deployment has: what is its own, and of the rest by what its tokens carry."""
 
-    def __init__(self, found: Allocation, bill: Bill) -> None:
+    def __init__(self, found: Allocation, bill: Bill, accelerator_ms: Mapping[str, int]) -> None:
         self._carried = found.usd.carried
         self._usd = self._of(found.usd)
         self._energy = self._of(found.energy_usd)
-        self._rest = {
-            "joules": (bill.joules, found.joules),
-            "gco2e_g": (bill.gco2e_g, found.gco2e),
-            "gco2e_market_g": (bill.market_gco2e_g, found.market_gco2e),
+        self._parts: dict[str, dict[str, _Part] | None] = {"energy_usd": self._energy}
+        self._wholes: dict[str, Mapping[str, Any]] = {
+            name: {one: int(ms) for one, ms in _over(Decimal(pool_ms), self._carried, _ONE).items()}
+            for name, pool_ms in accelerator_ms.items()
         }
+        for amount, whole, split in (
+            ("joules", bill.joules, found.joules),
+            ("gco2e_g", bill.gco2e_g, found.gco2e),
+            ("gco2e_market_g", bill.market_gco2e_g, found.market_gco2e),
+        ):
+            parts = self._parts[amount] = None if split is None else self._of(split)
+            if parts is not None and whole is not None:
+                used = {one: max(_NOTHING, part.whole) for one, part in parts.items()}
+                self._wholes[amount] = _over(whole, used, _METERED)
         with localcontext(MATH):
             beside = {name: max(_NOTHING, self._usd[name].whole - self._energy[name].whole) for name in self._usd}
             self._hosting = _over(bill.hosting_usd, beside)
 
-    def share_of_time(self, name: str) -> _Share:
-        """How milliseconds of the pool are shared: a function of all of them, and of whose they are."""
-        return _Share(self._carried, name)
-
     def row(self, name: str) -> Row:
-        """Money, energy and carbon of a deployment."""
+        """Money, energy, carbon and accelerator time of a deployment."""
         usd, energy, hosting = self._usd[name], self._energy[name], self._hosting.get(name, _NOTHING)
         with localcontext(MATH):
             told: Row = {
@@ -211,15 +219,12 @@ class _Parts:
                 "idle_usd": usd.idle,
                 "unavailable_usd": usd.unavailable,
                 "untracked_usd": usd.untracked,
+                "unused_accelerator_ms": 0,
             }
-        told |= _places("energy_usd", energy)
-        for amount, (whole, split) in self._rest.items():
-            parts = None if split is None else self._of(split)
-            told |= _places(amount, None if parts is None else parts[name])
-            told[amount] = whole
-            if parts is not None and whole is not None and len(parts) > 1:
-                told[amount] = _over(whole, {one: part.whole for one, part in parts.items()}, _METERED).get(name, 0)
-        return told
+        for amount, parts in self._parts.items():
+            if parts is not None:
+                told |= {f"{place}_{amount}": getattr(parts[name], place) for place in _BESIDE_IDLE}
+        return told | {amount: wholes.get(name, 0) for amount, wholes in self._wholes.items()}
 
     def _of(self, split: Split) -> dict[str, _Part]:
         with localcontext(MATH):
@@ -238,23 +243,11 @@ class _Parts:
             }
 
 
-class _Share(NamedTuple):
-    carried: Mapping[str, Decimal]
-    name: str
-
-    def __call__(self, accelerator_ms: int) -> int:
-        return int(_over(Decimal(accelerator_ms), self.carried, _ONE).get(self.name, 0))
-
-
 def _over(amount: Decimal, used: Mapping[str, Decimal], quantum: Decimal = MONEY) -> dict[Any, Decimal]:
     """An amount in proportion to what was used, or evenly where nothing was; the sum is the amount."""
     if len(used) == 1:
         return dict.fromkeys(used, amount)
     return carriers(amount, "spread by use" if any(used.values()) else "spread evenly", used=used, quantum=quantum)
-
-
-def _places(amount: str, part: _Part | None) -> Row:
-    return {f"{place}_{amount}": getattr(part, place, None) for place in ("busy", "unavailable", "untracked")}
 
 
 # ---- rows
@@ -284,17 +277,14 @@ def _found_by(of: PoolHour, name: str, elapsed_ms: int, now: datetime) -> Row:
     }
 
 
-def _times(one: Deployment, time: Time, share: _Share) -> Row:
+def _accelerator_ms(one: Deployment, time: Time) -> dict[str, int]:
+    """Milliseconds of all accelerators of the pool."""
     count = one.accelerator_count
     return {
-        "busy_ms": time.busy,
-        "unavailable_ms": time.unavailable,
-        "unobserved_ms": time.unobserved,
-        "accelerator_ms": share(count * time.elapsed),
-        "busy_accelerator_ms": share(time.accelerator_ms(one)),
-        "unavailable_accelerator_ms": share(count * time.unavailable),
-        "unobserved_accelerator_ms": share(count * time.unobserved),
-        "unused_accelerator_ms": 0,
+        "accelerator_ms": count * time.elapsed,
+        "busy_accelerator_ms": time.accelerator_ms(one),
+        "unavailable_accelerator_ms": count * time.unavailable,
+        "unobserved_accelerator_ms": count * time.unobserved,
     }
 
 
