@@ -69,14 +69,17 @@ class Warehouse:
         """How the amounts of a call came about; see `millicent.warehouse.explain.lines`."""
         return explain.lines(self.engine, self.prices, tenant, call)
 
-    def hours(self, tenant: str, period: Period, deployment: str | None = None) -> pl.DataFrame:
+    def hours(
+        self, tenant: str, period: Period, deployment: str | None = None, columns: tuple[str, ...] = ()
+    ) -> pl.DataFrame:
         """Deployment-hours that are in `period`, at least in part, by hour and deployment; columns as they are stored.
 
-        `deployment` keeps those of one deployment, or of one reservation.
+        `deployment` keeps those of one deployment, or of one reservation; `columns` are all where none is named.
         """
         c = deployment_hours.c
         begun, ended = without_zone(period.start) - beside.HOUR, without_zone(period.end)
-        asked = select(deployment_hours).where(c.tenant == tenant, c.hour > begun, c.hour < ended)
+        read = [c[name] for name in columns] or [deployment_hours]
+        asked = select(*read).where(c.tenant == tenant, c.hour > begun, c.hour < ended)
         if deployment is not None:
             asked = asked.where(c.deployment == deployment)
         return pl.DataFrame(pl.from_arrow(self.engine.read(asked.order_by(c.hour, c.deployment))))

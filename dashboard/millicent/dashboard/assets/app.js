@@ -202,11 +202,19 @@
     return pairs.length ? "?" + [["v", VERSION], ...pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&") : "?";
   };
 
+  // What else is looked at, such as the unit of a table, goes along with a link that was made before it was chosen.
+  const along = (href, keys) => {
+    const now = new URLSearchParams(location.search), there = new URLSearchParams(href.startsWith("?") ? href : "");
+    const absent = keys.filter((key) => now.get(key) && !there.has(key));
+    const more = absent.map((key) => `${key}=${encodeURIComponent(now.get(key))}`).join("&");
+    return !more ? href : href === "?" ? `?v=${VERSION}&${more}` : `${href}&${more}`;
+  };
+
   const leads = (link) => {
-    const { opens, at, href } = link.dataset;
+    const { opens, at, href, keep } = link.dataset;
     if (opens !== undefined) return placed("open", opens);
     if (at !== undefined) return placed("at", new URLSearchParams(location.search).get("at") === at ? "" : at);
-    return link.getAttribute("href") ?? href;
+    return along(link.getAttribute("href") ?? href, (keep ?? "").split(" ").filter(Boolean));
   };
 
   const go = (link) => {

@@ -146,7 +146,7 @@ def deployments(warehouse: Warehouse, place: Place) -> list[Any]:
             return html.Span(face)
         return _opener(face, place, replace(figure, during=Period(at[0], at[0] + HOUR)) if at else figure)
 
-    table = efficiency_deployments.table(rows, total, _about(reader), place, opened)
+    table = efficiency_deployments.table(rows, total, _about(reader, at), place, opened)
     words = _slot_words(place.slot, at, place) if place.slot else "most idle cost first · click a name to filter"
     return [table, words]
 
@@ -265,19 +265,34 @@ def _slot_words(slot: Slot | None, at: Sequence[datetime], place: Place) -> Any:
         for hour in at
     ]
     spaced = [part for one in each for part in (one, ", ")][:-1]
-    back = link("show all hours", place.href(slot=None), className="there")
+    back = link("show all hours", place.href(slot=None), className="there", **data(at=""))
     return [html.B(slot.words), " on ", *spaced, " · ", back]
 
 
-def _about(reader: Reader) -> dict[str, About]:
-    """What each deployment is, by where most of its hours were."""
+def _about(reader: Reader, at: Sequence[datetime]) -> dict[str, About]:
+    """What each deployment is, by where most of its hours were, and where busy time (`at` these hours) came from."""
     pools = {one.name: one.pool for one in _declared(reader)}
     rows = reader.over(("accelerator_hours",), *ABOUT).filter(pl.col("accelerator_hours").is_not_null())
     most = rows.sort("accelerator_hours").group_by("deployment").last()
+    sources = _sources(reader, at)
     return {
         row["deployment"]: About(
-            **{name: row[name] for name in ABOUT if name != "deployment"}, pool=pools.get(row["deployment"])
+            **{name: row[name] for name in ABOUT if name != "deployment"},
+            pool=pools.get(row["deployment"]), sources=tuple(sources.get(row["deployment"], ())),
         )
         for row in most.iter_rows(named=True)
         if row["deployment"] is not None
-    }
+    }  # fmt: skip
+
+
+def _sources(reader: Reader, at: Sequence[datetime]) -> dict[str, list[tuple[str, int]]]:
+    """Where busy time came from, by deployment: engine or calls, and in how many hours."""
+    columns = ("deployment", "hour", "busy_source")
+    found = reader.warehouse.hours(reader.tenant, reader.window.period, columns=columns)
+    if at:
+        found = found.filter(pl.col("hour").is_in(list(at)))
+    counted = found.drop_nulls("busy_source").group_by("deployment", "busy_source").len()
+    sources: dict[str, list[tuple[str, int]]] = {}
+    for name, source, count in counted.sort("len", "busy_source", descending=[True, False]).iter_rows():
+        sources.setdefault(name, []).append((source, count))
+    return sources

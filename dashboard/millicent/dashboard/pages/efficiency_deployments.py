@@ -11,7 +11,7 @@ from dash import html
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.components import aria, link, popover
+from millicent.dashboard.components import aria, data, link, popover
 from millicent.dashboard.pages.efficiency_flow import hours
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ LOW_USE: Final = Decimal("0.4")
 FULL: Final = Decimal("0.8")
 """And where both together use no more than this of the accelerators that stay."""
 MOST_ROWS: Final = 60
+KEPT: Final = "in at"
+"""What is looked at that goes along when a row is chosen."""
 HEADS: Final = (
     ("Deployment", ""), ("Used", "busy ÷ paid accelerator-hours"), ("Idle", ""), ("Idle %", "idle cost ÷ its cost"),
     ("Unavailable", ""), ("Untracked", ""), ("Coverage", "tokens that we saw ÷ tokens that the engine counted"),
@@ -185,7 +187,7 @@ def _line(
     name = row["deployment"]
     what = about.get(name or "")
     face = [html.Span(label("deployment", name), className="name"), html.Small(what.words if what else "")]
-    first: list[Any] = [link(face, place.toggled(deployment=name).href(), title=f"Show only {name}")]
+    first: list[Any] = [link(face, place.toggled(deployment=name).href(), title=f"Show only {name}", **data(keep=KEPT))]
     if name in marked:
         first.append(html.Span("consolidate", className="tag"))
     selected = place.view.chosen("deployment") == (name,)

@@ -232,7 +232,8 @@ def _term(at: int, name: str, amount: Decimal, opened: Callable[[Any, Figure | s
 
 
 def _label(name: str) -> str:
-    return "Idle of what nothing took" if name == _UNUSED else DICTIONARY[name].label
+    told = {_UNUSED: "Idle of what no deployment took", "idle_cost_usd": "Idle, all of it", "capacity_cost_usd": "Paid"}
+    return told.get(name) or DICTIONARY[name].label
 
 
 def _place(step: Step, whole: Decimal | None) -> dict[str, str] | None:
