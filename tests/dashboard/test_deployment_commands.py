@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -215,6 +216,13 @@ def test_a_catalog_of_ones_own_is_known_to_commands(here, tmp_path):
     assert not any("problem" in name for name in doctor["checks"])
     without = told(here("doctor", "--json"))["checks"]
     assert "'acme-abacus' is not in the catalog" in without["deployments, problem 1"]
+
+
+def test_the_example_catalog_is_well(here):
+    file = Path(__file__).parents[2] / "examples" / "catalog.toml"
+    checks = told(here("doctor", "--json", MILLICENT_CATALOG=str(file)))["checks"]
+    assert checks["catalog"].endswith("adds or changes 5")
+    assert not any("problem" in name for name in checks)
 
 
 def test_doctor_names_every_problem_of_the_catalog_and_fails(here, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ from millicent.warehouse import capacity
 from millicent.warehouse.deployments import BadDeploymentsError, Deployment
 from millicent.warehouse.store import Warehouse
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -142,6 +144,13 @@ def test_a_file_can_be_applied_on_every_deploy(operator, warehouse):
     ]  # fmt: skip
 
 
+def test_the_example_file_is_taken_and_days_begin_at_midnight_in_utc(operator, warehouse):
+    example = EXAMPLES / "deployments.toml"
+    assert outcomes(toml(operator, "deployments", example.read_text())) == ["added"] * 6
+    days = example.read_text().replace("T00:00:00Z", "").replace("T00:00Z", "")
+    assert outcomes(toml(operator, "deployments", days)) == ["unchanged"] * 6
+
+
 def test_every_problem_of_every_table_is_told_and_nothing_is_stored(operator):
     wrong = """
         [[deployment]]
@@ -150,7 +159,7 @@ def test_every_problem_of_every_table_is_told_and_nothing_is_stored(operator):
         accelerator = "H1000000"
         accelerator_count = 0
         profile = {kind = "leased"}
-        effective_from = 2026-03-01
+        effective_from = 2026-03-01T00:00:00
 
         [[deployment]]
         name = "two"
@@ -176,7 +185,7 @@ def test_every_problem_of_every_table_is_told_and_nothing_is_stored(operator):
     for part in (
         "[[pool]] is no table of deployments", "1 'one': model is missing", "did you mean 'model'?",
         "'H1000000' is not",
-        "accelerator_count '0'", "effective_from '2026-03-01' is no instant", "2 'two': usd_per_hour 'cheap'",
+        "accelerator_count '0'", "effective_from '2026-03-01 00:00:00' is no instant", "2 'two': usd_per_hour 'cheap'",
         "2 'two': pue '-1'", "weight output '0'", "metrics 'ftp://10.0.0.1'", "prefill_count 1 and decode_count None",
     ):  # fmt: skip
         assert any(part in one for one in found), (part, found)

@@ -101,7 +101,7 @@ def test_profiles_of_every_kind_are_read(control):
         ({"profile": {**RESERVED, "months": "1201"}}, "at most 1200"),
         ({"profile": {**RESERVED, "months": "a year"}}, "whole number"),
         ({"profile": {**RESERVED, "hours_per_month": "5"}}, "write one of them"),
-        ({"profile": {**RESERVED, "starts": "2026-03-01"}}, "no instant with a time zone"),
+        ({"profile": {**RESERVED, "starts": "2026-03-01T00:00"}}, "no instant with a time zone"),
         ({"profile": {"kind": "spot", "prices": ""}}, "prices are missing"),
         ({"profile": {"kind": "spot", "prices": "1.20"}}, "2026-03-01T00:00Z=1.20"),
         ({"profile": {"kind": "spot", "prices": "2026-03-02T00:00Z=1 2026-03-01T00:00Z=2"}}, "order"),

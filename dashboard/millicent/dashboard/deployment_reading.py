@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -178,18 +178,16 @@ def _list(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _instant(name: str, value: Any) -> datetime:
-    found = value
-    if isinstance(value, str):
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
-            found = None
-    if not isinstance(found, datetime) or found.tzinfo is None:
-        raise _wrong(name, value, "is no instant with a time zone: write 2026-03-01T00:00:00Z")
+    """An instant, or a day's midnight in UTC."""
+    told = value.isoformat() if isinstance(value, date) else value
     try:
-        return found.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{name} {value} is beyond the calendar: correct the year") from error
+        day = isinstance(told, str) and len(told) == len("2026-03-01")
+        found = datetime.fromisoformat(f"{told}T00:00:00Z" if day else told)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise _wrong(name, value, "is no instant with a time zone: write 2026-03-01T00:00:00Z, or a day")
 
 
 def _table(name: str, value: Any) -> dict[str, str]:
@@ -206,7 +204,7 @@ def _setting(name: str, value: Any) -> str:
         return value.strip()
     if isinstance(value, int | Decimal):
         return str(value)  # never :f, which writes every digit of 1e999999999
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # an instant, too
         return value.isoformat()
     if name == "profile.prices" and isinstance(value, list) and all(isinstance(part, str) for part in value):
         return " ".join(value)

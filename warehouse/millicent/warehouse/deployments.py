@@ -268,13 +268,15 @@ def _number(name: str, told: str) -> Decimal:
 
 
 def _instant(name: str, told: str) -> datetime:
+    """A day's midnight in UTC, or an instant."""
     try:
-        found = datetime.fromisoformat(told)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise ValueError(f"{name} {told!r} is no instant with a time zone: write 2026-03-01T00:00Z")
-    return found.astimezone(UTC)
+        day = len(told) == len("2026-03-01")
+        found = datetime.fromisoformat(f"{told}T00:00Z" if day else told)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name} {told[:40]!r} is no instant with a time zone: write 2026-03-01T00:00Z, or a day")
 
 
 def stored(connection: Connection, tenant: str | None) -> list[tuple[str, Deployment]]:
