@@ -88,6 +88,9 @@ class Account:
         self._starts: dict[str, set[datetime | None]] = defaultdict(set)
         self._seen: dict[str, datetime] = {}
         self._of: dict[tuple[Target, str], set[str]] = defaultdict(set)
+        self._boards: dict[tuple[str, str], Target] = {}
+        self._sources: dict[Target, set[str]] = defaultdict(set)
+        self._deployed: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._watched: dict[Target, datetime] = {}
         self._read: dict[tuple[Target, str], datetime] = {}
         self._through: dict[tuple[Target, str], datetime] = {}
@@ -113,6 +116,9 @@ class Account:
             self._starts[ident].add(row["started"])
             self._values[ident], self._seen[ident] = row["value"], at
             self._of[target, whose.source].add(ident)
+            self._note(target, whose.source)
+            if row["counter"] == ENERGY:
+                self._boards[whose.tenant, row["series"].partition(" ")[2]] = target
             self._watched[target] = self._read[target, whose.source] = self._through[target, whose.source] = at
             self._counted_to[whose] = at
             if row["counter"] in TOKENS:
@@ -122,25 +128,15 @@ class Account:
 
     def was_read(self, target: Target) -> bool:
         """Whether any counter of a target was ever read."""
-        return any(one == target for one, _ in self._read)
+        return target in self._sources
 
-    def sources(self, tenant: str, deployment: str) -> set[str]:
-        """Whose counters of a deployment were ever read."""
-        return {source for one, source in self._read if one[:2] == (tenant, deployment)}
+    def sources(self, target: Target) -> set[str]:
+        """Whose counters of the same deployment were ever read."""
+        return self._deployed[target[:2]]
 
     def board_of(self, tenant: str, board: str) -> Target | None:
         """Where an accelerator's energy was read last; None if nowhere."""
-        known = [
-            (seen, whose, series)
-            for ident, seen in self._seen.items()
-            if (of := self._counters[ident])[1] == ENERGY
-            and (whose := of[0]).tenant == tenant
-            and (series := of[2]).partition(" ")[2] == board
-        ]
-        if not known:
-            return None
-        _, whose, series = max(known, key=lambda one: one[0])
-        return Target(whose.tenant, whose.deployment, whose.role, series.partition(" ")[0])
+        return self._boards.get((tenant, board))
 
     # ---- being told
 
@@ -179,8 +175,10 @@ class Account:
             if counter in TOKENS:
                 self._main[whose.tenant, whose.deployment, whose.role] = source
                 moved = bool(moved) or self._values.get(ident, value) != value
-            if one.boards and ident not in self._values:
-                self._counted_to[whose] = at
+            if one.boards:
+                self._boards[whose.tenant, series] = one.target
+                if ident not in self._values:
+                    self._counted_to[whose] = at
             self._starts[ident].add(started)
             self._values[ident], self._seen[ident] = value, at
             self._samples.append((ident, started, at, value))
@@ -193,7 +191,12 @@ class Account:
                 since = self._watched[one.target] if fresh else at
                 self._counted_to[whose] = max(since, self._counted_to.get(whose, since))
             self._read[key] = self._through[key] = at
+            self._note(one.target, source)
         return moved
+
+    def _note(self, target: Target, source: str) -> None:
+        self._sources[target].add(source)
+        self._deployed[target[:2]].add(source)
 
     def _start(self, ident: str, told: datetime | None, before: datetime | None) -> datetime | None:
         """When a counter began: with its process, or, if it was not there at the last look, since then."""
@@ -214,11 +217,12 @@ class Account:
         """Until when all counters of one kind are known: what does not run counts nothing, and the rest was read."""
         through: dict[_Whose, list[datetime]] = defaultdict(list)
         for one in outcomes:
-            for key in [key for key in self._through if key[0] == one.target]:
-                target, source = key
+            target = one.target
+            for source in self._sources.get(target, ()):
                 if one.state == UNAVAILABLE and source != BOARDS:
-                    self._through[key] = at
-                through[_Whose(target.tenant, target.deployment, source, target.role)].append(self._through[key])
+                    self._through[target, source] = at
+                whose = _Whose(target.tenant, target.deployment, source, target.role)
+                through[whose].append(self._through[target, source])
         for whose, ends in through.items():
             since, until = self._counted_to[whose], min(ends)
             if until > since:

@@ -216,7 +216,7 @@ class Scraper:
         """Outcomes of engines that answered; those behind a frontend do not tell of its requests a second time."""
         for aim, reading in read:
             whose = aim.target[:2]
-            if reading.fronts or any(map(_fronts, {aim.deployment.engine, *account.sources(*whose)})):
+            if reading.fronts or any(map(_fronts, {aim.deployment.engine, *account.sources(aim.target)})):
                 self._fronted.add(whose)
             if reading.boards and not aim.deployment.dcgm:
                 energy.append(_Energy(aim, reading.boards, not reading.refused))
