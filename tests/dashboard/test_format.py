@@ -43,6 +43,30 @@ def test_money_is_short_and_rounds_into_the_next_unit(value, text):
     assert fmt.usd(value and Decimal(value)) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "wh", "—"),
+        ("0", "wh", "0 Wh"),
+        ("842", "wh", "842 Wh"),
+        ("999.6", "wh", "1.00 kWh"),
+        ("4380000", "wh", "4.38 MWh"),
+        ("1730000", "g", "1.73 t"),
+        ("-62400", "g", "−62.4 kg"),
+        ("5e12", "g", "5,000 kt"),
+        ("3600", "joules", "3.60 kJ"),
+        ("4023", "hours", "4,023 h"),
+        ("0.25", "hours", "0.250 h"),
+        ("401.4", "g_per_mtok", "401 g"),
+        ("0.3456", "tokens_per_joule", "0.346"),
+        ("1664", "tokens_per_second", "1,664"),
+        ("0.0000001", "tokens_per_joule", "<0.000001"),
+    ],
+)
+def test_quantities_are_told_in_the_multiple_that_people_say(value, unit, text):
+    assert fmt.value_text(value and Decimal(value), unit) == text
+
+
 @given(amounts)
 @example(Decimal("99.995"))
 @example(Decimal("0.9995"))

@@ -30,9 +30,10 @@ IDLE_COLOUR: Final = "#98a2b3"
 PRIOR_COLOUR: Final = "#6c788c"
 UNKNOWN_COLOUR: Final = "#b4bcc9"
 API_COLOUR: Final = "#5d7196"
-COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1]}
+COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1], "unavailable": PALETTE[3], "untracked": PALETTE[4]}
 COST_LABELS: Final = {
-    "api": "API", "hardware": "Own hardware, busy", "idle": "Idle", "charge": "Charges and credits",
+    "api": "API", "hardware": "Own hardware, busy", "idle": "Idle", "unavailable": "Unavailable",
+    "untracked": "Untracked", "charge": "Charges and credits",
     "adjustment": "Adjustments of closed periods",
 }  # fmt: skip
 MOST: Final = 8

@@ -24,6 +24,22 @@ _WIDE: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _CENT: Final = Decimal("0.01")
 _LEAST_USD: Final = Decimal("0.000001")
 _EXACT_BELOW_COUNT: Final = 100_000
+_LEAST: Final = Decimal("0.000001")
+_WHOLE_FROM: Final = Decimal("999.5")
+_UNITS: Final[dict[str, str]] = {
+    "hours": "h",
+    "s": "s",
+    "ms": "ms",
+    "joules": "J",
+    "wh": "Wh",
+    "g": "g",
+    "g_per_mtok": "g",
+}
+_MULTIPLES: Final[dict[str, tuple[tuple[int, str], ...]]] = {
+    "J": ((12, "TJ"), (9, "GJ"), (6, "MJ"), (3, "kJ")), "Wh": ((9, "GWh"), (6, "MWh"), (3, "kWh")),
+    "g": ((9, "kt"), (6, "t"), (3, "kg")), "h": (), "s": (), "ms": (),
+}  # fmt: skip
+"""Powers of ten of each unit, largest first, and how they are called."""
 
 
 def usd(value: Number | None) -> str:
@@ -84,12 +100,40 @@ def percent(ratio: Number | None, digits: int = 1) -> str:
     return f"{sign}{'100' if size == 1 else '0' if not size else scaled}%"
 
 
+def plain(value: Number | None) -> str:
+    """Three significant digits, exact with thousands separators from a thousand on: `0.0123`, `45.7`, `1,664`."""
+    if value is None:
+        return UNKNOWN
+    sign, size = _split(value)
+    if 0 < size < _LEAST:
+        return f"<{sign}{_LEAST:f}"
+    return sign + (_small(size) if size < _WHOLE_FROM else count(size))
+
+
+def scaled(value: Number | None, unit: str) -> str:
+    """A quantity in the multiple of its unit that leaves 1 to 999: `8.41 kWh`, `1.73 t` of grams, `750 g`."""
+    if value is None:
+        return UNKNOWN
+    sign, size = _split(value)
+    for power, name in _MULTIPLES[unit]:
+        if size >= Decimal(f"0.9995e{power}"):
+            part = _WIDE.scaleb(size, -power)
+            return f"{sign}{_small(part) if part < _WHOLE_FROM else count(part)} {name}"
+    return f"{plain(value)} {unit}"
+
+
 def value_text(value: Number | None, unit: Unit) -> str:
     """The short text of a measure of this unit."""
+    if value is None:
+        return UNKNOWN
     if unit in {"usd", "usd_per_mtok"}:
         return usd(value)
     if unit == "ratio":
         return percent(value)
+    if unit in _UNITS:
+        return scaled(value, _UNITS[unit])
+    if unit in {"tokens_per_joule", "tokens_per_second"}:
+        return plain(value)
     return tokens(value) if unit == "tokens" else count(value)
 
 
@@ -206,6 +250,13 @@ def _scaled(size: Decimal) -> str:
         if size >= Decimal(f"0.9995e{power}"):
             return _significant(_WIDE.scaleb(size, -power), 3) + suffix
     return _fixed(size, 0)
+
+
+def _small(size: Decimal) -> str:
+    """`size` below a thousand with three significant digits."""
+    if size >= Decimal("0.9995"):
+        return _significant(size, 3)
+    return _fixed(size, 2 - size.adjusted()) if size else "0"
 
 
 def _usd_size(size: Decimal) -> str:
