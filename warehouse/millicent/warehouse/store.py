@@ -78,7 +78,7 @@ class Warehouse:
         """
         c = deployment_hours.c
         begun, ended = without_zone(period.start) - beside.HOUR, without_zone(period.end)
-        read = [c[name] for name in columns] or [deployment_hours]
+        read: list[Any] = [c[name] for name in columns] or [deployment_hours]
         asked = select(*read).where(c.tenant == tenant, c.hour > begun, c.hour < ended)
         if deployment is not None:
             asked = asked.where(c.deployment == deployment)
