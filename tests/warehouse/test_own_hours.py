@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from sqlalchemy import func, select
 
+from millicent.pricing import catalog, meters
 from millicent.warehouse import capacity, metered
 from millicent.warehouse.policies import Policy
 from millicent.warehouse.query import Filter
@@ -221,6 +222,27 @@ def test_what_is_counted_of_calls_that_began_in_the_hour_before_is_not_untracked
     assert rows(facts)[TEN + HOUR]["untracked_usd"] > 0
 
 
+def test_counters_that_begin_anew_or_are_not_read_for_a_while_lose_nothing_of_what_was_paid(facts, call_on):
+    facts.declare("rack", TEN, engine="vllm")
+    call_on(duration_ms=HOUR_MS, input_tokens=5000)
+    restart = TEN + 31 * MINUTE
+    read = [(0, None, 7000), (15, None, 9000), (32, restart, 200), (58, restart, 3200), (75, restart, 4900)]
+    samples = pl.DataFrame(
+        [{"series": "one", "started": since or TEN - DAY, "at": TEN + at * MINUTE, "value": value}
+         for at, since, value in read], schema=meters.SAMPLES,
+    )  # fmt: skip
+    rises = meters.by_hour(meters.increases(samples))
+    assert rises["increase"].sum() == 2000 + 3200 + 1700
+    for hour, increase, observed_us in rises.select("hour", "increase", "observed_us").iter_rows():
+        told = {"counted_ms": observed_us // 1000, "observed_ms": observed_us // 1000, "busy_ms": observed_us // 1000}
+        meter(facts, hour=hour, prompt_tokens=increase, **told)
+    facts.refresh(TEN + 2 * HOUR)
+    assert [total(row) for row in rows(facts).values()] == [4, 4]
+    spent = facts.ask("capacity_cost_usd", "hardware_cost_usd", "untracked_cost_usd", end=TEN + 2 * HOUR)
+    assert spent[0]["capacity_cost_usd"] == 8
+    assert spent[0]["untracked_cost_usd"] > 0
+
+
 def test_energy_is_measured_where_meters_ran_through_and_counted_once_for_the_pool(facts):
     power = {"it_kw": "1", "pue": "1.25", "load_idle": "0.2"}
     for name in ("a", "b"):
@@ -333,6 +355,35 @@ def test_two_refreshes_change_nothing(facts, call_on):
     assert facts.refresh(TEN + 3 * HOUR) == 0
     capacity.refresh(facts.engine, facts.control, TEN + 3 * HOUR)
     assert (facts.engine.read(select(deployment_hours)).to_pylist(), shares(facts)) == before
+
+
+OWN_NUMBER = """
+[[accelerator]]
+id = "nvidia-h100-sxm"
+capex_usd_typical = 99_000
+capex_scope = ["typical=purchase"]
+sources = ["capex_typical=purchase order 4711"]
+as_of = "2026-11"
+confidence = "high"
+"""
+
+
+def test_a_number_of_the_catalog_that_is_another_now_computes_open_hours_again_and_only_those(facts):
+    midnight = TEN.replace(hour=0)
+    facts.declare("rack", midnight - 2 * HOUR, profile={"kind": "owned"}, region="us-va")
+    facts.refresh(midnight + 2 * HOUR)
+    facts.control.close_period("acme", midnight - DAY, midnight)
+    before = rows(facts)
+    catalog.use(catalog.bundled().extended(OWN_NUMBER))
+    try:
+        assert facts.refresh(midnight + 2 * HOUR) == 2
+        after = rows(facts)
+        assert [total(after[hour]) > total(before[hour]) for hour in after] == [False, False, True, True]
+        assert "purchase order 4711" in after[midnight]["sources"]
+    finally:
+        catalog.use(None)
+    assert facts.refresh(midnight + 2 * HOUR) == 2
+    assert [total(row) for row in rows(facts).values()] == [total(row) for row in before.values()]
 
 
 def dirty(facts) -> int:
