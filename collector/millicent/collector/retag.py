@@ -5,9 +5,9 @@ It goes day by day (`history`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Final
 
 import polars as pl
@@ -16,10 +16,13 @@ from sqlalchemy import select
 from millicent.collector import history
 from millicent.collector.attribution import RULED, apply_rules, reached
 from millicent.collector.batch import Context
+from millicent.pricing.profiles import MATH
 from millicent.warehouse.query import Period
 from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import deployment_hours, without_zone
 
+RATES: Final = ("rate_usd_per_weight", "output_rate_usd_per_weight")
+"""What a thousandth of weight carries: of input, and of output."""
 _CHANGED: Final = (*RULED, "tag_sources", "identity_source", "billing")
 
 
@@ -132,26 +135,25 @@ class _Tagger:
             self._rates(period), left_on=["deployment_now", "hour"], right_on=["deployment", "hour"], how="left"
         )
         own, cached = pl.col("billing_now") == "self_hosted", pl.col("cache_read_tokens").fill_null(0)
-        weight = (
-            (pl.col("input_tokens").fill_null(0) - cached) * pl.col("w_input")
-            + cached * pl.col("w_cached")
-            + pl.col("output_tokens").fill_null(0) * pl.col("w_output")
-        )
+        into = (pl.col("input_tokens").fill_null(0) - cached) * pl.col("w_input") + cached * pl.col("w_cached")
+        out = pl.col("output_tokens").fill_null(0) * pl.col("w_output")
         billed = pl.when(~own).then("billed_cost_usd_now").cast(pl.Decimal(38, 12))
-        sums = rows.group_by("team_now", "team", "rate_usd_per_weight").agg(
+        sums = rows.group_by("team_now", "team", *RATES).agg(
             calls=pl.col("call_count").sum(),
             tokens=pl.sum_horizontal("input_tokens", "output_tokens").sum(),
             billed=pl.when(billed.count() > 0).then(billed.sum()),
-            weight=pl.when(own).then(weight).sum(),
+            into=pl.when(own).then(into).sum(),
+            out=pl.when(own).then(out).sum(),
         )
         return [
-            Move(before, after, calls, tokens, _spend(billed, weight, rate))
-            for before, after, rate, calls, tokens, billed, weight in sums.iter_rows()
+            Move(before, after, calls, tokens, _spend(billed, (into, out), rates))
+            for before, after, *rates, calls, tokens, billed, into, out in sums.iter_rows()
         ]
 
     def _rates(self, period: Period) -> pl.DataFrame:
         c = deployment_hours.c
-        asked = select(c.deployment, c.hour, c.w_input, c.w_cached, c.w_output, c.rate_usd_per_weight).where(
+        told = (c[name] for name in ("deployment", "hour", "w_input", "w_cached", "w_output", *RATES))
+        asked = select(*told).where(
             c.tenant == self._tenant,
             c.hour > without_zone(period.start - history.HOUR),
             c.hour < without_zone(period.end),
@@ -159,7 +161,9 @@ class _Tagger:
         return pl.DataFrame(pl.from_arrow(self._warehouse.engine.read(asked)))
 
 
-def _spend(billed: Decimal | None, weight: int, rate: Decimal | None) -> Decimal | None:
-    if rate is None:
+def _spend(billed: Decimal | None, weights: tuple[int, int], rates: Sequence[Decimal | None]) -> Decimal | None:
+    if None in rates:
         return billed
-    return (billed or Decimal(0)) + weight * rate
+    with localcontext(MATH):
+        hardware = sum(weight * (rate or 0) for weight, rate in zip(weights, rates, strict=True))
+        return (billed or Decimal(0)) + hardware
