@@ -1,15 +1,16 @@
 """Deployments and policies as people handle them: over HTTP, with the keys that may, and from a file."""
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from millicent.dashboard import deployment_reading
+from millicent.dashboard import deployment_reading, reference_api
 from millicent.pricing import catalog
 from millicent.pricing.catalog.rows import columns
 from millicent.warehouse import capacity
@@ -277,6 +278,18 @@ def test_whatever_is_told_is_read_or_refused_with_reasons(told):
     assert all(len(problem) < 2000 for problem in problems)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(told=TOLD | JSON, path=st.sampled_from(["deployments", "deployments/check", "policies"]), replace=st.booleans())
+def test_whatever_is_sent_is_answered_and_never_breaks_anything(operator, told, path, replace):
+    answer = operator.post(f"/api/v1/{path}", content=json.dumps(told), params={"replace": replace},
+                           headers={"content-type": "application/json"})  # fmt: skip
+    assert answer.status_code in {200, 201, 400}
+    if answer.status_code == 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"]
+    assert operator.get("/api/v1/deployments").status_code == 200
+
+
 def read(text: str) -> tuple[list[Deployment], tuple[str, ...]]:
     try:
         return deployment_reading.from_json(text, NOW), ()
@@ -364,7 +377,7 @@ def test_policies_hold_from_their_hour_on(operator):
 @pytest.mark.parametrize(
     ("told", "why"),
     [({"idle": "hide"}, "idle"), ({"cached": "twice"}, "cached"), ({"effective_from": "2026-03-01T00:30:00Z"}, "whole"),
-     ({"note": "x" * 2000}, "2,000"), ({"from": "2026"}, "from")],
+     ({"effective_from": "0001-01-01T00:00:00+14:00"}, "correct the year"), ({"note": "x" * 2000}, "2,000"), ({"from": "2026"}, "from")],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_says_why(operator, told, why):
     assert why in post(operator, "policies", told, 400)["detail"]
@@ -414,3 +427,27 @@ def test_values_of_an_extension_are_marked_as_ours(operator):
         "value": "27400", "source": "purchase order 4711", "as_of": "2026-11", "confidence": "high", "ours": True,
     }  # fmt: skip
     assert not row["values"]["tdp_w"]["ours"]
+
+
+# ---- the description
+
+
+def test_every_route_describes_its_body_its_parameters_and_its_answer(operator):
+    described = get(operator, "openapi.json")["paths"]
+    routes = {
+        (method, path): told
+        for path, methods in described.items()
+        for method, told in methods.items()
+        if path.removeprefix("/api/v1/").partition("/")[0] in {"deployments", "policies", "catalog"}
+        or "explain/deployments" in path
+    }
+    assert len(routes) == 11
+    for (method, path), told in routes.items():
+        assert reference_api.schema_of(told), (method, path)
+        assert ("requestBody" in told) == (method == "post"), (method, path)
+        assert all(one["description"] for one in told.get("parameters", ()) if one["in"] == "query"), (method, path)
+    body = routes["post", "/api/v1/deployments"]["requestBody"]["content"]["application/json"]["schema"]
+    one = body["properties"]["deployments"]["items"]
+    assert one["required"] == ["name", "model", "accelerator", "profile"]
+    assert one["properties"].keys() == {field.name for field in fields(Deployment)}
+    assert all(told["description"] and told["type"] for told in one["properties"].values())

@@ -89,6 +89,7 @@ def demo(port: Port = None, otlp_port: OtlpPort = None, grpc_port: GrpcPort = No
         settings = _settings(data=Path(scratch), port=port, otlp_port=otlp_port, grpc_port=grpc_port,
                              insecure_local=True)  # fmt: skip
         settings = _free(settings)
+        _use_catalog(settings)
         _fill(settings)
         _announce(settings)
         stop = threading.Event()

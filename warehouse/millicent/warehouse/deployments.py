@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -214,9 +214,12 @@ def _url(name: str, url: str) -> Iterator[str]:
         yield f"{name} {url!r} holds a password, which whoever reads deployments would see: let {host} answer without"
 
 
+_TYPES: Final[Mapping[type, Mapping[str, Any]]] = {kind: get_type_hints(kind) for kind in (*PROFILES.values(), Power)}
+
+
 def _made(kind: type[_Made], settings: dict[str, str]) -> _Made:
     """`kind` from text, each setting by the type that it declares."""
-    types = get_type_hints(kind)
+    types = _TYPES[kind]
     values: dict[str, Any] = {}
     for name, told in settings.items():
         if name not in types or name == "kind":

@@ -17,6 +17,8 @@ from millicent.warehouse import repricings
 from millicent.warehouse.rules import metadata
 
 LONGEST: Final = 1024
+FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 allocation_policies: Final = Table(
     "allocation_policies", metadata,
@@ -55,6 +57,10 @@ class Policy:
         since = self.effective_from
         if since.tzinfo is None:
             raise ValueError(f"effective_from {since.isoformat()} has no time zone: add Z for UTC or an offset")
+        if not FIRST <= since <= LAST:
+            raise ValueError(
+                f"effective_from {since.isoformat()} is not between {FIRST.year} and {LAST.year}: correct the year"
+            )
         utc = since.astimezone(UTC)
         if utc != utc.replace(minute=0, second=0, microsecond=0):
             raise ValueError(
@@ -64,7 +70,7 @@ class Policy:
             raise ValueError(f"note is {len(self.note):,} characters long: write at most {LONGEST:,}")
 
 
-BUILT_IN: Final = Policy(effective_from=datetime(1970, 1, 1, tzinfo=UTC), note="built in")
+BUILT_IN: Final = Policy(effective_from=FIRST, note="built in")
 """What holds before the first policy that was set."""
 
 
