@@ -144,15 +144,20 @@ def test_prices_of_input_and_output_together_recover_what_was_paid(facts, call_o
     )
 
 
-def test_what_the_phases_took_is_better_evidence_than_weights(facts, call_on):
+@pytest.mark.parametrize(
+    ("prefill_s", "decode_s", "into", "out"),
+    [(900, 2700, 1, 3), (900, 7200, "0.8", "3.2"), (7200, 1800, Decimal(8) / 3, Decimal(4) / 3)],
+)
+def test_what_the_phases_took_is_better_evidence_than_weights(facts, call_on, prefill_s, decode_s, into, out):
+    """Request-seconds run once for each request: of so many at once, each phase took an hour at most."""
     facts.declare("rack", TEN, engine="vllm")
     call_on(input_tokens=1000, output_tokens=1000, duration_ms=HOUR_MS)
-    meter(facts, busy_ms=HOUR_MS, prefill_us=900 * 10**6, decode_us=2700 * 10**6)
+    meter(facts, busy_ms=HOUR_MS, prefill_us=prefill_s * 10**6, decode_us=decode_s * 10**6)
     facts.refresh(TEN + HOUR)
     row = rows(facts)[TEN]
     assert "by phase time" in row["method"]
-    assert abs(row["rate_usd_per_weight"] * 1000 * 1000 - 1) < Decimal("1e-15")
-    assert abs(row["output_rate_usd_per_weight"] * 4000 * 1000 - 3) < Decimal("1e-15")
+    assert abs(row["rate_usd_per_weight"] * 1000 * 1000 - Decimal(into)) < Decimal("1e-15")
+    assert abs(row["output_rate_usd_per_weight"] * 4000 * 1000 - Decimal(out)) < Decimal("1e-15")
 
 
 # ---- meters
@@ -176,6 +181,15 @@ def test_an_engine_was_busy_for_as_long_as_calls_ran_on_it_at_least(facts, call_
     meter(facts, busy_ms=60_000)
     facts.refresh(TEN + HOUR)
     assert rows(facts)[TEN]["busy_ms"] == HOUR_MS // 2
+
+
+def test_calls_that_wait_for_an_engine_that_is_down_do_not_make_it_busy(facts, call_on):
+    facts.declare("rack", TEN, engine="vllm")
+    call_on(duration_ms=HOUR_MS)
+    meter(facts, unavailable_ms=HOUR_MS // 4)
+    facts.refresh(TEN + HOUR)
+    row = rows(facts)[TEN]
+    assert (row["busy_ms"], row["unavailable_usd"], row["idle_usd"]) == (HOUR_MS * 3 // 4, 1, 0)
 
 
 def test_the_running_hour_waits_for_the_last_readings_before_it_calls_anything_untracked(facts):
