@@ -377,7 +377,8 @@ def test_policies_hold_from_their_hour_on(operator):
 @pytest.mark.parametrize(
     ("told", "why"),
     [({"idle": "hide"}, "idle"), ({"cached": "twice"}, "cached"), ({"effective_from": "2026-03-01T00:30:00Z"}, "whole"),
-     ({"effective_from": "0001-01-01T00:00:00+14:00"}, "correct the year"), ({"note": "x" * 2000}, "2,000"), ({"from": "2026"}, "from")],
+     ({"effective_from": "0001-01-01T00:00:00+14:00"}, "correct the year"),
+     ({"note": "x" * 2000}, "2,000"), ({"from": "2026"}, "from")],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_says_why(operator, told, why):
     assert why in post(operator, "policies", told, 400)["detail"]
