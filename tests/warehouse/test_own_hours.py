@@ -78,6 +78,17 @@ def test_two_models_on_the_same_accelerators_share_what_is_paid_once(facts, call
     assert "shared by big, small" in big["method"]
 
 
+def test_calls_within_a_longer_one_add_no_busy_time(facts, call_on):
+    for name in ("a", "b"):
+        facts.declare(name, TEN, pool="shared")
+    call_on("a", duration_ms=50 * 60_000)
+    call_on("b", started_at=TEN + 5 * MINUTE, duration_ms=60_000)
+    call_on("a", started_at=TEN + 20 * MINUTE, duration_ms=10 * 60_000)
+    call_on("b", started_at=TEN + 45 * MINUTE, duration_ms=10 * 60_000)
+    facts.refresh(TEN + HOUR)
+    assert rows(facts, "a")[TEN]["busy_ms"] == 55 * 60_000
+
+
 def test_a_pool_that_nobody_called_is_idle_in_equal_parts(facts):
     for name in ("a", "b", "c"):
         facts.declare(name, TEN, pool="shared")
