@@ -115,31 +115,46 @@ class FakeNvml(ModuleType):
 
 
 class FakeAmdSmi(ModuleType):
-    """AMD's management library: `boards` are (market name, serial, uuid, accumulator or None), 15.3 µJ a count."""
+    """AMD's management library: `boards` are (market name, serial, uuid, accumulator or None), 15.3 µJ a count.
+
+    As the real one, it does not count its users: whoever shuts it down does so for all, and handles end with it.
+    """
 
     def __init__(self, *boards: tuple, error: Exception | None = None, key: str = "energy_accumulator") -> None:
         super().__init__("amdsmi")
         self.boards, self.calls = [list(one) for one in boards], Counter()
-        self._error, self._key = error, key
+        self._error, self._key, self._life, self._open = error, key, 0, False
 
     def amdsmi_init(self) -> None:
         self.calls["amdsmi_init"] += 1
         if self._error:
             raise self._error
+        self._open = True
 
     def amdsmi_shut_down(self) -> None:
         self.calls["amdsmi_shut_down"] += 1
+        self._open, self._life = False, self._life + 1
 
     def amdsmi_get_processor_handles(self) -> list:
-        return self.boards
+        if not self._open:
+            raise RuntimeError("AMDSMI_STATUS_NOT_INIT")
+        return [(self._life, at) for at in range(len(self.boards))]
 
-    def amdsmi_get_gpu_asic_info(self, board: list) -> dict:
+    def _board(self, handle: tuple[int, int]) -> list:
+        if not self._open or handle[0] != self._life:
+            raise RuntimeError("AMDSMI_STATUS_INVAL")
+        return self.boards[handle[1]]
+
+    def amdsmi_get_gpu_asic_info(self, handle: tuple[int, int]) -> dict:
+        board = self._board(handle)
         return {"market_name": board[0], "asic_serial": board[1], "vendor_id": "0x1002"}
 
-    def amdsmi_get_gpu_device_uuid(self, board: list) -> str:
-        return board[2]
+    def amdsmi_get_gpu_device_uuid(self, handle: tuple[int, int]) -> str:
+        uuid: str = self._board(handle)[2]
+        return uuid
 
-    def amdsmi_get_energy_count(self, board: list) -> dict:
+    def amdsmi_get_energy_count(self, handle: tuple[int, int]) -> dict:
+        board = self._board(handle)
         if board[3] is None:
             raise RuntimeError("AMDSMI_STATUS_NOT_SUPPORTED")
         shown, board[3] = board[3], board[3] + 1_000_000 * bool(board[3])

@@ -151,6 +151,19 @@ def test_amds_counters_are_read_and_a_die_that_stands_at_zero_is_not(collector, 
     assert told == [("u1", 122.4)]  # eight million counts of 15.3 µJ
 
 
+def test_an_app_that_shuts_amds_library_down_takes_nothing_from_the_readings_nor_they_from_it(collector, machine):
+    smi = machine(
+        None, ("AMD Instinct MI300X", "0x1", "u1", 7_000_000), ("AMD Instinct MI300X", "0x2", "u2", 9_000_000)
+    )
+    handle = instrument(collector.url, energy=True)
+    collector.exports(1)
+    smi.amdsmi_shut_down()
+    assert handle.flush(20)
+    handle.shutdown()
+    assert [[board for board, _ in told] for told in readings(collector, 2)] == [["u1", "u2"]] * 2
+    assert smi.calls["amdsmi_shut_down"] == 1  # the app's own
+
+
 def test_a_board_that_falls_off_its_bus_is_noted_and_the_others_are_read_on(collector, machine):
     nvml = machine("b200")
     handle = instrument(collector.url, energy=True)

@@ -101,7 +101,11 @@ class Nvidia:
 
 
 class Amd:
-    """AMD SMI, through `amdsmi`."""
+    """AMD SMI, through `amdsmi`.
+
+    It does not count its users: a shut-down ends it for all, here and in the app. So we never shut it down, begin it
+    anew before each reading (which does nothing while it runs), and keep no handle.
+    """
 
     vendor = "AMD"
 
@@ -111,24 +115,30 @@ class Amd:
 
     def boards(self) -> list[Board]:
         every: dict[str, Board] = {}
-        for handle in self._smi.amdsmi_get_processor_handles():
+        for handle, uuid in self._handles():
             told = self._smi.amdsmi_get_gpu_asic_info(handle)
-            uuid, serial = _text(self._smi.amdsmi_get_gpu_device_uuid(handle)), str(told.get("asic_serial") or "")
-            as_rocm = f"GPU-{serial.lower().removeprefix('0x')}"
+            serial = str(told.get("asic_serial") or "").lower().removeprefix("0x")
+            serial = serial if serial != "n/a" else ""
             # Partitions of one board share its serial; the first of them has the board's energy counter.
-            every.setdefault(serial or uuid, Board(_text(told["market_name"]), (uuid, as_rocm), handle))
+            every.setdefault(serial or uuid, Board(_text(told["market_name"]), (uuid, f"GPU-{serial}"), None))
         boards = _visible(list(every.values()), "ROCR_VISIBLE_DEVICES")
         return _visible(
             boards, "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in os.environ else "CUDA_VISIBLE_DEVICES"
         )
 
     def millijoules(self, board: Board) -> int:
-        told = self._smi.amdsmi_get_energy_count(board.handle)
+        self._smi.amdsmi_init()
+        handle = next(handle for handle, uuid in self._handles() if uuid == board.id)
+        told = self._smi.amdsmi_get_energy_count(handle)
         count = told.get("energy_accumulator", told.get("power"))  # the name before ROCm 6.2
         return int(count * told["counter_resolution"] / 1000)  # counted in units of some microjoules
 
     def close(self) -> None:
-        self._smi.amdsmi_shut_down()
+        """Leave it to the app."""
+
+    def _handles(self) -> Iterator[tuple[Any, str]]:
+        for handle in self._smi.amdsmi_get_processor_handles():
+            yield handle, _text(self._smi.amdsmi_get_gpu_device_uuid(handle))
 
 
 @contextmanager
