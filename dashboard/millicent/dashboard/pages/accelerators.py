@@ -25,12 +25,11 @@ from millicent.dashboard.pages.accelerators_homes import (
     PER_JOULE,
     SHORT,
     TOKENS,
-    Facts,
     askable,
     choices,
-    facts,
     has_hardware,
     headline,
+    homes,
     reader_of,
     told,
 )
@@ -148,8 +147,8 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     if reader.window.prior:
         words.append(f" · compared with {fmt.span(reader.window.prior.start, reader.window.prior.end, year=False)}")
     pills = [freshness(reader.fresh, reader.now)]
-    found = facts(reader, place.per)
-    if not found.homes:
+    found = homes(reader, place.per)
+    if not found:
         kind: Emptiness = "no_rows" if has_hardware(reader) else "undeclared"
         clear = place.unfiltered().href() if place.view.filters else None
         return [empty(kind, clear=clear), words, pills, "#", None, [], choices(reader, place)]
@@ -158,8 +157,10 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     asked = question(reader.view, reader.window.period,
                      askable(EXPORTED, [name for name, _ in reader.view.filters]), KEY)  # fmt: skip
     export = api_query(asked, format="csv")
-    lead = [_said(one, place) for one in headline(found, place)]
-    return [notice, words, pills, export, html.P(lead), _cards(reader, found, place), choices(reader, place)]
+    total, prior = told(reader, MEASURES)[0], reader.window.prior
+    before = told(reader, MEASURES, during=prior)[0] if prior else {}
+    lead = html.P([_said(one, place) for one in headline(found, total, place)])
+    return [notice, words, pills, export, lead, _cards(reader, total, before, place), choices(reader, place)]
 
 
 BY_TEAM: Final = (
@@ -177,8 +178,8 @@ def _said(one: str | tuple[str, Figure], place: Place) -> Any:
     return one if isinstance(one, str) else opener(html.B(one[0]), one[1], place.href(opened=None))
 
 
-def _cards(reader: Reader, found: Facts, place: Place) -> list[Component]:
-    total, before, per = found.total, found.before or {}, place.per
+def _cards(reader: Reader, total: Row, before: Row, place: Place) -> list[Component]:
+    per = place.per
     daily = reader.daily(askable(TRENDS, [name for name, _ in reader.view.filters]), since=reader.trend_start)
     here = place.href(opened=None)
 
@@ -231,13 +232,13 @@ def _meter(total: Row) -> Component | None:
 
 
 def _compared(reader: Reader, place: Place) -> list[Any]:
-    found = facts(reader, place.per)
-    if not found.homes:
+    found = homes(reader, place.per)
+    if not found:
         return [None] * 6
     colour_of = reader.colours("accelerator")
     rows = told(reader, bars.RATE_MEASURES, "accelerator")
     return [
-        bars.compare(found.homes, place, colour_of),
+        bars.compare(found, place, colour_of),
         f"USD per 1M tokens, {COUNTED[place.per]}, idle included · click a figure to see how it came about",
         bars.idlest(told(reader, bars.IDLE_MEASURES, "deployment"), place),
         "paid for while no call ran, by deployment",
@@ -247,8 +248,8 @@ def _compared(reader: Reader, place: Place) -> list[Any]:
 
 
 def _tabled(reader: Reader, place: Place) -> list[Any]:
-    found = facts(reader, place.per)
-    if not found.homes:
+    found = homes(reader, place.per)
+    if not found:
         return [None] * 2
     order = (
         "sorted by " + place.order.removeprefix("-")
@@ -256,7 +257,7 @@ def _tabled(reader: Reader, place: Place) -> list[Any]:
         else "models that cost most first, cheapest home on top"
     )
     return [
-        accelerators_table.table(found, place, reader.colours("accelerator")),
+        accelerators_table.table(found, told(reader, MEASURES)[0], place, reader.colours("accelerator")),
         f"model × accelerator × engine × precision · {order} · click a heading to sort, a figure to open it",
     ]
 

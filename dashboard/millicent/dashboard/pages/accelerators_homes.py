@@ -107,15 +107,6 @@ class Home:
         return Figure.of(measure, basis, **{name: self.told[name] for name in KEY})
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything about own hardware that a view asks: in sum, before that, and by home."""
-
-    total: Row
-    before: Row | None
-    homes: list[Home]
-
-
 def reader_of(warehouse: Warehouse, place: Place) -> Reader | None:
     """Who reads a place; None before the first call and the first declaration.
 
@@ -146,13 +137,10 @@ def _parts(name: str) -> tuple[str, ...]:
     return (name, *filter(None, (measure.numerator, measure.denominator)))
 
 
-def facts(reader: Reader, per: Per) -> Facts:
-    """What the page shows of a period: sums, sums of the period before, and each home with its costs."""
-    by_home = told(reader, MEASURES, *KEY)
-    prior = reader.window.prior
-    before = told(reader, MEASURES, during=prior) if prior else None
-    homes = [Home(row) for row in by_home if row["calls"] or row["capacity_cost_usd"]]
-    return Facts(told(reader, MEASURES)[0], before[0] if before else None, marked(homes, per))
+def homes(reader: Reader, per: Per) -> list[Home]:
+    """Each model on each kind of hardware, with its costs, as `marked` orders them."""
+    rows = told(reader, MEASURES, *KEY)
+    return marked([Home(row) for row in rows if row["calls"] or row["capacity_cost_usd"]], per)
 
 
 def told(reader: Reader, names: tuple[str, ...], *by: str, during: Period | None = None) -> list[Row]:
@@ -220,9 +208,9 @@ def has_hardware(reader: Reader) -> bool:
     return bool(reader.warehouse.ask(reader.tenant, asked).frame["calls"].item())
 
 
-def headline(found: Facts, place: Place) -> list[str | tuple[str, Figure]]:
+def headline(found: Sequence[Home], total: Row, place: Place) -> list[str | tuple[str, Figure]]:
     """What it comes to, as sentences; a figure is a pair of its text and itself."""
-    total, per = found.total, place.per
+    per = place.per
     said: list[str | tuple[str, Figure]] = []
     cost = total[COST[per]]
     said += ["Own hardware cost ", (fmt.usd(total["capacity_cost_usd"]), Figure.of("capacity_cost_usd"))]
@@ -235,13 +223,13 @@ def headline(found: Facts, place: Place) -> list[str | tuple[str, Figure]]:
     return said + _compared(found, place)
 
 
-def _compared(found: Facts, place: Place) -> list[str | tuple[str, Figure]]:
+def _compared(found: Sequence[Home], place: Place) -> list[str | tuple[str, Figure]]:
     """Where the model that costs most is cheapest, and where it is dearest."""
     per = place.per
-    best = next((home for home in found.homes if home.cheapest), None)
+    best = next((home for home in found if home.cheapest), None)
     if best is None:
         return []
-    rivals = [home for home in found.homes if home.told["model"] == best.told["model"] and not home.low]
+    rivals = [home for home in found if home.told["model"] == best.told["model"] and not home.low]
     worst = max((home for home in rivals if home.cost(per) is not None), key=lambda home: home.cost(per) or 0)
     low, high = best.cost(per), worst.cost(per)
     if low is None or not high or low == high:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dash.development.base_component import Component
 
-    from millicent.dashboard.pages.accelerators_homes import Facts, Row
+    from millicent.dashboard.pages.accelerators_homes import Row
     from millicent.dashboard.pages.accelerators_place import Per, Place
     from millicent.warehouse.query import Basis
 
@@ -79,20 +79,21 @@ def columns(per: Per) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
-def table(found: Facts, place: Place, colour_of: Mapping[str | None, str]) -> Component:
+def table(found: Sequence[Home], total: Row, place: Place, colour_of: Mapping[str | None, str]) -> Component:
     """Homes as rows, in the order of the place; the last row is their sum.
 
     Args:
-        found: what is told.
+        found: the homes, as `marked` orders them.
+        total: their measures in sum.
         place: what is shown; links lead on from it.
         colour_of: colours by accelerator.
     """
     heads, here = columns(place.per), place.href(opened=None)
-    homes = ordered(found.homes, place)
+    homes = ordered(found, place)
     shown = homes[:MOST_ROWS]
     body = [_row(home, heads, place, here, colour_of, again=_again(shown, at, place)) for at, home in enumerate(shown)]
     foot = html.Tr([html.Th("All of them", scope="row"), html.Th(scope="row"),
-                    *(_cell(column, found.total, place.per, here) for column in heads)])  # fmt: skip
+                    *(_cell(column, total, place.per, here) for column in heads)])  # fmt: skip
     left = len(homes) - len(shown)
     return html.Div(
         [
