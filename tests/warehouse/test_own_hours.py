@@ -1,5 +1,6 @@
 """What one hour of own hardware is made of: shared pools, meters, policies, and what has it computed again."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -240,6 +241,8 @@ def test_what_is_counted_of_calls_that_began_in_the_hour_before_is_not_untracked
     meter(facts, hour=TEN + HOUR, prompt_tokens=1000, output_tokens=300)
     facts.refresh(TEN + 2 * HOUR)
     assert [row["untracked_usd"] for row in rows(facts).values()] == [0, 0]
+    told = {line["name"]: line["value"] for line in json.loads(rows(facts)[TEN + HOUR]["sources"])}
+    assert told["output tokens of calls that began in the hour before, among those counted"] == "300"
     # more output of the earlier call than it told: what is counted now is untracked after all
     call_on(started_at=TEN + 41 * MINUTE, duration_ms=1, input_tokens=0, output_tokens=0, counted=False)
     meter(facts, hour=TEN, output_tokens=250, prompt_tokens=0, counted_ms=0, observed_ms=0)

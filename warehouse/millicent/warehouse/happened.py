@@ -126,6 +126,31 @@ class Happened:
     meters: Mapping[str, Meters] = field(default_factory=dict)
     meters_before: Mapping[str, Meters] = field(default_factory=dict)
 
+    def counted(self, name: str, elapsed_ms: int) -> tuple[EngineTokens | None, EngineTokens | None]:
+        """Tokens by the engine's own counters, and those of them that are not of calls of the hour before."""
+        told = self.meters.get(name, NO_METERS).counted(elapsed_ms)
+        before = self.meters_before.get(name, NO_METERS).counted(HOUR_MS)
+        if told is None or before is None:
+            return told, told
+        return told, _without(told, self.before.get(name, NO_TOKENS), before)
+
+
+def _without(counted: EngineTokens, seen: Tokens, before: EngineTokens) -> EngineTokens:
+    """What an engine counted, without what it counted of calls that began in the hour before.
+
+    Those are among the tokens that were seen then, more than it had counted by its end.
+    """
+
+    def rest(now: int | None, seen_then: int, then: int | None) -> int | None:
+        return now if now is None or then is None else max(0, now - max(0, seen_then - then))
+
+    return EngineTokens(
+        input=rest(counted.input, seen.input, before.input),
+        uncached_input=rest(counted.uncached_input, seen.uncached_input, before.uncached_input),
+        cached_input=rest(counted.cached_input, seen.cached_input, before.cached_input),
+        output=rest(counted.output, seen.output, before.output),
+    )
+
 
 def read(transaction: Transaction, hours: Sequence[PoolHour]) -> list[Happened]:
     """What is known of each of `hours`, in their order."""

@@ -122,33 +122,12 @@ def _allocated(span: Span, weights: Mapping[str, Weights], happened: Happened, t
 
 
 def _serving(name: str, weights: Weights, happened: Happened, time: Time) -> Serving:
-    meters = happened.meters.get(name, NO_METERS)
-    counted = meters.counted(time.elapsed)
-    before = happened.meters_before.get(name, NO_METERS).counted(HOUR_MS)
-    if counted is not None and before is not None:
-        counted = _without(counted, happened.before.get(name, Tokens()), before)
+    _, counted = happened.counted(name, time.elapsed)
     return Serving(
         seen=total(happened.seen.get(name, {}).values()),
         counted=counted,
-        phases=_phases(meters, time),
+        phases=_phases(happened.meters.get(name, NO_METERS), time),
         weights=weights,
-    )
-
-
-def _without(counted: EngineTokens, seen: Tokens, before: EngineTokens) -> EngineTokens:
-    """What an engine counted, without what it counted of calls that began in the hour before.
-
-    Those are among the tokens that were seen then, more than it had counted by its end.
-    """
-
-    def rest(now: int | None, seen_then: int, then: int | None) -> int | None:
-        return now if now is None or then is None else max(0, now - max(0, seen_then - then))
-
-    return EngineTokens(
-        input=rest(counted.input, seen.input, before.input),
-        uncached_input=rest(counted.uncached_input, seen.uncached_input, before.uncached_input),
-        cached_input=rest(counted.cached_input, seen.cached_input, before.cached_input),
-        output=rest(counted.output, seen.output, before.output),
     )
 
 
@@ -316,7 +295,7 @@ def _rates(found: Allocation, name: str) -> Row:
 
 def _tokens(name: str, happened: Happened, elapsed_ms: int) -> Row:
     seen = total(happened.seen.get(name, {}).values())
-    counted = happened.meters.get(name, NO_METERS).counted(elapsed_ms) or EngineTokens()
+    counted = happened.counted(name, elapsed_ms)[0] or EngineTokens()
     into = counted.input
     if into is None and counted.uncached_input is not None and counted.cached_input is not None:
         into = counted.uncached_input + counted.cached_input

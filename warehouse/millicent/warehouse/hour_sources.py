@@ -66,6 +66,12 @@ def _evidence(span: Span, name: str, happened: Happened, time: Time) -> list[Lin
         for column, (what, unit) in _TOLD.items():
             if row[column] is not None:
                 lines.append(_line(what, row[column], unit, where if unit == "ms" else read))
+    counted, mine = happened.counted(name, time.elapsed)
+    for kind in ("input", "output"):
+        whole, rest = getattr(counted, kind, None), getattr(mine, kind, None)
+        if whole != rest:
+            what = f"{kind} tokens of calls that began in the hour before, among those counted"
+            lines.append(_line(what, whole - rest, "tokens", "seen then, and not yet counted by its end"))
     return lines
 
 
