@@ -122,10 +122,10 @@
     shown = open ?? "";
     const opener = (text) => document.querySelector(`[data-opens="${CSS.escape(text)}"]`);
     for (const row of document.querySelectorAll(".board tr.open")) row.classList.remove("open");
-    if (shown) opener(shown)?.closest(".board tr")?.classList.add("open");
+    if (!left) from = shown;
+    if (shown) (opener(shown) ?? opener(from))?.closest(".board tr")?.classList.add("open");
     if (shown) document.querySelector(".drawer section")?.focus({ preventScroll: true });
     else (opener(left) ?? opener(from))?.focus({ preventScroll: true });
-    if (!left) from = shown;
   }); };
 
   // The hour of the week that is listed; what it lists comes into sight.
