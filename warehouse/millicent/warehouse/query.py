@@ -185,7 +185,7 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
             f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
         )
     frame = pl.DataFrame(pl.from_arrow(table))
-    frame = frame.with_columns(_ratio(name) for name in query.measures if DICTIONARY[name].numerator)
+    frame = frame.with_columns(ratio(name) for name in query.measures if DICTIONARY[name].numerator)
     frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
     return Answer(_ordered(frame, query), source, round((time.monotonic() - began) * 1000))
 
@@ -212,8 +212,8 @@ def _order(query: Query) -> dict[str, bool]:
     return by
 
 
-def _ratio(name: str) -> pl.Expr:
-    """Sum over sum at 12 decimals; unknown when the denominator is 0 or either side is unknown."""
+def ratio(name: str) -> pl.Expr:
+    """A ratio of its sums at 12 decimals; unknown when the denominator is 0 or either side is unknown."""
     measure = DICTIONARY[name]
     top = pl.col(str(measure.numerator)).cast(pl.Decimal(38, 18)) * measure.scale
     bottom = pl.col(str(measure.denominator)).cast(pl.Decimal(38, 18))

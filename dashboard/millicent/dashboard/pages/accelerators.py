@@ -18,15 +18,20 @@ from millicent.dashboard.components import empty, freshness, kpi, meter, pill, s
 from millicent.dashboard.pages import accelerators_bars as bars
 from millicent.dashboard.pages import accelerators_table, accelerators_undeclared, derivation
 from millicent.dashboard.pages.accelerators_homes import (
+    ALL,
     COST,
     COUNTED,
+    ENERGY,
     KEY,
     MEASURES,
     PER_JOULE,
+    RATES,
     SHORT,
     TOKENS,
     askable,
+    before,
     choices,
+    colours,
     has_hardware,
     headline,
     homes,
@@ -52,10 +57,11 @@ if TYPE_CHECKING:
 
 __all__ = ["layout", "register"]
 
+CARDS: Final = ("capacity_cost_usd", *COST.values(), "idle_cost_usd", "utilisation_ratio", *PER_JOULE.values(),
+                "energy_wh")  # fmt: skip
 TRENDS: Final = ("capacity_cost_usd", "idle_cost_usd", "spend_usd", "priced_tokens", "priced_output_tokens",
                  "energy_tokens", "energy_output_tokens", "energy_joules", "energy_wh", "busy_accelerator_hours",
                  "accelerator_hours")  # fmt: skip
-EXPORTED: Final = tuple(dict.fromkeys((*MEASURES, *bars.RATE_MEASURES, *bars.ENERGY_MEASURES)))
 
 
 def register(app: Dash, warehouse: Warehouse) -> None:
@@ -151,16 +157,15 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     if not found:
         kind: Emptiness = "no_rows" if has_hardware(reader) else "undeclared"
         clear = place.unfiltered().href() if place.view.filters else None
-        return [empty(kind, clear=clear), words, pills, "#", None, [], choices(reader, place)]
+        return [empty(kind, clear=clear), words, pills, "#", None, [], choices(reader)]
     by_team = not set(askable(MEASURES, [name for name, _ in reader.view.filters])) >= set(MEASURES)
     notice = html.P([html.B("Filtered by team. "), BY_TEAM], className="card banner") if by_team else None
     asked = question(reader.view, reader.window.period,
-                     askable(EXPORTED, [name for name, _ in reader.view.filters]), KEY)  # fmt: skip
+                     askable(ALL, [name for name, _ in reader.view.filters]), KEY)  # fmt: skip
     export = api_query(asked, format="csv")
-    total, prior = told(reader, MEASURES)[0], reader.window.prior
-    before = told(reader, MEASURES, during=prior)[0] if prior else {}
+    total = told(reader, MEASURES)[0]
     lead = html.P([_said(one, place) for one in headline(found, total, place)])
-    return [notice, words, pills, export, lead, _cards(reader, total, before, place), choices(reader, place)]
+    return [notice, words, pills, export, lead, _cards(reader, total, before(reader, CARDS), place), choices(reader)]
 
 
 BY_TEAM: Final = (
@@ -178,13 +183,13 @@ def _said(one: str | tuple[str, Figure], place: Place) -> Any:
     return one if isinstance(one, str) else opener(html.B(one[0]), one[1], place.href(opened=None))
 
 
-def _cards(reader: Reader, total: Row, before: Row, place: Place) -> list[Component]:
+def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Component]:
     per = place.per
     daily = reader.daily(askable(TRENDS, [name for name, _ in reader.view.filters]), since=reader.trend_start)
     here = place.href(opened=None)
 
     def card(name: str, top: str, bottom: str | None = None, beside: str | None = None, **more: Any) -> Component:
-        measure, was = DICTIONARY[name], before.get(name)
+        measure, was = DICTIONARY[name], prior.get(name)
         drawn = {top, bottom or top} <= set(daily.columns)
         if beside is None and reader.window.prior:
             beside = f"vs {fmt.value_text(was, measure.unit)}" if was is not None else "no prior data"
@@ -235,8 +240,8 @@ def _compared(reader: Reader, place: Place) -> list[Any]:
     found = homes(reader, place.per)
     if not found:
         return [None] * 6
-    colour_of = reader.colours("accelerator")
-    rows = told(reader, bars.RATE_MEASURES, "accelerator")
+    colour_of = colours(reader, "accelerator")
+    rows = told(reader, RATES, "accelerator")
     return [
         bars.compare(found, place, colour_of),
         f"USD per 1M tokens, {COUNTED[place.per]}, idle included · click a figure to see how it came about",
@@ -257,14 +262,14 @@ def _tabled(reader: Reader, place: Place) -> list[Any]:
         else "models that cost most first, cheapest home on top"
     )
     return [
-        accelerators_table.table(found, told(reader, MEASURES)[0], place, reader.colours("accelerator")),
+        accelerators_table.table(found, told(reader, MEASURES)[0], place, colours(reader, "accelerator")),
         f"model × accelerator × engine × precision · {order} · click a heading to sort, a figure to open it",
     ]
 
 
 def _energised(reader: Reader, place: Place) -> list[Any]:
-    rows, total = told(reader, bars.ENERGY_MEASURES, place.cut), told(reader, bars.ENERGY_MEASURES)[0]
+    rows, total = told(reader, ENERGY, place.cut), told(reader, ENERGY)[0]
     words = "at the meter of the site, idle and overhead included"
     if (measured := total["measured_energy_ratio"]) is not None:
         words += f" · {fmt.percent(measured, 0)} measured, the rest modelled from rated power"
-    return [bars.energy(rows, total, place.cut, place, reader.colours(place.cut)), words]
+    return [bars.energy(rows, total, place.cut, place, colours(reader, place.cut)), words]

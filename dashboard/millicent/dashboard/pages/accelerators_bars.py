@@ -12,7 +12,7 @@ from dash import html
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import OTHER_COLOUR, PALETTE
 from millicent.dashboard.components import aria, dot, link
-from millicent.dashboard.pages.accelerators_homes import COST, LIST, PARTS, SPARE, hardware_label
+from millicent.dashboard.pages.accelerators_homes import COST, ENERGY, LIST, PARTS, SPARE, hardware_label
 from millicent.dashboard.pages.figures import Figure, exact, opener
 from millicent.warehouse.metrics import DICTIONARY
 
@@ -30,15 +30,11 @@ CUT_OVER: Final = 3
 """A bar more than this many times the next shorter one is cut, so that the others can be told apart."""
 PART_WORDS: Final = {"hardware_cost_usd": "busy", "untracked_cost_usd": "untracked",
                      "unavailable_cost_usd": "unavailable", "idle_cost_usd": "idle"}  # fmt: skip
-RATE_MEASURES: Final = ("accelerator_hour_usd", "fixed_cost_usd", "hosting_cost_usd", "energy_cost_usd",
-                        "capacity_cost_usd", "accelerator_hours")  # fmt: skip
 RATE_PARTS: Final = {"fixed_cost_usd": ("Fixed", PALETTE[4]), "hosting_cost_usd": ("Hosting", PALETTE[5]),
                      "energy_cost_usd": ("Energy", PALETTE[2])}  # fmt: skip
 """What an accelerator-hour costs, in the order it is stacked, with words and colour."""
 IDLE_MEASURES: Final = ("idle_cost_usd", "capacity_cost_usd", "idle_ratio")
 MOST_IDLE: Final = 7
-ENERGY_MEASURES: Final = ("energy_wh", "gco2e_g", "gco2e_market_g", "gco2e_g_per_mtok", "tokens_per_joule",
-                          "measured_energy_ratio", "own_tokens")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,7 @@ def rates(rows: Sequence[Row], place: Place, colour_of: Mapping[str | None, str]
     """What an hour of each accelerator costs, stacked by what is paid for.
 
     Args:
-        rows: `accelerator` and `RATE_MEASURES`.
+        rows: `accelerator` and `RATES`.
         place: where links lead.
         colour_of: colours by accelerator.
     """
@@ -246,7 +242,7 @@ def energy(rows: Sequence[Row], total: Row, cut: Cut, place: Place, colour_of: M
     """Electricity and carbon, by model or by deployment.
 
     Args:
-        rows: the dimension and `ENERGY_MEASURES`.
+        rows: the dimension and `ENERGY`.
         total: the same over all of them.
         cut: the dimension.
         place: where links lead.
@@ -287,7 +283,7 @@ def _energy(
 
 def _energy_cells(row: Row, kept: tuple[tuple[str, str | None], ...], here: str) -> list[Component]:
     cells = []
-    for name in ENERGY_MEASURES[:5]:
+    for name in ENERGY[:5]:
         value, unit = row[name], DICTIONARY[name].unit
         text = fmt.value_text(value, unit)
         face = text if value is None else opener(text, Figure(measure=name, kept=kept), here, title=exact(value, unit))

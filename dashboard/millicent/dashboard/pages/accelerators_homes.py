@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from millicent.dashboard import charts
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.pages.figures import Figure, own
+from millicent.dashboard.pages.asked_once import asked_once
+from millicent.dashboard.pages.figures import OWN, Figure, own, sums_of
 from millicent.dashboard.pages.requests_table import ENGINES
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import HARDWARE_FILTERS
 from millicent.dashboard.tables import LOW_SAMPLE_TOKENS
 from millicent.warehouse.metrics import DICTIONARY, MTOK
-from millicent.warehouse.query import Filter, Query
+from millicent.warehouse.query import Filter, Query, ratio
 from millicent.warehouse.record import IDLE
 from millicent.warehouse.tables import OF_DEPLOYMENTS
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from millicent.dashboard.pages.accelerators_place import Per, Place
-    from millicent.warehouse.query import Basis, Period
+    from millicent.warehouse.query import Basis
     from millicent.warehouse.store import Warehouse
 
 Row = dict[str, Any]
@@ -50,6 +52,18 @@ MEASURES: Final = (
     "tokens_per_accelerator_second", "gco2e_g_per_mtok", "accelerator_hour_usd", "coverage_ratio", "energy_wh",
     "gco2e_g", "measured_energy_ratio",
 )  # fmt: skip
+
+
+RATES: Final = ("accelerator_hour_usd", "fixed_cost_usd", "hosting_cost_usd", "energy_cost_usd", "capacity_cost_usd",
+                "accelerator_hours")  # fmt: skip
+ENERGY: Final = ("energy_wh", "gco2e_g", "gco2e_market_g", "gco2e_g_per_mtok", "tokens_per_joule",
+                 "measured_energy_ratio", "own_tokens")  # fmt: skip
+ALL: Final = tuple(dict.fromkeys((*MEASURES, *RATES, *ENERGY)))
+"""Every measure of the page."""
+RATIOS: Final = tuple(name for name in ALL if DICTIONARY[name].numerator)
+SUMS: Final = tuple(dict.fromkeys(part for name in ALL for part in sums_of(DICTIONARY[name])))
+FINEST: Final = (*KEY, "deployment")
+"""The dimensions that everything on the page is added up from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +157,37 @@ def homes(reader: Reader, per: Per) -> list[Home]:
     return marked([Home(row) for row in rows if row["calls"] or row["capacity_cost_usd"]], per)
 
 
-def told(reader: Reader, names: tuple[str, ...], *by: str, during: Period | None = None) -> list[Row]:
-    """Measures by dimensions, as rows; None for those that cannot be told with these filters."""
-    known = askable(names, (*by, *(name for name, _ in reader.view.filters)))
-    period = during or reader.window.period
-    frame = reader.before(known, *by) if period == reader.window.prior else reader.over(known, *by)
+def told(reader: Reader, names: tuple[str, ...], *by: str) -> list[Row]:
+    """Measures over the period by dimensions, as rows; None for those that cannot be told with these filters.
+
+    The first of `FINEST` is all that is ever asked: what is coarser is added up from it.
+    """
+    filtered = [name for name, _ in reader.view.filters]
+    period = reader.window.period
+    key = (reader.tenant, reader.view.filters, period.start, period.end)
+    finest = asked_once(reader.warehouse, key, lambda: reader.over(askable(SUMS, filtered), *FINEST))
+    return _rows(_added(finest, by), names, askable(names, filtered), by)
+
+
+def before(reader: Reader, names: tuple[str, ...]) -> Row:
+    """Measures over the period that is compared with; nothing where none is."""
+    known = askable(names, [name for name, _ in reader.view.filters])
+    frame = reader.before(known)
+    return _rows(frame, names, known, ())[0] if frame is not None else {}
+
+
+def _added(frame: pl.DataFrame, by: tuple[str, ...]) -> pl.DataFrame:
+    """Sums by fewer dimensions, unknown where nothing is known of them, with the ratios that they make."""
+    sums = [name for name in frame.columns if name not in FINEST]
+    add = [pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in sums]
+    found = frame.group_by(by, maintain_order=True).agg(add) if by else frame.select(add)
+    ratios = [one for one in RATIOS if {DICTIONARY[one].numerator, DICTIONARY[one].denominator} <= set(sums)]
+    return found.with_columns(ratio(name) for name in ratios)
+
+
+def _rows(frame: pl.DataFrame, names: tuple[str, ...], known: tuple[str, ...], by: tuple[str, ...]) -> list[Row]:
     missing = dict.fromkeys(name for name in names if name not in known)
-    return [row | missing for row in frame.iter_rows(named=True)] if frame is not None else []
+    return [row | missing for row in frame.select(*by, *dict.fromkeys(known)).iter_rows(named=True)]
 
 
 def marked(homes: Sequence[Home], per: Per) -> list[Home]:
@@ -175,16 +213,16 @@ def marked(homes: Sequence[Home], per: Per) -> list[Home]:
     ]  # fmt: skip
 
 
-def choices(reader: Reader, place: Place) -> dict[str, list[dict[str, str]]]:
+def choices(reader: Reader) -> dict[str, list[dict[str, str]]]:
     """What can be chosen of each filter: what own hardware has in the period, most expensive first."""
-    view = own(place.unfiltered().view)
-    whole = Reader(reader.warehouse, reader.tenant, view, reader.window, reader.fresh, reader.now)
-    of_hardware = [name for name in HARDWARE_FILTERS if name in OF_DEPLOYMENTS]
-    frame = whole.over(("capacity_cost_usd",), *of_hardware)
-    found = {name: _ranked(frame, name) for name in of_hardware}
-    found |= {name: _ranked(whole.over(("capacity_cost_usd",), name), name)
-              for name in HARDWARE_FILTERS if name not in of_hardware}  # fmt: skip
-    return {name: [_choice(name, value) for value in values] for name, values in found.items()}
+    return {name: [_choice(name, value) for value in _values(reader, name)] for name in HARDWARE_FILTERS}
+
+
+def colours(reader: Reader, dimension: str) -> dict[str | None, str]:
+    """The colours of a dimension, as on every page."""
+    if dimension not in {"accelerator", "deployment"}:
+        return reader.colours(dimension)
+    return charts.colours(_values(reader, dimension)) | {None: charts.UNKNOWN_COLOUR}
 
 
 def _choice(name: str, value: str | None) -> dict[str, str]:
@@ -192,9 +230,15 @@ def _choice(name: str, value: str | None) -> dict[str, str]:
     return {"value": value or "", "label": text, "search": f"{value or ''} {text}"}
 
 
-def _ranked(frame: pl.DataFrame, name: str) -> list[str | None]:
+def _values(reader: Reader, name: str) -> list[str | None]:
+    """Values of a dimension, whatever is filtered, most expensive first."""
+    period = reader.window.period
+    by = OF_DEPLOYMENTS if name in OF_DEPLOYMENTS else (name,)
+    asked = Query(measures=("capacity_cost_usd",), period=period, dimensions=by, filters=(Filter(*OWN),))
+    key = (reader.tenant, by, period.start, period.end)
+    frame = asked_once(reader.warehouse, key, lambda: reader.warehouse.ask(reader.tenant, asked).frame)
     ranked = frame.group_by(name).agg(pl.col("capacity_cost_usd").sum()).sort(
-        "capacity_cost_usd", name, descending=[True, False]
+        "capacity_cost_usd", name, descending=[True, False], nulls_last=True
     )  # fmt: skip
     return [value for value in ranked[name].to_list() if value != IDLE]
 

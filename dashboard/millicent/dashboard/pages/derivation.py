@@ -16,7 +16,7 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, delta, icon, link
 from millicent.dashboard.pages import derivation_hours
-from millicent.dashboard.pages.figures import Figure, exact, opener, own, written
+from millicent.dashboard.pages.figures import Figure, exact, opener, own, sums_of, written
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import HARDWARE_FILTERS, api_query
 from millicent.warehouse.metrics import DICTIONARY
@@ -119,13 +119,9 @@ def drawer(reader: Reader, figure: Figure) -> Component:
 
 
 def _row(reader: Reader, figure: Figure, period: Period) -> Row:
-    names = _sum_names(DICTIONARY[figure.measure])
+    names = sums_of(DICTIONARY[figure.measure])
     query = figure.asked(reader.view, period, tuple(dict.fromkeys((figure.measure, *names))))
     return reader.warehouse.ask(reader.tenant, query).frame.row(0, named=True)
-
-
-def _sum_names(measure: Measure) -> tuple[str, ...]:
-    return (measure.numerator, str(measure.denominator)) if measure.numerator else (measure.name,)
 
 
 def _shelf(title: str, words: Any, body: Sequence[Any], figure: Figure | None = None) -> Component:
@@ -162,7 +158,7 @@ def _values(measure: Measure, now: Row, before: Row | None, reader: Reader) -> C
 
 
 def _definition(measure: Measure, figure: Figure) -> Component:
-    basis = f"Cost basis: {BASES[figure.basis]}." if "spend_usd" in _sum_names(measure) else None
+    basis = f"Cost basis: {BASES[figure.basis]}." if "spend_usd" in sums_of(measure) else None
     return html.Div(
         [html.P(measure.words, className="lead"), html.P(html.Code(measure.formula)), html.P(basis) if basis else None],
         className="definition",
@@ -170,7 +166,7 @@ def _definition(measure: Measure, figure: Figure) -> Component:
 
 
 def _sums(measure: Measure, now: Row) -> Component:
-    rows = [_amount(DICTIONARY[name], now[name]) for name in _sum_names(measure)]
+    rows = [_amount(DICTIONARY[name], now[name]) for name in sums_of(measure)]
     if measure.numerator:
         times = f" × {measure.scale:,}" if measure.scale != 1 else ""
         what = f"{measure.label}: the first ÷ the second{times}, at 12 decimals"
@@ -187,7 +183,7 @@ def _amount(measure: Measure, value: Decimal | int | None, what: str | None = No
 
 def _parts(reader: Reader, figure: Figure, measure: Measure, period: Period) -> Component | None:
     """What the sum, or the numerator, is made of: calls, idle, unavailable, untracked."""
-    name = _sum_names(measure)[0]
+    name = sums_of(measure)[0]
     query = figure.asked(reader.view, period, (name,), ("cost_type",))
     found = reader.warehouse.ask(reader.tenant, query).frame.filter(pl.col(name).is_not_null())
     if found.height < 2:
@@ -210,7 +206,7 @@ def _asked(reader: Reader, figure: Figure, period: Period) -> Component:
     ]
     facts.append(("Counted", "own hardware: its calls, idle, unavailable and untracked"))
     query = figure.asked(
-        reader.view, period, tuple(dict.fromkeys((figure.measure, *_sum_names(DICTIONARY[figure.measure]))))
+        reader.view, period, tuple(dict.fromkeys((figure.measure, *sums_of(DICTIONARY[figure.measure]))))
     )
     api = html.A("As JSON", href=api_query(query), className="button")
     told = [html.Div([html.Dt(name), html.Dd(words)]) for name, words in facts]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from millicent.dashboard.state import View
+    from millicent.warehouse.metrics import Measure
 
 Hour = tuple[str, datetime]
 """Deployment and the instant at which its hour begins."""
@@ -99,6 +100,11 @@ class Figure:
 def own(view: View) -> View:
     """The view of own hardware alone."""
     return replace(view, filters=(*view.filters, OWN))
+
+
+def sums_of(measure: Measure) -> tuple[str, ...]:
+    """The sums that a measure is made of: itself, or numerator and denominator."""
+    return (measure.numerator, str(measure.denominator)) if measure.numerator else (measure.name,)
 
 
 def opener(face: Any, figure: Figure, here: str = "", **props: Any) -> Component:
