@@ -1,6 +1,6 @@
 """Real OTLP requests in a line, and the pipeline with what it looks things up in."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +18,14 @@ from millicent.collector.batch import Batch, Context, Incoming
 from millicent.collector.decode import decode
 from millicent.collector.dialects import wanted
 from millicent.collector.reading import normalise_tokens, pick_calls, read_dialect
+from millicent.collector.scraping import Scraper
 from millicent.pricing.book import PriceBook
 from millicent.warehouse import evidence, ledger, record, rollups
+from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.frames import plain
-from millicent.warehouse.tables import calls, usage_hourly
+from millicent.warehouse.store import Warehouse
+from millicent.warehouse.tables import METERED, calls, meter_hours, usage_hourly
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_NS = int(NOW.timestamp()) * 10**9
@@ -189,3 +192,64 @@ def ledger_of(tmp_path_factory, otlp):
 
     yield SimpleNamespace(engine=engine, load=load, rows=rows, assert_rollup_is_raw=assert_rollup_is_raw)
     engine.close()
+
+
+_TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
+
+
+class Scraped:
+    """A warehouse, and scrapers that come and go; `now` is what they are told the time is."""
+
+    def __init__(self, directory):
+        self.warehouse = Warehouse.embedded(directory, memory_limit="256MB")
+        self.now = _TEN
+        self.scraper = Scraper(self.warehouse)
+
+    def declare(self, *metrics, name=None, since=_TEN - timedelta(hours=100), **told):
+        name = name or f"rack-{next(_numbers)}"
+        one = Deployment(
+            name=name, model="llama", accelerator="nvidia-h100-sxm", accelerator_count=2, effective_from=since,
+            profile={"kind": "rented", "usd_per_hour": "2"}, metrics=tuple(metrics), **told,
+        )  # fmt: skip
+        self.warehouse.control.declare(one)
+        return name
+
+    def look(self, times=1, step=timedelta(seconds=15)):
+        for _ in range(times):
+            self.scraper.look(self.now)
+            self.now += step
+
+    def commit(self):
+        self.scraper.commit()
+
+    def kill(self):
+        """End it as a crash does: what was not committed is gone."""
+        self.scraper = Scraper(self.warehouse)
+
+    def hours(self, deployment=None):
+        """What is stored, by hour, source and role; what no row tells is None."""
+        rows = self.warehouse.engine.read(select(meter_hours)).to_pylist()
+        found = {}
+        for row in rows:
+            if deployment in {None, row["deployment"]}:
+                of = found.setdefault((row["hour"], row["source"], row["role"]), dict.fromkeys(METERED))
+                for name in METERED:
+                    if row[name] is not None:
+                        of[name] = (of[name] or 0) + row[name]
+        return found
+
+    def total(self, deployment=None):
+        """The same over all hours, sources and roles."""
+        whole = dict.fromkeys(METERED)
+        for of in self.hours(deployment).values():
+            for name, value in of.items():
+                whole[name] = whole[name] if value is None else (whole[name] or 0) + value
+        return whole
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A warehouse and a scraper of what is declared in it, at 10 o'clock."""
+    made = Scraped(tmp_path / "data")
+    yield made
+    made.warehouse.close()

@@ -1,6 +1,6 @@
 """Counters of real servers end up in hours exactly once, whoever restarts, falls silent or talks nonsense meanwhile."""
 
-import itertools
+import contextlib
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -8,79 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
 from structlog.testing import capture_logs
 
-from millicent.collector import scraping
-from millicent.collector.meter_reading import REASONS
 from millicent.collector.scraping import Scraper
-from millicent.warehouse.deployments import Deployment
-from millicent.warehouse.engine import EngineError
-from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import METERED, meter_hours
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
 HOUR, MINUTE, SECOND, STEP = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1), timedelta(seconds=15)
 PATIENCE_S = 60
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens", "requests", "prefill_us", "decode_us")
-_names = (f"rack-{n}" for n in itertools.count())
-
-
-class Site:
-    """A warehouse, and scrapers that come and go; `now` is what they are told the time is."""
-
-    def __init__(self, directory):
-        self.warehouse = Warehouse.embedded(directory, memory_limit="256MB")
-        self.now = TEN
-        self.scraper = Scraper(self.warehouse)
-
-    def declare(self, *metrics, name=None, since=TEN - 100 * HOUR, **told):
-        name = name or next(_names)
-        one = Deployment(
-            name=name, model="llama", accelerator="nvidia-h100-sxm", accelerator_count=2, effective_from=since,
-            profile={"kind": "rented", "usd_per_hour": "2"}, metrics=tuple(metrics), **told,
-        )  # fmt: skip
-        self.warehouse.control.declare(one)
-        return name
-
-    def look(self, times=1, step=STEP):
-        for _ in range(times):
-            self.scraper.look(self.now)
-            self.now += step
-
-    def commit(self):
-        self.scraper.commit()
-
-    def kill(self):
-        """End it as a crash does: what was not committed is gone."""
-        self.scraper = Scraper(self.warehouse)
-
-    def hours(self, deployment=None):
-        """What is stored, by hour, source and role; what no row tells is None."""
-        rows = self.warehouse.engine.read(select(meter_hours)).to_pylist()
-        found = {}
-        for row in rows:
-            if deployment in {None, row["deployment"]}:
-                of = found.setdefault((row["hour"], row["source"], row["role"]), dict.fromkeys(METERED))
-                for name in METERED:
-                    if row[name] is not None:
-                        of[name] = (of[name] or 0) + row[name]
-        return found
-
-    def total(self, deployment=None):
-        """The same over all hours, sources and roles."""
-        whole = dict.fromkeys(METERED)
-        for of in self.hours(deployment).values():
-            for name, value in of.items():
-                whole[name] = whole[name] if value is None else (whole[name] or 0) + value
-        return whole
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = Site(tmp_path / "data")
-    yield made
-    made.warehouse.close()
 
 
 def counted(whole, *names):
@@ -400,214 +335,20 @@ def test_time_that_nobody_looked_is_not_observed_but_its_tokens_are_counted(site
     assert whole["counted_ms"] == 30 * 60_000 + 15_000
 
 
-# ---- energy
-
-
-def test_boards_are_counted_once_for_the_deployment_that_they_belong_to(site, fake_engine):
-    exporter = fake_engine("dcgm")
-    boards = ("GPU-a", "GPU-b", "GPU-mig")
-    exporter.draw(**dict.fromkeys(boards, 10**12))
-    both = site.declare(name="both", dcgm=(exporter.url,), gpus=("GPU-a", "GPU-mig"))
-    rest = site.declare(name="rest", dcgm=(exporter.url,), gpus=("GPU-b",))
-    site.look()
-    for n in range(10):
-        exporter.draw(**{"GPU-a": 4_000_000 + n, "GPU-b": 3_000_000, "GPU-mig": 500})
-        site.look()
-    site.commit()
-    assert site.total(both)["millijoules"] == 10 * 4_000_000 + 45 + 10 * 500
-    assert site.total(rest)["millijoules"] == 10 * 3_000_000
-    assert site.hours(rest)[TEN, "dcgm", None]["counted_ms"] == 150_000
-    assert site.total(rest)["observed_ms"] is None
-
-
-def test_members_of_a_pool_share_boards_that_are_counted_once(site, fake_engine):
-    exporter = fake_engine("dcgm")
-    exporter.draw(**{"GPU-a": 5, "GPU-b": 5})
-    for name in ("a", "b"):
-        site.declare(name=name, pool="p", dcgm=(exporter.url,))
-    site.look()
-    exporter.draw(**{"GPU-a": 100, "GPU-b": 100})
-    site.look()
-    site.commit()
-    assert site.total()["millijoules"] == 200
-
-
-def test_a_board_that_two_pools_claim_is_nobodys_until_one_names_it(site, fake_engine):
-    exporter, again = fake_engine("dcgm"), fake_engine("dcgm")
-    for fake in (exporter, again):
-        fake.draw(**{"GPU-a": 5, "GPU-b": 5})
-    one = site.declare(name="one", dcgm=(exporter.url,))
-    site.declare(name="two", dcgm=(exporter.url,), gpus=("GPU-b",))
-    other = site.declare(name="three", dcgm=(again.url,))
-    for _ in range(2):
-        exporter.draw(**{"GPU-a": 100, "GPU-b": 1})
-        site.look()
-    site.commit()
-    assert site.total()["millijoules"] == 1
-    assert site.total(one)["millijoules"] is None is site.total(other)["millijoules"]
-    assert site.scraper.failures["shared_board"] == 4
-
-
-def test_a_second_exporter_of_the_same_boards_does_not_stand_in_for_the_first(site, fake_engine):
-    first, second = fake_engine("dcgm"), fake_engine("dcgm")
-    for exporter in (first, second):
-        exporter.draw(**{"GPU-a": 1000})
-    site.declare(dcgm=(first.url, second.url))
-    site.look()
-    first.down()
-    for exporter in (first, second):
-        exporter.draw(**{"GPU-a": 7})
+def test_time_of_which_nobody_can_be_sure_is_not_counted_twice(site, fake_engine):
+    well, ill = fake_engine("vllm"), fake_engine("vllm")
+    site.declare(well.url, ill.url)
     site.look(2)
-    first.up()
-    site.look()
-    site.commit()
-    whole = site.total()
-    assert whole["millijoules"] == 7
-    assert whole["counted_ms"] == 45_000  # the board drew on while its exporter was away
-    assert whole["unavailable_ms"] is None
-
-
-def test_tritons_joules_are_measured_where_no_exporter_is_declared(site, fake_engine):
-    triton, exporter = fake_engine("triton_trtllm"), fake_engine("dcgm")
-    alone = site.declare(triton.url, name="alone")
-    for fake in (triton, exporter):
-        fake.draw(**{"GPU-a": 1000})
-    site.look()
-    triton.draw(**{"GPU-a": 123_456})
-    triton.running = 1
+    ill.mode = "nonsense"
     site.look(2)
     site.commit()
-    of = site.hours(alone)
-    assert of[TEN, "dcgm", None]["millijoules"] == 123_456
-    assert of[TEN, "triton_trtllm", None]["busy_ms"] == 15_000
-
-
-# ---- what goes wrong
-
-
-@pytest.mark.parametrize(
-    ("mode", "reason", "down"),
-    [
-        ("loading", "unavailable", True),
-        ("broken", "unavailable", True),
-        ("slow", "timeout", True),
-        ("cut", "unreachable", True),
-        ("denied", "status", False),
-        ("moved", "status", False),
-        ("nonsense", "not_counters", False),
-        ("huge", "too_large", False),
-    ],
-)
-def test_every_failure_has_its_reason_and_only_engines_that_are_gone_are_unavailable(
-    site, fake_engine, monkeypatch, mode, reason, down
-):
-    monkeypatch.setattr(scraping, "TIMEOUT_S", 0.3)
+    assert site.total()["counted_ms"] == 15_000
     site.kill()
-    fake, well = fake_engine("vllm"), fake_engine("vllm")
-    name, other = site.declare(fake.url), site.declare(well.url)
     site.look()
-    fake.mode = mode
-    site.look(2)
-    fake.go_on.set()
-    fake.mode = "up"
+    ill.mode = "up"
     site.look()
     site.commit()
-    assert dict(site.scraper.failures) == {reason: 2}
-    assert reason in REASONS
-    whole = site.total(name)
-    assert whole["unavailable_ms"] == (30_000 if down else 0)
-    assert whole["observed_ms"] == (45_000 if down else 15_000)
-    assert site.total(other)["observed_ms"] == 45_000
-    assert site.scraper.scrapes == 8
-
-
-def test_an_address_that_never_answered_may_be_wrong_unless_it_says_no(site, fake_engine, monkeypatch):
-    monkeypatch.setattr(scraping, "TIMEOUT_S", 0.2)
-    site.kill()
-    silent, refusing = fake_engine("vllm"), fake_engine("vllm")
-    silent.mode = "slow"
-    refusing.down()
-    wrong, down = site.declare(silent.url, "http://nowhere.invalid/metrics"), site.declare(refusing.url, engine="vLLM")
-    site.look(3)
-    silent.go_on.set()
-    site.commit()
-    assert site.total(wrong)["observed_ms"] is None
-    assert site.hours(down)[TEN, "vllm", None]["unavailable_ms"] == 30_000
-    assert dict(site.scraper.failures) == {"timeout": 3, "unreachable": 3, "refused": 3}
-    assert dict(site.scraper.targets) == {"read": 0, "unavailable": 1, "failed": 2}
-
-
-def test_a_change_of_state_is_logged_once_not_every_look(site, fake_engine):
-    fake = fake_engine("vllm")
-    site.declare(fake.url, name="rack")
-    with capture_logs() as logs:
-        site.look(3)
-        fake.down()
-        site.look(3)
-        fake.up()
-        site.look(3)
-    told = [(one["log_level"], one["deployment"], one.get("reason")) for one in logs if one.get("url") == fake.url]
-    assert told == [("warning", "rack", "refused"), ("info", "rack", None)]
-
-
-def test_a_refused_value_keeps_the_rest_and_says_that_not_all_was_read(site, fake_engine):
-    fake = fake_engine("vllm")
-    site.declare(fake.url)
-    site.look()
-    fake.serve(prompt=10, output=5)
-    good = fake.rewrite
-    fake.rewrite = lambda text: text.replace("} 10.0", "} NaN")
-    site.look()
-    site.commit()
-    assert counted(site.total(), "prompt_tokens", "output_tokens", "counted_ms") == {
-        "prompt_tokens": None, "output_tokens": 5, "counted_ms": None,
-    }  # fmt: skip
-    fake.rewrite = good
-    site.look()
-    site.commit()
-    assert counted(site.total(), "prompt_tokens", "output_tokens", "counted_ms") == {
-        "prompt_tokens": 10, "output_tokens": 5, "counted_ms": 30_000,
-    }  # fmt: skip
-    assert dict(site.scraper.failures) == {"bad_value": 1}
-
-
-@pytest.mark.parametrize("durable", [False, True])
-def test_a_failed_commit_loses_and_doubles_nothing_whether_it_happened_or_not(site, fake_engine, monkeypatch, durable):
-    fake = fake_engine("vllm")
-    site.declare(fake.url)
-    site.look()
-    site.commit()
-    fake.serve(prompt=10, output=5)
-    site.look()
-    add = scraping.metered.add
-
-    def failing(*told):
-        if durable:
-            add(*told)
-        raise EngineError("the disk is full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(scraping.metered, "add", failing)
-        if durable:
-            site.commit()
-        else:
-            with pytest.raises(EngineError):
-                site.commit()
-    fake.serve(prompt=1, output=1)
-    site.look()
-    site.commit()
-    whole = site.total()
-    assert (whole["prompt_tokens"], whole["output_tokens"], whole["observed_ms"]) == (11, 6, 30_000)
-
-
-def test_a_clock_that_goes_back_is_waited_for(site, fake_engine):
-    fake = fake_engine("vllm")
-    site.declare(fake.url)
-    site.look(4)
-    site.now -= timedelta(minutes=10)
-    site.look(2)
-    site.commit()
-    assert site.total()["observed_ms"] == 45_000
+    assert site.total()["counted_ms"] == 45_000
 
 
 # ---- as a thread
@@ -620,10 +361,37 @@ def until(condition):
         time.sleep(0.005)
 
 
-def test_it_runs_until_told_to_stop_and_stores_what_it_read_last(site, fake_engine, monkeypatch):
+@contextlib.contextmanager
+def running(scraper):
+    stop = threading.Event()
+    thread = threading.Thread(target=scraper.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_it_stores_now_and_then_and_what_it_read_last_when_told_to_stop(site, fake_engine):
     fake = fake_engine("vllm")
     site.declare(fake.url)
-    scraper, stop = Scraper(site.warehouse, every_s=0.01, commit_every_s=0.05), threading.Event()
+    with running(Scraper(site.warehouse, every_s=0.01, commit_every_s=0.05)):
+        until(lambda: fake.looks >= 2)
+        fake.serve(prompt=33, output=5)
+        until(lambda: site.total()["prompt_tokens"] == 33)
+    with running(Scraper(site.warehouse, every_s=0.01, commit_every_s=3600)):
+        fake.serve(prompt=4, output=5)
+        seen = fake.looks
+        until(lambda: fake.looks >= seen + 2)
+        assert site.total()["prompt_tokens"] == 33
+    assert site.total()["prompt_tokens"] == 37
+
+
+def test_nothing_that_goes_wrong_ends_it(site, fake_engine, monkeypatch):
+    fake = fake_engine("vllm")
+    site.declare(fake.url)
     good, failed = site.warehouse.control.deployments, []
 
     def failing(*told):
@@ -633,19 +401,8 @@ def test_it_runs_until_told_to_stop_and_stores_what_it_read_last(site, fake_engi
         return good(*told)
 
     monkeypatch.setattr(site.warehouse.control, "deployments", failing)
-    thread = threading.Thread(target=scraper.run, args=(stop,))
-    with capture_logs() as logs:
-        thread.start()
-        until(lambda: fake.looks >= 2)
-        fake.serve(prompt=33, output=5)
-        until(lambda: site.total()["prompt_tokens"] == 33)
-        fake.serve(prompt=4, output=5)
-        seen = fake.looks
-        until(lambda: fake.looks >= seen + 2)
-        stop.set()
-        thread.join(PATIENCE_S)
-    assert not thread.is_alive()
-    assert site.total()["prompt_tokens"] == 37
+    with capture_logs() as logs, running(Scraper(site.warehouse, every_s=0.01)):
+        until(lambda: fake.looks >= 1)
     assert [one["event"] for one in logs if one["log_level"] == "error"] == ["reading counters failed"] * 3
 
 

@@ -95,7 +95,6 @@ class Account:
         self._read: dict[tuple[Target, str], datetime] = {}
         self._through: dict[tuple[Target, str], datetime] = {}
         self._counted_to: dict[_Whose, datetime] = {}
-        self._main: dict[tuple[str, str, str | None], str] = {}
         self._last: datetime | None = None
         self._states: list[tuple[Target, datetime, str]] = []
         self._named: dict[Target, str] = {}
@@ -121,8 +120,6 @@ class Account:
                 self._boards[whose.tenant, row["series"].partition(" ")[2]] = target
             self._watched[target] = self._read[target, whose.source] = self._through[target, whose.source] = at
             self._counted_to[whose] = at
-            if row["counter"] in TOKENS:
-                self._main[whose.tenant, whose.deployment, whose.role] = whose.source
             rows.append((ident, row["started"], at, row["value"]))
         self._after = pl.DataFrame(rows, schema=meters.SAMPLES, orient="row")
 
@@ -173,7 +170,6 @@ class Account:
             ident = self._ident(whose, counter, f"{one.target.url} {series}")
             started = self._start(ident, one.started, None if one.boards else before)
             if counter in TOKENS:
-                self._main[whose.tenant, whose.deployment, whose.role] = source
                 moved = bool(moved) or self._values.get(ident, value) != value
             if one.boards:
                 self._boards[whose.tenant, series] = one.target
@@ -321,11 +317,10 @@ class Account:
         return _by_pool(pl.DataFrame(rows, schema=_TOLD, orient="row"), counted_ms=pl.col("idle_us"))
 
     def _owner(self, target: Target) -> _Whose:
-        """Under which source the time of a target is told: that which counts its tokens, else any that was read."""
-        of = (target.tenant, target.deployment, target.role)
-        read = sorted(source for one, source in self._read if one[:3] == of and source != BOARDS)
-        source = self._main.get(of) or next(iter(read), self._named[target])
-        return _Whose(target.tenant, target.deployment, source, target.role)
+        """Under which source the time of a target is told: one that was read of its deployment in the same role."""
+        of = target[:3]
+        read = {source for one, its in self._sources.items() if one[:3] == of for source in its if source != BOARDS}
+        return _Whose(target.tenant, target.deployment, min(read, default=self._named[target]), target.role)
 
     def _names(self, idents: Iterable[str]) -> pl.DataFrame:
         """Whose counter each identity is, where it is read and since when that is looked at."""
