@@ -22,7 +22,7 @@ from millicent.warehouse.frames import plain
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Filter, Period
 from millicent.warehouse.store import Warehouse
-from millicent.warehouse.tables import PRICE, calls, charges, repricing_days, usage_hourly
+from millicent.warehouse.tables import PRICE, calls, charges, repriced, repricing_days, usage_hourly
 
 DAY = timedelta(days=1)
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
@@ -372,6 +372,21 @@ def test_a_run_taken_back_leaves_calls_and_sums_as_they_were_and_can_be_had_agai
     assert [one[4:6] for one in book.difference()] == [(Decimal("0.0035"), Decimal("0.007"))] * 2
     book.reprice(undo_of=undo.id)
     assert book.rows().equals(after)
+    book.assert_rollup_is_raw()
+
+
+def test_what_no_undoing_can_use_any_more_is_forgotten_but_what_closed_days_were_charged_at(book):
+    book.load(({}, MONDAY), ({}, MONDAY + DAY))
+    book.close(MONDAY, MONDAY + DAY)
+    book.prices_times(2)
+    runs = [book.reprice()]
+    for _ in range(3):
+        runs.append(book.reprice(undo_of=runs[-1].id))
+        kept = book.rows(repriced).group_by("run").agg(pl.col("started_at").dt.day().sort())
+        days = dict(kept.iter_rows())
+        assert [days[run.id] for run in runs] == [[16]] * (len(runs) - 2) + [[16, 17]] * 2
+        assert book.costs() == [Decimal("0.0035"), Decimal("0.0035" if len(runs) % 2 == 0 else "0.007")]
+    assert book.adjustments() == {}
     book.assert_rollup_is_raw()
 
 

@@ -26,7 +26,7 @@ from millicent.collector import history, pipeline
 from millicent.collector.batch import Prices
 from millicent.warehouse import record, rollups
 from millicent.warehouse.agreed import agreed, undoing
-from millicent.warehouse.amending import NOW, Read, amend, differs, keep, places, standing, within
+from millicent.warehouse.amending import NOW, Read, amend, differs, forget, keep, places, standing, within
 from millicent.warehouse.engine import EngineError, Transaction
 from millicent.warehouse.frames import EMPTY, plain
 from millicent.warehouse.ledger import KEY
@@ -117,6 +117,7 @@ def apply(warehouse: Warehouse, run: Repricing) -> Iterator[Period]:
                 done[_midnight(day)] = closed(day)
                 written = True
                 yield day
+    _forget(warehouse, run)
     warehouse.control.finish_repricing(run.id, **_summary(warehouse, run, versions))
 
 
@@ -342,6 +343,19 @@ def _note(transaction: Transaction, done: pl.DataFrame) -> None:
             *both.select(_known_sum(name) for name in AMOUNTS),
         )  # fmt: skip
     transaction.insert("repricing_days", done.to_arrow())
+
+
+def _forget(warehouse: Warehouse, run: Repricing) -> None:
+    """Drop what no undoing can use any more, now that every day of `run` is done.
+
+    Of a run, its undoing, the undoing of that and so on only the last can be taken back. It needs what it kept itself,
+    and what the one before it kept.
+    """
+    runs = {one.id: one for one in warehouse.control.repricings(run.tenant)}
+    undone = runs.get(run.undo_of or 0)
+    if undone is not None and undone.undo_of is not None:
+        with warehouse.writing, warehouse.engine.write() as transaction:
+            forget(transaction, undone.undo_of)
 
 
 # ---- sums

@@ -20,6 +20,8 @@ from sqlalchemy import (
     and_,
     cast,
     column,
+    exists,
+    func,
     literal,
     literal_column,
     select,
@@ -32,7 +34,7 @@ from millicent.warehouse.frames import arrow
 from millicent.warehouse.ledger import KEY
 from millicent.warehouse.query import Filter, Period, askable, kept
 from millicent.warehouse.record import MONEY
-from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts, without_zone
+from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts, repricing_days, without_zone
 
 AT_ONCE: Final = 122_880
 """Most calls that are read together: a whole row group, since fewer take twice as long to keep."""
@@ -104,6 +106,17 @@ def keep(transaction: Transaction, run: int, rows: pl.DataFrame) -> None:
     frame = arrow(rows.select(*KEY, *PRICE))
     former = _former(run, given)
     transaction.execute(repriced_amounts.insert().from_select(_KEPT, former), given=frame)
+
+
+def forget(transaction: Transaction, run: int) -> None:
+    """Drop what a run kept of open days, once nothing can be taken back to it: its undoing was undone.
+
+    What it charged calls of closed days at stays, since that is what they cost.
+    """
+    c, days = repriced_amounts.c, repricing_days.c
+    day = func.date_trunc(literal_column("'day'"), c.started_at)
+    closed = exists().where(days.run == c.run, days.tenant == c.tenant, days.day == day, days.adjusted)
+    transaction.execute(repriced_amounts.delete().where(c.run == run, ~closed))
 
 
 def _keep(transaction: Transaction, run: int, rows: pl.DataFrame) -> None:
