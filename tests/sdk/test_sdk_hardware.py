@@ -236,6 +236,16 @@ def test_a_driver_that_is_slow_to_answer_holds_nobody_up_and_tags_what_comes_aft
 
 
 @pytest.mark.usefixtures("no_app_provider")
+def test_what_is_found_just_after_the_wait_is_not_lost(collector, machine, monkeypatch):
+    machine("h100")
+    monkeypatch.setattr(hardware.Detection, "within", lambda self, _: self._done.wait(20) and None)
+    handle = instrument(collector.url, detect_hardware=True)
+    ask("m")
+    handle.shutdown()
+    assert [tags(resource) for resource in collector.resources] == [(H100, 8)]
+
+
+@pytest.mark.usefixtures("no_app_provider")
 def test_what_is_found_after_the_end_changes_nothing(collector, machine, monkeypatch):
     nvml, awake = machine("h100"), threading.Event()
     monkeypatch.setattr("millicent.sdk.export.DETECT_S", 0.01)

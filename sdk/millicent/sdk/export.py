@@ -142,12 +142,13 @@ def instrument(
         attributes.PRECISION: precision,
     }
     tags = clean_tags({name: _setting(name, value) for name, value in named.items()}, labels)
-    detecting = None
+    detecting, found = None, None
     if detect_hardware and attributes.ACCELERATOR not in tags:
         from millicent.sdk.hardware import detection  # noqa: PLC0415  # only those who ask for it pay for it
 
         detecting = detection()
-        tags = {**_detected(detecting.within(DETECT_S)), **tags}
+        found = detecting.within(DETECT_S)
+        tags = {**_detected(found), **tags}
     if estimate:
         from millicent.sdk.estimate import prepare  # noqa: PLC0415  # only those who ask for it pay for it
 
@@ -168,13 +169,13 @@ def instrument(
         earlier._sender.hand_over(sender)  # noqa: SLF001  # our own
     atexit.register(handle.shutdown, EXIT_S)
 
-    def learn(found: "Hardware") -> None:
-        known = {**_detected(found), **tags}
+    def learn(late: "Hardware") -> None:
+        known = {**_detected(late), **tags}
         with _lock:
             if _running is handle:
                 _send(sender, resource.merge(Resource(typed(known))), known, estimate=estimate)
 
-    if detecting is not None:
+    if detecting is not None and found is None:
         detecting.later(learn)
     return handle
 

@@ -190,10 +190,14 @@ class Detection:
         return self._found
 
     def later(self, tell: Callable[[Hardware], None]) -> None:
-        """If it is not known yet: tell it when it is, in that thread. Nothing is told where nothing is found."""
+        """Tell what is found as soon as it is, in that thread, or at once. Nothing is told where nothing is found."""
         with self._lock:
             if not self._done.is_set():
                 self._told.append(tell)
+                return
+        if self._found is not None:
+            with faults.noted():
+                tell(self._found)
 
     def _run(self) -> None:
         found = detect()
