@@ -32,7 +32,9 @@ def rows(facts, deployment: str = "rack", tenant: str = "acme") -> dict[datetime
 
 
 def shares(facts) -> dict[tuple[str, str | None], Decimal]:
-    return {(row["kind"], row["team"]): row["usd"] for row in facts.engine.read(select(idle_shares)).to_pylist()}
+    found = facts.engine.read(select(idle_shares)).to_pylist()
+    assert len({(row["deployment"], row["hour"], row["kind"], row["team"]) for row in found}) == len(found)
+    return {(row["kind"], row["team"]): row["usd"] for row in found}
 
 
 def meter(facts, deployment: str = "rack", hour: datetime = TEN, source: str = "vllm", **told) -> None:
@@ -337,6 +339,17 @@ def test_what_a_cached_token_weighs_is_a_policy(facts, call_on, cached, weight):
     assert abs(row["busy_usd"] - 2) < Decimal("1e-15")
 
 
+def test_late_calls_share_idle_anew(facts, call_on):
+    set_policy(facts, idle="spread by use")
+    facts.declare("rack", TEN)
+    call_on(team="ads")
+    facts.refresh(TEN + HOUR)
+    assert shares(facts) == {("idle", "ads"): 2}
+    call_on(team="ops", duration_ms=HOUR_MS * 3 // 4)
+    facts.refresh(TEN + HOUR)
+    assert shares(facts) == {("idle", "ads"): Decimal("0.5"), ("idle", "ops"): Decimal("0.5")}
+
+
 def test_idle_that_nobody_could_carry_stays_a_line_of_its_own(facts, call_on):
     set_policy(facts, idle="spread by use")
     facts.declare("rack", TEN)
@@ -370,6 +383,26 @@ def test_another_deployment_on_the_pool_computes_its_hours_again_from_then_on(fa
     facts.refresh(later)
     assert computed(facts, later) == [TEN + n * HOUR for n in (2, 3, 4)]
     assert [total(row) for row in list(rows(facts).values())[:4]] == [4, 4, 2, 2]
+
+
+def test_a_running_hour_is_taken_back_when_its_deployment_had_ended_before(facts):
+    facts.declare("rack", TEN)
+    facts.refresh(TEN + 2 * HOUR + 20 * MINUTE)
+    facts.declare("rack", TEN, effective_to=TEN + 2 * HOUR)
+    assert facts.refresh(TEN + 2 * HOUR + 20 * MINUTE) == 1
+    assert list(rows(facts)) == [TEN, TEN + HOUR]
+    assert facts.refresh(TEN + 5 * HOUR) == 0
+
+
+def test_what_is_declared_as_it_was_once_before_is_another_span(facts):
+    facts.declare("rack", TEN, pool="shared")
+    facts.declare("guest", TEN + 2 * HOUR, pool="shared", effective_to=TEN + 3 * HOUR)
+    facts.refresh(TEN + 5 * HOUR)
+    assert facts.refresh(TEN + 5 * HOUR) == 0
+    assert [total(row) for row in rows(facts).values()] == [4, 4, 2, 4, 4]
+    assert len({row["computed_from"] for row in rows(facts).values()}) == 3
+    facts.refresh(TEN + 6 * HOUR)
+    assert [total(row) for row in rows(facts).values()][4:] == [4, 4]
 
 
 def test_two_refreshes_change_nothing(facts, call_on):
@@ -436,6 +469,31 @@ def test_hours_of_a_closed_period_never_change(facts, call_on):
     assert after[midnight]["busy_ms"] == 30 * 60_000
     assert dirty(facts) == 0
     assert facts.refresh(midnight + 2 * HOUR + MINUTE) == 0
+
+
+class ClosedMeanwhile:
+    """The real engine; before anything is written, somebody closes a period."""
+
+    def __init__(self, facts, start: datetime, end: datetime) -> None:
+        self.read, self._facts, self._period = facts.engine.read, facts, (start, end)
+
+    def write(self):
+        if not self._facts.control.closed_periods("acme"):
+            self._facts.control.close_period("acme", *self._period)
+        return self._facts.engine.write()
+
+
+def test_a_period_that_is_closed_while_hours_are_computed_stays(facts, call_on):
+    midnight = TEN.replace(hour=0)
+    facts.declare("rack", midnight - 2 * HOUR)
+    facts.refresh(midnight + HOUR)
+    frozen = rows(facts)
+    call_on(started_at=midnight - 10 * MINUTE, duration_ms=HOUR_MS // 3)
+    assert capacity.refresh(ClosedMeanwhile(facts, midnight - DAY, midnight), facts.control, midnight + HOUR) == 1
+    after = rows(facts)
+    assert [hour for hour in after if after[hour] != frozen[hour]] == [midnight]
+    assert facts.refresh(midnight + HOUR) == 0
+    assert dirty(facts) == 0
 
 
 def test_hours_that_cannot_be_costed_are_unknown_and_hold_up_no_other(facts):

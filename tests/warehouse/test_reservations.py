@@ -164,13 +164,14 @@ def deployments(draw) -> list[Deployment]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(declared=deployments(), until=st.integers(1, 80))
-def test_hours_of_a_reservation_add_up_to_its_settlement(declared, until):
+@given(declared=deployments(), until=st.integers(1, 80), changes=st.sets(st.integers(1, 80 * 24), max_size=3))
+def test_hours_of_a_reservation_add_up_to_its_settlement(declared, until, changes):
     end = FEBRUARY + until * DAY
     first = min(one.effective_from for one in declared)
     terms = declared[0].cost_profile()
     assert isinstance(terms, Reserved)
-    spans = list(plan.spans([("acme", one) for one in declared], [], end))
+    policies = [("acme", Policy(effective_from=FEBRUARY + hours * HOUR, id=hours)) for hours in sorted(changes)]
+    spans = list(plan.spans([("acme", one) for one in declared], policies, end))
     used, surcharge, unused = {}, Decimal(0), Decimal(0)
     for span in spans:
         hour = span.start

@@ -107,24 +107,18 @@ def refresh(engine: Engine, control: Control, now: datetime) -> int:
     planned = Plan(plan.spans(declared, control.policies(), now))
     dirty = {slot for slot in _dirty(engine) if slot.hour < now}
     tenants = {tenant for tenant, _ in declared} | {slot.tenant for slot in dirty}
-    closed = _closed(control, tenants)
+    closed = _Closed.of(control, tenants)
     frozen = {slot for slot in dirty if closed.holds(slot.tenant, slot.hour)}
     due = {*_due(engine, planned, closed, now), *dirty, *_followers(engine, dirty, now)} - frozen
-    due = {slot for slot in due if not closed.holds(slot.tenant, slot.hour)}
     if frozen:
         with engine.write() as transaction:
             _forget(transaction, dirty_hours, frozen)
     done = 0
     for work in _batches(planned, due):
         with engine.write() as transaction:
-            if _closed(control, tenants).periods != closed.periods:
-                break  # hours of `work` may be closed by now; the rest is for the next time
-            done += _compute(transaction, work, now)
+            closed = _Closed.of(control, tenants)  # what has been closed by now stays, and no other is meanwhile
+            done += _compute(transaction, [one for one in work if not closed.holds(one.tenant, one.hour)], now)
     return done
-
-
-def _closed(control: Control, tenants: Iterable[str]) -> _Closed:
-    return _Closed((tenant, one.start, one.end) for tenant in tenants for one in control.closed_periods(tenant))
 
 
 # ---- what there is to do
