@@ -166,10 +166,11 @@ def facts_of(hour: dict, within, period: Period) -> dict:
             Fraction(paid - unused - (hour["unavailable_accelerator_ms"] or 0), 3_600_000)
         ),
         "busy_accelerator_hours": within(Fraction(busy, 3_600_000)),
+        "unobserved_accelerator_hours": within(Fraction(hour["unobserved_accelerator_ms"] or 0, 3_600_000)),
         "busy_accelerator_seconds": within(Fraction(busy, 1000)),
         "fixed_cost_usd": within(hour["fixed_usd"]),
         "hosting_cost_usd": within(hour["hosting_usd"]),
-        "measured_energy_joules": within(hour["joules"]) if hour["energy_source"] == "measured" else None,
+        "measured_energy_joules": within(hour["joules"] and hour["joules"] * (hour["energy_source"] == "measured")),
         "engine_tokens": counted(*engine.values()),
         "metered_tokens": counted(*(hour[f"{side}_tokens"] for side, told in engine.items() if told is not None)),
     }
@@ -224,10 +225,9 @@ def beside_calls(hour: dict, shares: list[dict], period: Period, basis: str) -> 
     tags |= {"billing": "self_hosted", "streaming": None}
     inside = passed(hour, period.end) - passed(hour, period.start)
     for kind in ("idle", "unavailable", "untracked"):
-        names = ("usd", *DRAWN)
         mine = [one for one in shares if one["kind"] == kind and one["team"] is not None
                 and all(one[name] == hour[name] for name in ("tenant", "deployment", "hour"))]  # fmt: skip
-        if kind == "idle" or any(hour[f"{kind}_{name}"] for name in names):
+        if kind == "idle" or hour[f"{kind}_usd"] or hour[f"{kind}_joules"]:
             taken = sum((Fraction(one["usd"]) for one in mine), Fraction(0))
             yield tags | {"cost_type": kind}, of_hour(kind, hour, taken, period, basis)
         for one in mine:
@@ -255,10 +255,11 @@ rates = st.decimals("1e-9", "1e-6", places=24)
 some_usd = st.just(Decimal(0)) | st.decimals("0.01", 1000, places=24)
 some_ms = st.integers(0, 10**9)
 PARTS = tuple(f"{kind}_{name}" for kind in ("busy", "unavailable", "untracked") for name in DRAWN)
+USES = ("busy", "unavailable", "unobserved", "unused")
 LATER = (
     "unavailable_usd", *PARTS, "gco2e_market_g", *(f"output_{rate}_per_weight" for rate in RATES),
     *(f"{rate}_per_weight" for rate in RATES[2:]),
-    *(f"{what}_accelerator_ms" for what in ("busy", "unavailable", "unused")),
+    *(f"{what}_accelerator_ms" for what in USES),
     "input_tokens", "output_tokens", "engine_input_tokens", "engine_output_tokens", "energy_source",
 )  # fmt: skip
 """Columns that rows from before pools, meters and energy by caller do not have."""
@@ -305,7 +306,7 @@ def hour_facts(draw, which: tuple[bool, str, int]) -> dict:
         **{name: draw(st.none() | some_usd) for name in PARTS},
         "w_input": 1000, "w_cached": draw(st.sampled_from((0, 100))), "w_output": 4000, "weight": Decimal(weight),
         **rated,
-        **{f"{what}_accelerator_ms": draw(some_ms) for what in ("busy", "unavailable", "unused")},
+        **{f"{what}_accelerator_ms": draw(some_ms) for what in USES},
         **{f"{side}_tokens": draw(st.integers(0, 10**9)) for side in ("input", "output")},
         **{f"engine_{side}_tokens": draw(tokens) for side in ("input", "output")},
         "energy_source": draw(st.sampled_from(("measured", "modelled"))),

@@ -71,8 +71,8 @@ class _Huge(UserDefinedType[int]):
 
 def parts(tenant: str, period: Period, basis: Basis) -> list[Part]:
     """Everything that stands beside calls in an answer."""
-    hours = [_of_hours(kind, tenant, period, basis) for kind in get_args(Kind)]
-    return [*hours, *(_of_shares(kind, tenant, period, basis) for kind in SHARED), _of_charges(tenant, period, basis)]
+    hours = (_of_hours(kind, tenant, period, basis) for kind in get_args(Kind))
+    return [*hours, _of_shares(tenant, period, basis), _of_charges(tenant, period, basis)]
 
 
 def share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: ColumnElement[Any] | int) -> Any:
@@ -90,27 +90,32 @@ def _of_hours(kind: Kind, tenant: str, period: Period, basis: Basis) -> Part:
         taken = _taken(kind, tenant, period)
         source = deployment_hours.outerjoin(taken, and_(taken.c.deployment == c.deployment, taken.c.hour == c.hour))
         usd = usd - func.coalesce(taken.c.usd, NOTHING)
-    drawn = {name: _energy(kind, name) for name in _ENERGY}
     where = _inside(deployment_hours, tenant, period)
     if kind != "idle":
-        where.append(or_(c[f"{kind}_usd"] != NOTHING, *(amount != NOTHING for amount in drawn.values())))
-    amounts = _spent(kind, _within(usd, period), basis)
-    amounts |= {_ENERGY[name]: _within(amount, period) for name, amount in drawn.items()}
+        where.append(or_(c[f"{kind}_usd"] != NOTHING, c[f"{kind}_joules"] != NOTHING))
+    amount = _within(usd, period)
+    amounts = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
+    if basis == "effective":
+        amounts["spend_usd"] = amount
+    amounts |= {measure: _within(_energy(kind, name), period) for name, measure in _ENERGY.items()}
     amounts["energy_wh"] = amounts["energy_joules"]
     if kind == "idle":
         amounts |= _of_the_hour(period)
-    return Part(source, where, c.hour, _tags(kind), amounts)
+    return Part(source, where, c.hour, _tags(literal(kind, String())), amounts)
 
 
-def _of_shares(kind: Kind, tenant: str, period: Period, basis: Basis) -> Part:
+def _of_shares(tenant: str, period: Period, basis: Basis) -> Part:
     """What teams carry of it."""
     c, hours = idle_shares.c, deployment_hours.c
     same_hour = and_(hours.tenant == c.tenant, hours.deployment == c.deployment, hours.hour == c.hour)
-    where = [*_inside(idle_shares, tenant, period), c.kind == kind, c.team.is_not(None)]
-    amounts = _spent(kind, _within(c.usd, period), basis)
-    return Part(
-        idle_shares.join(deployment_hours, same_hour), where, hours.hour, _tags(kind) | {"team": c.team}, amounts
-    )
+    where = [*_inside(idle_shares, tenant, period), c.kind.in_(SHARED), c.team.is_not(None)]
+    amount = _within(c.usd, period)
+    amounts: dict[str, ColumnElement[Any]] = {f"{kind}_cost_usd": case((c.kind == kind, amount)) for kind in SHARED}
+    amounts["capacity_cost_usd"] = amount
+    if basis == "effective":
+        amounts["spend_usd"] = amount
+    columns = _tags(c.kind) | {"team": c.team}
+    return Part(idle_shares.join(deployment_hours, same_hour), where, hours.hour, columns, amounts)
 
 
 def _of_charges(tenant: str, period: Period, basis: Basis) -> Part:
@@ -135,11 +140,6 @@ def _of_charges(tenant: str, period: Period, basis: Basis) -> Part:
         c.tenant == tenant, c.charged_at >= without_zone(period.start), c.charged_at < without_zone(period.end),
     ]  # fmt: skip
     return Part(charges, where, c.charged_at, columns, amounts)
-
-
-def _spent(kind: Kind, amount: ColumnElement[Any], basis: Basis) -> dict[str, ColumnElement[Any]]:
-    sums = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
-    return sums | {"spend_usd": amount} if basis == "effective" else sums
 
 
 def _energy(kind: Kind, name: str) -> ColumnElement[Any]:
@@ -203,9 +203,9 @@ def _taken(kind: Kind, tenant: str, period: Period) -> Any:
     return select(*by, func.sum(c.usd).label("usd")).where(*where).group_by(*by).subquery(f"taken_{kind}")
 
 
-def _tags(kind: Kind) -> dict[str, ColumnElement[Any]]:
+def _tags(kind: ColumnElement[Any]) -> dict[str, ColumnElement[Any]]:
     columns = _beside_calls(IDLE) | {name: deployment_hours.c[name] for name in OF_DEPLOYMENTS}
-    return columns | {COST_TYPE: literal(kind, String()), "billing": literal("self_hosted", String())}
+    return columns | {COST_TYPE: kind, "billing": literal("self_hosted", String())}
 
 
 def _beside_calls(value: str) -> dict[str, ColumnElement[Any]]:
@@ -231,7 +231,7 @@ def _within(amount: ColumnElement[Any], period: Period, *, whole: bool = False) 
     if period.on_the_hour:
         return cast(amount, kind)
     until = [_accrued(amount, instant) for instant in (period.end, period.start)]
-    end, start = (cast(func.trunc(one) if whole else one, kind) for one in until)
+    end, start = (cast(func.trunc(one), kind) for one in until) if whole else until
     return end - start
 
 
@@ -239,4 +239,4 @@ def _accrued(amount: ColumnElement[Any], instant: datetime) -> ColumnElement[Any
     """What of an hour's `amount` has accrued by `instant`."""
     hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
     passed = func.greatest(0, literal(round(instant.timestamp() * 1000), BigInteger()) - hour)
-    return case((passed >= elapsed, amount), else_=share(amount, passed, elapsed))
+    return case((passed >= elapsed, cast(amount, EXACT)), else_=cast(share(amount, passed, elapsed), EXACT))

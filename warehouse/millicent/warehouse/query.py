@@ -255,7 +255,9 @@ def _summed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     if unit in {"joules", "wh"}:  # terajoules need more digits than 24 decimals leave: whole ones are added apart
         whole = func.trunc(column)
         total = cast(func.sum(whole), Numeric(38, 12)) + cast(func.sum(column - whole), Numeric(38, 12))
-    return (beside.share(total, 1, JOULES_PER_WH) if unit == "wh" else total).label(column.name)
+    if unit == "wh":
+        total = beside.share(total * literal_column("0.001"), 1000, JOULES_PER_WH)
+    return total.label(column.name)
 
 
 def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) -> Select[Any]:
