@@ -191,11 +191,11 @@ def _line(
     if name in marked:
         first.append(html.Span("consolidate", className="tag"))
     selected = place.view.chosen("deployment") == (name,)
-    sources = ", ".join(source for source, _ in what.sources) if what else ""
-    said = ", ".join(f"{count:,} h by {source}" for source, count in what.sources) if what else None
+    counts = what.sources if what else ()
+    said = ", ".join(f"{count:,} h by {source}" for source, count in counts)
     return html.Tr(
         [html.Th(first, scope="row"), *_numbers(row, lambda face, measure: opened(face, measure, name)),
-         html.Td(sources or fmt.UNKNOWN, title=said, className="source"), html.Td(_energy(row), className="source")],
+         html.Td(_source(counts), title=said or None, className="source"), html.Td(_energy(row), className="source")],
         className="selected" if selected else "",
     )  # fmt: skip
 
@@ -224,6 +224,14 @@ def _numbers(row: Row, opened: Callable[[Any, str], Component] | None) -> list[C
         cell("coverage_ratio", fmt.percent(seen), None, "low" if seen is not None and seen < Decimal("0.95") else ""),
         cell("accelerator_hour_usd", fmt.usd(rate), None),
     ]
+
+
+def _source(counts: Sequence[tuple[str, int]]) -> str:
+    """Where busy time came from: `engine`, `calls`, or the share of hours of the one that told most."""
+    if not counts:
+        return fmt.UNKNOWN
+    (source, most), whole = counts[0], sum(count for _, count in counts)
+    return source if most == whole else f"{fmt.percent(Decimal(most) / whole, 0)} {source}"
 
 
 def _energy(row: Row) -> str:
