@@ -37,10 +37,9 @@ deployments = typer.Typer(
 allocate = typer.Typer(no_args_is_help=True, help="Who carries idle cost, and what cached tokens weigh.")
 
 HOUR: Final = timedelta(hours=1)
+J_PER_KWH: Final = 3_600_000
 TOML: Final = {"content-type": "application/toml"}
-SHOWN_HOURS: Final = ("hour", "accelerator_count", "busy_usd", "idle_usd", "unavailable_usd", "untracked_usd",
-                      "input_tokens", "output_tokens", "joules", "energy_source", "provisional")  # fmt: skip
-_HELD: Final = {"added": "", "replaced": ", in place of the one declared before", "ended": ", as before",
+_HELD: Final = {"added": "", "replaced": ", in place of the one declared before", "ended": "",
                 "unchanged": ", as before"}  # fmt: skip
 
 Data = Annotated[Path | None, typer.Option(help="Directory of the store, the spool and the keys.")]
@@ -196,14 +195,22 @@ def deployment_hours(
 ) -> None:
     """What each hour of a deployment cost, and where it went."""
     answer = get(url, token, f"deployments/{name}/hours", {"period": period})
-    show([{key: _rounded(key, row[key]) for key in SHOWN_HOURS} for row in answer["hours"]], answer, as_json=as_json)
+    show([_hour(row) for row in answer["hours"]], answer, as_json=as_json)
     if answer["left_off"] and not as_json:
         err.print(f"and {answer['left_off']:,} more", highlight=False)
 
 
-def _rounded(key: str, value: Any) -> Any:
-    """A table needs no 24 decimals; JSON has them."""
-    return f"{Decimal(value):.6f}" if key.endswith("_usd") and value is not None else value
+def _hour(row: dict[str, Any]) -> dict[str, Any]:
+    """An hour as one line of a table, which needs no 24 decimals; JSON has them."""
+    parts = {name: row[f"{name}_usd"] for name in ("busy", "idle", "unavailable", "untracked")}
+    joules, tokens = row["joules"], [row[f"{side}_tokens"] for side in ("input", "output")]
+    energy = None if joules is None else f"{Decimal(joules) / J_PER_KWH:.3f} {row['energy_source'] or ''}".rstrip()
+    return {
+        "hour": short(row["hour"]),
+        **{f"{name} USD": None if usd is None else f"{Decimal(usd):.4f}" for name, usd in parts.items()},
+        "tokens": None if None in tokens else f"{sum(map(int, tokens)):,}", "kWh": energy,
+        "": "so far" if row["provisional"] else "",
+    }  # fmt: skip
 
 
 # ---- policies
@@ -359,10 +366,11 @@ def _minute(instant: str) -> str:
 
 def _line(one: dict[str, Any]) -> dict[str, Any]:
     """A declaration as one line of a table."""
-    profile = " ".join(f"{name}={value}" for name, value in one["profile"].items())
+    profile = one["profile"]
+    named = (profile.get(name) for name in ("kind", "contract", "name", "usd_per_hour"))
     return {
         "name": one["name"], "model": one["model"], "accelerator": f"{one['accelerator_count']} × {one['accelerator']}",
-        "engine": one["engine"], "pool": one["pool"], "owner": one["owner"], "profile": profile,
+        "engine": one["engine"], "pool": one["pool"], "paid": " ".join(filter(None, named)),
         "from": short(one["effective_from"]), "to": short(one["effective_to"]),
     }  # fmt: skip
 
