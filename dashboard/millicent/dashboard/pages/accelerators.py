@@ -96,15 +96,17 @@ def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
         Output("accelerators-notice", "children"), Output("accelerators-words", "children"),
         Output("accelerators-pills", "children"), Output("accelerators-export", "href"),
         Output("accelerators-lead", "children"), Output("accelerators-kpis", "children"),
-        Output("accelerators-choices", "data"),
         Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
     )  # fmt: skip
     async def headed(scope: str | None, _tick: Any) -> Any:
         return await asyncio.to_thread(_headed, warehouse, Place.parse(scope))
 
-    @app.callback(Output("accelerators-undeclared", "children"), Input("accelerators-scope", "data"))
-    async def undeclared(scope: str | None) -> Any:
-        return (await asyncio.to_thread(_asked, _undeclared, warehouse, Place.parse(scope), 1))[0]
+    @app.callback(
+        Output("accelerators-undeclared", "children"), Output("accelerators-choices", "data"),
+        Input("accelerators-scope", "data"),
+    )  # fmt: skip
+    async def declared(scope: str | None) -> Any:
+        return await asyncio.to_thread(_asked, _declared, warehouse, Place.parse(scope), [None, no_update])
 
     @app.callback(
         Output("cheapest-body", "children"), Output("cheapest-words", "children"),
@@ -113,7 +115,7 @@ def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
         Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
     )  # fmt: skip
     async def compared(scope: str | None, _tick: Any) -> Any:
-        return await asyncio.to_thread(_asked, _compared, warehouse, Place.parse(scope), 6)
+        return await asyncio.to_thread(_asked, _compared, warehouse, Place.parse(scope), [None] * 6)
 
     @app.callback(
         Output("costs-body", "children"), Output("costs-words", "children"),
@@ -121,7 +123,7 @@ def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
     )  # fmt: skip
     async def tabled(scope: str | None, order: str | None, _tick: Any) -> Any:
         place = replace(Place.parse(scope), order=(order or "")[:40])
-        return await asyncio.to_thread(_asked, _tabled, warehouse, place, 2)
+        return await asyncio.to_thread(_asked, _tabled, warehouse, place, [None] * 2)
 
     @app.callback(
         Output("energy-body", "children"), Output("energy-words", "children"),
@@ -129,20 +131,22 @@ def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
     )  # fmt: skip
     async def energised(scope: str | None, cut: Any, _tick: Any) -> Any:
         place = replace(Place.parse(scope), cut="deployment" if cut == "deployment" else "model")
-        return await asyncio.to_thread(_asked, _energised, warehouse, place, 2)
+        return await asyncio.to_thread(_asked, _energised, warehouse, place, [None] * 2)
 
 
-def _asked(answer: Callable[[Reader, Place], list[Any]], warehouse: Warehouse, place: Place, size: int) -> list[Any]:
-    """What a part of the page answers; nothing where there is nothing to see, which the headline explains."""
+def _asked(
+    answer: Callable[[Reader, Place], list[Any]], warehouse: Warehouse, place: Place, or_else: list[Any]
+) -> list[Any]:  # fmt: skip
+    """What a part of the page answers; `or_else` where there is nothing to see, which the headline explains."""
     try:
         reader = reader_of(warehouse, place)
     except PermissionError:
         reader = None
-    return answer(reader, place) if reader is not None else [None] * size
+    return answer(reader, place) if reader is not None else or_else
 
 
 def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
-    nothing: list[Any] = ["#", None, [], no_update]
+    nothing: list[Any] = ["#", None, []]
     try:
         reader = reader_of(warehouse, place)
     except PermissionError:
@@ -157,7 +161,7 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     if not found:
         kind: Emptiness = "no_rows" if has_hardware(reader) else "undeclared"
         clear = place.unfiltered().href() if place.view.filters else None
-        return [empty(kind, clear=clear), words, pills, "#", None, [], choices(reader)]
+        return [empty(kind, clear=clear), words, pills, *nothing]
     by_team = not set(askable(MEASURES, [name for name, _ in reader.view.filters])) >= set(MEASURES)
     notice = html.P([html.B("Filtered by team. "), BY_TEAM], className="card banner") if by_team else None
     asked = question(reader.view, reader.window.period,
@@ -165,7 +169,7 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     export = api_query(asked, format="csv")
     total = told(reader, MEASURES)[0]
     lead = html.P([_said(one, place) for one in headline(found, total, place)])
-    return [notice, words, pills, export, lead, _cards(reader, total, before(reader, CARDS), place), choices(reader)]
+    return [notice, words, pills, export, lead, _cards(reader, total, before(reader, CARDS), place)]
 
 
 BY_TEAM: Final = (
@@ -174,9 +178,10 @@ BY_TEAM: Final = (
 )
 
 
-def _undeclared(reader: Reader, _place: Place) -> list[Any]:
+def _declared(reader: Reader, _place: Place) -> list[Any]:
+    """What is not declared, and what of that which is can be chosen."""
     found = discovered(reader.warehouse, reader.tenant, reader.window.period)
-    return [accelerators_undeclared.notice(found)]
+    return [accelerators_undeclared.notice(found), choices(reader)]
 
 
 def _said(one: str | tuple[str, Figure], place: Place) -> Any:

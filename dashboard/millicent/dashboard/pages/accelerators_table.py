@@ -203,8 +203,9 @@ def _cell(column: Column, told: Row, per: Per, here: str, home: Home | None = No
     if home is None:
         figure = figure.of(column.measure, column.basis)
     face = [text, html.Small(fmt.percent(beside, 0)) if beside is not None else None]
-    words = f"{column.words}: {exact(value, measure.unit)}"
-    return html.Td(opener(face if beside is not None else text, figure, here, title=words), className=kind)
+    return html.Td(
+        opener(face if beside is not None else text, figure, here, title=exact(value, measure.unit)), className=kind
+    )
 
 
 def _why(column: Column, told: Row) -> str:
