@@ -9,6 +9,10 @@ from playwright.sync_api import sync_playwright
 HERE = Path(__file__).parent
 PAGES = {
     "overview": ("", (".js-plotly-plot .bars path", "table tr >> nth=6")),
+    "accelerators": (
+        "accelerators",
+        (".compare tbody tr >> nth=6", ".homes tfoot tr", ".energy tfoot tr", "#kpi-energy_wh"),
+    ),
     "efficiency": ("efficiency", (".flow .busy", ".hourly tbody tr >> nth=6", ".wasteful tfoot tr")),
     "requests": ("requests?v=1&p=7d", (".calls tbody tr >> nth=20",)),
     "prices": ("prices", ("#find-body tbody tr >> nth=3", "#entries-body tbody tr", "#pricedata-body dl")),
