@@ -153,7 +153,11 @@ def test_an_hour_of_the_week_lists_its_deployments(visit):
     seen = settle(visit("efficiency?v=1&p=7d&vs=none"))
     cell = seen.page.locator(".hourly tbody tr").nth(1).locator("a").first
     says = cell.get_attribute("title") or ""
-    cell.focus()
+    seen.page.locator(".hourly a").first.focus()
+    for key in ("ArrowDown", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowUp", "ArrowDown"):
+        seen.page.keyboard.press(key)
+    expect(cell).to_be_focused()
+    assert seen.page.locator(".hourly a[tabindex='0']").count() == 1
     seen.page.keyboard.press("Enter")
     expect(seen.page.locator("#wasteful-words")).to_contain_text("Tuesdays 00:00 to 01:00 UTC")
     settle(seen)

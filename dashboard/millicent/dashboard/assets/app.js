@@ -238,7 +238,22 @@
     go(link);
   });
 
+  // A table of hours is one stop of the keyboard; arrows go from hour to hour in it.
+  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const walk = (event) => {
+    const from = event.target.closest?.(".hourly a"), step = STEPS[event.key];
+    if (!from || !step) return;
+    const row = from.closest("tr").rowIndex + step[0], cell = from.closest("td").cellIndex + step[1];
+    const to = from.closest("table").rows[row]?.cells[cell]?.querySelector("a");
+    if (!to) return;
+    event.preventDefault();
+    from.tabIndex = -1;
+    to.tabIndex = 0;
+    to.focus();
+  };
+
   document.addEventListener("keydown", (event) => {
+    walk(event);
     if (event.key !== "Escape") return;
     const popovers = document.querySelectorAll("details.pop[open]");
     for (const open of popovers) { open.open = false; open.querySelector("summary").focus(); }

@@ -61,10 +61,8 @@ def heat(found: Mapping[Slot, Cell], place: Place) -> Component:
         [html.Th(html.Span("Weekday", className="unseen"), scope="col"),
          *(html.Th(f"{hour:02}", scope="col") for hour in HOURS)]
     )  # fmt: skip
-    body = [
-        html.Tr([html.Th(name, scope="row"), *(_cell(Slot(day, hour), found, top, place) for hour in HOURS)])
-        for day, name in enumerate(DAYS)
-    ]
+    first = min(found, key=lambda slot: (slot.day, slot.hour), default=None)
+    body = [_row(day, found, top, place, first) for day in range(len(DAYS))]
     caption = "Mean idle cost by weekday and hour of the day, UTC"
     table = html.Table([html.Caption(caption, className="unseen"), html.Thead(head), html.Tbody(body)],
                        className="hourly")  # fmt: skip
@@ -85,7 +83,14 @@ def words(found: Mapping[Slot, Cell]) -> str:
     )
 
 
-def _cell(slot: Slot, found: Mapping[Slot, Cell], top: Decimal, place: Place) -> Component:
+def _row(day: int, found: Mapping[Slot, Cell], top: Decimal, place: Place, first: Slot | None) -> Component:
+    slots = [Slot(day, hour) for hour in HOURS]
+    filled = [_cell(slot, found, top, place, reached=slot == first) for slot in slots]
+    return html.Tr([html.Th(DAYS[day], scope="row"), *filled])
+
+
+def _cell(slot: Slot, found: Mapping[Slot, Cell], top: Decimal, place: Place, *, reached: bool) -> Component:
+    """An hour of the week; `reached` by the keyboard, which goes on from there by arrows."""
     cell = found.get(slot)
     name = f"{DAY_NAMES[slot.day][:-1]} {slot.hour:02}:00"
     if cell is None:
@@ -99,6 +104,7 @@ def _cell(slot: Slot, found: Mapping[Slot, Cell], top: Decimal, place: Place) ->
     level = max(idle / top, Decimal(0)) if top > 0 else Decimal(0)
     there = place.href(slot=slot)
     return html.Td(html.A(_short(idle), href=there, title=said, className="slot", style={"--heat": f"{level:.0%}"},
+                          tabIndex=0 if reached else -1,
                           **data(nav="", at=slot.written), **aria(label=said)))  # fmt: skip
 
 
