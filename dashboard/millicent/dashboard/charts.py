@@ -18,19 +18,27 @@ import polars as pl
 from millicent.dashboard import format as fmt
 from millicent.warehouse.metrics import MTOK
 from millicent.warehouse.record import CHARGE, IDLE
+from millicent.warehouse.tables import OF_DEPLOYMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from millicent.dashboard.state import Scale, Window
 
+Unused = Literal["idle", "unavailable", "untracked"]
+"""What of own accelerators no call carries."""
 PALETTE: Final = ("#3b6fe0", "#22a094", "#dd9226", "#c94f7c", "#7a5fd6", "#3f97db", "#82a42e", "#b8693d")
 OTHER_COLOUR: Final = "#8b95a7"
 IDLE_COLOUR: Final = "#98a2b3"
 PRIOR_COLOUR: Final = "#6c788c"
 UNKNOWN_COLOUR: Final = "#b4bcc9"
 API_COLOUR: Final = "#5d7196"
-COST_COLOURS: Final = {"api": PALETTE[0], "hardware": PALETTE[1], "unavailable": PALETTE[3], "untracked": PALETTE[4]}
+UNUSED: Final[tuple[Unused, ...]] = ("idle", "unavailable", "untracked")
+COST_COLOURS: Final = {
+    "api": PALETTE[0], "hardware": PALETTE[1], "idle": IDLE_COLOUR, "unavailable": "#d9485c", "untracked": "#77839a",
+}  # fmt: skip
+PATTERNS: Final = {"idle": "/", "unavailable": "|", "untracked": "."}
+"""How bars of what no call carries are filled."""
 COST_LABELS: Final = {
     "api": "API", "hardware": "Own hardware, busy", "idle": "Idle", "unavailable": "Unavailable",
     "untracked": "Untracked", "charge": "Charges and credits",
@@ -40,12 +48,12 @@ MOST: Final = 8
 DAY_MS: Final = 86_400_000
 BAR_MS: Final = DAY_MS * 4 // 5
 
-Kind = Literal["entity", "other", "idle"]
+Kind = Literal["entity", "other"] | Unused
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One layer of the stack: a value of a dimension (None is unknown), all the rest, or idle.
+    """One layer of the stack: a value of a dimension (None is unknown), all the rest, or what no call carries.
 
     `spend_usd` and `tokens` have one entry per day; None is unknown.
     """
@@ -94,21 +102,30 @@ def label(dimension: str, value: str | None) -> str:
 def series(
     frame: pl.DataFrame, dimension: str, days: Sequence[datetime], colour_of: dict[str | None, str], *, idle: bool
 ) -> list[Series]:
-    """Layers of a stack, most spend first, then Other, then idle.
+    """Layers of a stack, most spend first, then Other, then what no call carries: idle, unavailable, untracked.
+
+    What a policy has a team carry is with the team.
 
     Args:
-        frame: `time`, the dimension, `spend_usd`, `idle_cost_usd`, `priced_tokens`; one row per day and value.
+        frame: `time`, the dimension, `spend_usd`, `priced_tokens` and a cost of each of `UNUSED`; one row per day and
+            value.
         dimension: its column.
         days: the days to show, in order.
         colour_of: colours by name.
-        idle: whether spend includes idle, which then becomes a layer of its own.
+        idle: whether spend includes what no call carries, which then becomes layers of its own.
     """
-    unused = pl.col("idle_cost_usd").fill_null(0)
-    busy = frame.filter(pl.col("time").is_in(list(days))).with_columns(
-        pl.col("spend_usd").alias("all_usd"),
-        (pl.col("spend_usd") - (unused if idle else 0)).alias("spend_usd"),
+    nobodys = pl.col(dimension).is_in([IDLE, *UNUSED]).fill_null(value=False)
+    apart = nobodys if dimension not in OF_DEPLOYMENTS else pl.lit(value=True)
+    costs: dict[Unused, pl.Expr] = {kind: pl.when(apart & idle).then(pl.col(f"{kind}_cost_usd")) for kind in UNUSED}
+    beside_idle = sum((costs[kind].fill_null(0) for kind in UNUSED[1:]), pl.lit(0))
+    costs["idle"] = (  # of nobody's spend all the rest, so that adjustments of closed periods are in it
+        pl.when(nobodys & idle).then(pl.col("spend_usd") - beside_idle).otherwise(costs["idle"])
     )
-    real = busy.filter(~pl.col(dimension).is_in([IDLE, "idle"]) | pl.col(dimension).is_null())
+    left = pl.col("spend_usd") - pl.sum_horizontal(cost.fill_null(0) for cost in costs.values())
+    shown = frame.filter(pl.col("time").is_in(list(days))).with_columns(
+        spend_usd=left, **{f"{kind}_cost_usd": cost for kind, cost in costs.items()}
+    )
+    real = shown.filter(~nobodys)
     ranked = (
         real.group_by(dimension)
         .agg(_sum("spend_usd"))
@@ -124,9 +141,12 @@ def series(
         others = real.filter(pl.col(dimension).is_in([name for name in rest if name is not None])
                              | (pl.col(dimension).is_null() & (None in rest)))  # fmt: skip
         layers.append(_layer(others, days, None, f"Other ({len(rest)})", OTHER_COLOUR, "other"))
-    if idle and busy["idle_cost_usd"].count():
-        unused_frame = busy.with_columns(pl.col("idle_cost_usd").alias("spend_usd"))
-        layers.append(_layer(unused_frame, days, None, "Idle", IDLE_COLOUR, "idle"))
+    for kind in UNUSED:
+        cost = shown[f"{kind}_cost_usd"]
+        if (cost != 0).any():
+            layers.append(
+                _layer(shown.with_columns(spend_usd=cost), days, None, COST_LABELS[kind], COST_COLOURS[kind], kind)
+            )
     return layers
 
 
@@ -152,7 +172,7 @@ def spend_figure(
     traces = [
         (_line if lines else _bar)(layer, _heights(layer, scale, parts, daily, days), window, href(layer))
         for layer in layers
-        if not (lines and layer.kind == "idle")
+        if not (lines and layer.kind in UNUSED)
     ]
     if any(tick is not None for tick in prior):
         traces.append(_ticks(days, prior))
@@ -253,9 +273,9 @@ def _mark(value: Decimal | None) -> float | None:
 def _bar(layer: Series, heights: list[Decimal | None], window: Window, href: str | None) -> dict[str, Any]:
     days = window.days
     marker: dict[str, Any] = {"color": layer.colour}
-    if layer.kind == "idle":
+    if shape := PATTERNS.get(layer.kind):
         marker = {"color": "rgba(0,0,0,0)", "line": {"width": 0},
-                  "pattern": {"shape": "/", "fgcolor": layer.colour, "size": 5, "solidity": 0.35}}  # fmt: skip
+                  "pattern": {"shape": shape, "fgcolor": layer.colour, "size": 5, "solidity": 0.35}}  # fmt: skip
     if window.today:
         marker["opacity"] = [0.55 if day == window.today else 1 for day in days]
     return {

@@ -74,9 +74,10 @@ def icon(name: str) -> Component:
     return html.I(className=f"icon icon-{name}", **aria(hidden="true"))
 
 
-def dot(colour: str, *, hatched: bool = False) -> Component:
-    """The colour of an entity; hatched for idle."""
-    return html.I(className="dot hatched" if hatched else "dot", style={"--colour": colour}, **aria(hidden="true"))
+def dot(colour: str, *, hatched: bool = False, look: str = "") -> Component:
+    """The colour of an entity; hatched for idle; `look` is a class of its own instead."""
+    names = ["dot", *(["hatched"] if hatched else []), *([look] if look else [])]
+    return html.I(className=" ".join(names), style={"--colour": colour}, **aria(hidden="true"))
 
 
 def delta(change: fmt.Change | None, absent: str = "") -> Component:

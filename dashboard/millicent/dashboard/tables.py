@@ -82,7 +82,8 @@ def teams(
         days: how many days the trend covers.
     """
     earlier = {row["team"]: row for row in prior.iter_rows(named=True)} if prior is not None else {}
-    rows = sorted(now.iter_rows(named=True), key=_place)
+    carried = [row for row in now.iter_rows(named=True) if row["team"] != IDLE or row["spend_usd"] != 0]
+    rows = sorted(carried, key=_place)
     rest = [row for row in rows if row["team"] not in {None, IDLE}][MOST_TEAMS:]
     lines = [_team(row, earlier.get(row["team"]), total, trends, colour_of, view, compared=prior is not None)
              for row in rows if row not in rest]  # fmt: skip

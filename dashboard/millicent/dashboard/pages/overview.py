@@ -45,7 +45,7 @@ __all__ = ["layout", "register"]
 HEADLINE: Final = (
     "spend_usd", "total_tokens", "calls", "cost_per_mtok_usd", "idle_ratio", "idle_cost_usd", "capacity_cost_usd",
     "hardware_cost_usd", "billed_cost_usd", "cache_saving_usd", "cache_hit_ratio", "priced_ratio", "attributed_ratio",
-    "unpriced_calls", "unattributed_calls", "unattributed_spend_share",
+    "unpriced_calls", "unattributed_calls", "unattributed_spend_share", "unavailable_cost_usd", "untracked_cost_usd",
 )  # fmt: skip
 DAILY: Final = (
     "spend_usd", "total_tokens", "priced_tokens", "idle_cost_usd", "capacity_cost_usd", "hardware_cost_usd",
@@ -170,7 +170,7 @@ def _exact(value: Decimal | int | None, unit: str) -> str | None:
 
 def _idle_words(total: Row, view: View) -> str:
     if total["idle_cost_usd"] is not None:
-        return f"{fmt.usd(total['idle_cost_usd'])} unallocated"
+        return f"{fmt.usd(total['idle_cost_usd'])} {'carried' if view.chosen('team') else 'unallocated'}"
     return "belongs to no team" if view.chosen("team") else "no own hardware"
 
 
@@ -181,11 +181,11 @@ def _of_spend(total: Row, own: str) -> str:
 
 
 def _split(total: Row, view: View) -> Component | None:
-    """API, own hardware busy, own hardware idle as shares of spend."""
+    """API, and own hardware that was busy, idle, unavailable and untracked, as shares of spend."""
     spend = total["spend_usd"]
     kinds = [("api", "billed_cost_usd", "API"), ("busy", "hardware_cost_usd", "own hardware, busy")]
     if view.basis == "effective":
-        kinds.append(("idle", "idle_cost_usd", "idle"))
+        kinds += [(kind, f"{kind}_cost_usd", kind) for kind in charts.UNUSED]
     parts = [
         (kind, amount / spend, f"{fmt.usd(amount)} {words}")
         for kind, name, words in kinds
@@ -202,7 +202,8 @@ def _chart(warehouse: Warehouse, view: View) -> list[Any]:
     if reader is None:
         return [NOTHING, [], ""]
     window, dimension = reader.window, DIMENSION[view.cut]
-    frame = reader.daily(("spend_usd", "idle_cost_usd", "priced_tokens"), dimension)
+    unused = tuple(f"{kind}_cost_usd" for kind in charts.UNUSED)
+    frame = reader.daily(("spend_usd", "priced_tokens", *unused), dimension)
     totals = reader.daily(("spend_usd", "priced_tokens"), since=window.prior.start if window.prior else None)
     colour_of = {} if view.cut == "cost" else reader.colours(dimension)
     layers = charts.series(frame, dimension, window.days, colour_of, idle=view.basis == "effective")
@@ -223,9 +224,11 @@ def _narrowed(view: View, dimension: str, layer: charts.Series) -> str | None:
 def _legend(layers: Sequence[charts.Series], view: View, dimension: str, *, compared: bool) -> list[Component]:
     entries: list[Component] = []
     for layer in layers:
-        if layer.kind == "idle" and view.scale == "mtok" and view.cut != "cost":
+        unused = layer.kind in charts.UNUSED
+        if unused and view.scale == "mtok" and view.cut != "cost":
             continue
-        face = [dot(layer.colour, hatched=layer.kind == "idle"), html.Span(layer.label)]
+        look = layer.kind if unused and layer.kind != "idle" else ""
+        face = [dot(layer.colour, hatched=layer.kind == "idle", look=look), html.Span(layer.label)]
         href = _narrowed(view, dimension, layer)
         entries.append(html.Li(link(face, href, title=f"Show only {layer.label}") if href else html.Span(face)))
     if compared:
