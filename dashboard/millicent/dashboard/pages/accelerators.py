@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
@@ -196,7 +195,9 @@ def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Compone
     def card(name: str, top: str, bottom: str | None = None, beside: str | None = None, **more: Any) -> Component:
         measure, was = DICTIONARY[name], prior.get(name)
         drawn = {top, bottom or top} <= set(daily.columns)
-        if beside is None and reader.window.prior:
+        if total[name] is None:
+            beside = "belongs to no team" if place.view.chosen("team") else "not known"
+        elif beside is None and reader.window.prior:
             beside = f"vs {fmt.value_text(was, measure.unit)}" if was is not None else "no prior data"
         text = fmt.value_text(total[name], measure.unit)
         return kpi(
@@ -212,16 +213,12 @@ def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Compone
     return [
         card("capacity_cost_usd", "capacity_cost_usd", under=_meter(total)),
         card(COST[per], "spend_usd", TOKENS[per], label=f"$ / 1M tokens, {SHORT[per]}"),
-        card("idle_cost_usd", "idle_cost_usd", beside=_share(total["idle_ratio"])),
+        card("idle_cost_usd", "idle_cost_usd", beside=f"{fmt.percent(total['idle_ratio'], 0)} of its cost"),
         card("utilisation_ratio", "busy_accelerator_hours", "accelerator_hours", label="Busy, of paid hours"),
         card(PER_JOULE[per], "energy_tokens" if per == "total" else "energy_output_tokens", "energy_joules",
              label=f"Tokens / joule, {SHORT[per]}"),
         card("energy_wh", "energy_wh", label=_energy_label(total), beside=_carbon(total)),
     ]  # fmt: skip
-
-
-def _share(share: Decimal | None) -> str:
-    return f"{fmt.percent(share, 0)} of its cost" if share is not None else "belongs to no team"
 
 
 def _carbon(total: Row) -> str:

@@ -257,7 +257,8 @@ def headline(found: Sequence[Home], total: Row, place: Place) -> list[str | tupl
     per = place.per
     said: list[str | tuple[str, Figure]] = []
     cost = total[COST[per]]
-    said += ["Own hardware cost ", (fmt.usd(total["capacity_cost_usd"]), Figure.of("capacity_cost_usd"))]
+    whose = "Calls of these teams cost " if place.view.chosen("team") else "Own hardware cost "
+    said += [whose, (fmt.usd(total["capacity_cost_usd"]), Figure.of("capacity_cost_usd"))]
     if cost is not None:
         said += [", or ", (fmt.usd(cost), Figure.of(COST[per])), f" per 1M tokens ({COUNTED[per]})"]
     if total["idle_cost_usd"] is not None and total["idle_ratio"] is not None:
