@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, case, false, func, not_, null, or_, select
 
-from millicent.warehouse.tables import calls, without_zone
+from millicent.warehouse.tables import calls, usage_hourly, without_zone
 
 if TYPE_CHECKING:
     from millicent.warehouse.deployments import Deployment
+    from millicent.warehouse.engine import Engine
     from millicent.warehouse.query import Period
     from millicent.warehouse.store import Warehouse
 
 MOST: Final = 200
+HOUR: Final = timedelta(hours=1)
 _TOLD: Final = ("model", "engine", "precision", "accelerator", "accelerator_count", "region", "environment")
 
 
@@ -54,8 +56,11 @@ def discovered(warehouse: Warehouse, tenant: str, period: Period) -> list[Discov
     Raises:
         EngineError: the database failed.
     """
-    c = calls.c
     declared = [one for _, one in warehouse.control.deployments(tenant)]
+    within = _within(warehouse.engine, tenant, period, declared)
+    if within is None:
+        return []
+    c = calls.c
     host = case((c.deployment.is_(None), c.endpoint_host), else_=null()).label("host")
     tokens = func.sum(func.coalesce(c.input_tokens + c.output_tokens, c.input_tokens, c.output_tokens))
     by = (c.deployment, host, c.model, c.engine, c.precision, c.accelerator, c.region, c.environment)
@@ -67,8 +72,9 @@ def discovered(warehouse: Warehouse, tenant: str, period: Period) -> list[Discov
         )
         .where(
             c.tenant == tenant, c.counted, c.billing == "self_hosted",
-            c.started_at >= without_zone(period.start), c.started_at < without_zone(period.end),
-            or_(c.deployment.is_(None), not_(_covered(declared))),
+            c.started_at >= without_zone(max(period.start, within[0])),
+            c.started_at < without_zone(min(period.end, within[1])),
+            _undeclared(c.deployment, c.started_at, declared),
         )
         .group_by(*by)
         .order_by(tokens.desc().nulls_last(), *by)
@@ -77,17 +83,33 @@ def discovered(warehouse: Warehouse, tenant: str, period: Period) -> list[Discov
     return [_found(row, declared) for row in warehouse.engine.read(asked).to_pylist()]
 
 
-def _covered(declared: Iterable[Deployment]) -> ColumnElement[bool]:
-    c = calls.c
+def _within(
+    engine: Engine, tenant: str, period: Period, declared: Iterable[Deployment]
+) -> tuple[datetime, datetime] | None:
+    """From when to when such calls began at most, by the hourly sums; None where there are none, as there should be."""
+    u = usage_hourly.c
+    asked = select(func.min(u.hour).label("first"), func.max(u.hour).label("last")).where(
+        u.tenant == tenant, u.billing == "self_hosted",
+        u.hour > without_zone(period.start - HOUR), u.hour < without_zone(period.end),
+        _undeclared(u.deployment, u.hour, declared),
+    )  # fmt: skip
+    (found,) = engine.read(asked).to_pylist()
+    return (found["first"], found["last"] + HOUR) if found["first"] else None
+
+
+def _undeclared(
+    deployment: ColumnElement[Any], at: ColumnElement[Any], declared: Iterable[Deployment]
+) -> ColumnElement[bool]:
+    """No declaration holds then; declarations begin and end on the hour."""
     held = [
         and_(
-            c.deployment == one.name,
-            c.started_at >= without_zone(one.effective_from),
-            *([c.started_at < without_zone(one.effective_to)] if one.effective_to else []),
+            deployment == one.name,
+            at >= without_zone(one.effective_from),
+            *([at < without_zone(one.effective_to)] if one.effective_to else []),
         )
         for one in declared
     ]
-    return or_(false(), *held)
+    return or_(deployment.is_(None), not_(or_(false(), *held)))
 
 
 def _found(row: dict[str, Any], declared: Iterable[Deployment]) -> Discovered:
