@@ -108,7 +108,7 @@ def test_a_control_plane_of_an_earlier_release_keeps_its_keys_and_takes_price_en
         command.upgrade(config, revision)
     with engine.begin() as connection:
         connection.execute(insert(control_module.audit).values(
-            at=TEN.replace(tzinfo=None), tenant="default", actor="ann", action="key.create", detail={}))  # fmt: skip
+            at=TEN, tenant="default", actor="ann", action="key.create", detail={}))  # fmt: skip
     engine.dispose()
     control = Control(directory)
     assert control.prices() == control.closed_periods("default") == control.repricings() == []

@@ -25,7 +25,6 @@ from sqlalchemy import (
     JSON,
     Column,
     Connection,
-    DateTime,
     Engine,
     Integer,
     String,
@@ -43,6 +42,7 @@ from sqlalchemy import (
 from millicent.warehouse import declaring, deployments, policies, price_entries, repricings, rules
 from millicent.warehouse.declaring import Declared
 from millicent.warehouse.deployments import Deployment
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.policies import Policy
 from millicent.warehouse.repricings import ClosedPeriod, Repricing
 from millicent.warehouse.rules import Rule
@@ -63,17 +63,17 @@ keys: Final = Table(
     "keys", metadata,
     Column("id", String, primary_key=True), Column("tenant", String, nullable=False),
     Column("scope", String, nullable=False), Column("name", String, nullable=False),
-    Column("digest", String, nullable=False), Column("created_at", DateTime, nullable=False),
-    Column("expires_at", DateTime, nullable=False), Column("revoked_at", DateTime),
+    Column("digest", String, nullable=False), Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False), Column("revoked_at", Instant),
 )  # fmt: skip
 sessions: Final = Table(
     "sessions", metadata,
     Column("digest", String, primary_key=True), Column("tenant", String, nullable=False),
-    Column("created_at", DateTime, nullable=False), Column("expires_at", DateTime, nullable=False),
+    Column("created_at", Instant, nullable=False), Column("expires_at", Instant, nullable=False),
 )  # fmt: skip
 audit: Final = Table(
     "audit", metadata,
-    Column("id", Integer, primary_key=True), Column("at", DateTime, nullable=False),
+    Column("id", Integer, primary_key=True), Column("at", Instant, nullable=False),
     Column("tenant", String, nullable=False), Column("actor", String, nullable=False),
     Column("action", String, nullable=False), Column("detail", JSON, nullable=False),
 )  # fmt: skip
@@ -120,7 +120,7 @@ class Control:
         key_id, secret = secrets.token_hex(6), secrets.token_hex(24)
         key = f"mk_{scope}_{key_id}_{secret}"
         key += f"{zlib.crc32(key.encode()):08x}"
-        now = _now()
+        now = datetime.now(UTC)
         life = SETUP_LIFE if scope == "setup" else KEY_LIFE
         row = {"id": key_id, "tenant": tenant, "scope": scope, "name": name, "digest": self._digest(key),
                "created_at": now, "expires_at": now + life}  # fmt: skip
@@ -155,7 +155,7 @@ class Control:
         """End a key now; False when there is none of that id."""
         mine = (keys.c.id == key_id) & (keys.c.tenant == tenant)
         with self._engine.begin() as connection:
-            first = func.coalesce(keys.c.revoked_at, _now())
+            first = func.coalesce(keys.c.revoked_at, datetime.now(UTC))
             found = connection.execute(update(keys).where(mine).values(revoked_at=first)).rowcount == 1
             if found:
                 _record(connection, tenant, actor, "key.revoke", {"id": key_id})
@@ -166,7 +166,7 @@ class Control:
         key = self.check(setup_token, "setup")
         if key is None:
             return None
-        session, now = secrets.token_hex(32), _now()
+        session, now = secrets.token_hex(32), datetime.now(UTC)
         unused = (keys.c.id == key.id) & keys.c.revoked_at.is_(None)
         with self._engine.begin() as connection:
             if connection.execute(update(keys).where(unused).values(revoked_at=now)).rowcount != 1:
@@ -179,7 +179,7 @@ class Control:
 
     def session_tenant(self, session: str) -> str | None:
         """Tenant of a live session."""
-        live = (sessions.c.digest == self._digest(session)) & (sessions.c.expires_at > _now())
+        live = (sessions.c.digest == self._digest(session)) & (sessions.c.expires_at > datetime.now(UTC))
         with self._engine.connect() as connection:
             return connection.execute(select(sessions.c.tenant).where(live)).scalar_one_or_none()
 
@@ -368,23 +368,9 @@ class Control:
         return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _stored(instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValueError(f"{instant.isoformat()} has no time zone: add Z for UTC or an offset")
-    return instant.astimezone(UTC).replace(tzinfo=None)
-
-
 def _key(row: dict[str, Any]) -> Key:
-    instants = {name: _aware(row[name]) for name in ("created_at", "expires_at", "revoked_at")}
-    return Key(**{name: row[name] for name in ("id", "tenant", "scope", "name")}, **instants)
-
-
-def _aware(instant: datetime | None) -> Any:
-    return instant.replace(tzinfo=UTC) if instant else None
+    names = ("id", "tenant", "scope", "name", "created_at", "expires_at", "revoked_at")
+    return Key(**{name: row[name] for name in names})
 
 
 def _require(connection: Any, tenant: str) -> None:
@@ -394,7 +380,7 @@ def _require(connection: Any, tenant: str) -> None:
 
 
 def _record(connection: Any, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:
-    row = {"at": _now(), "tenant": tenant, "actor": actor, "action": action, "detail": detail}
+    row = {"at": datetime.now(UTC), "tenant": tenant, "actor": actor, "action": action, "detail": detail}
     connection.execute(insert(audit).values(row))
 
 

@@ -7,33 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Integer, LargeBinary, String, Table, func, insert, select
+from sqlalchemy import JSON, Column, Connection, Integer, LargeBinary, String, Table, func, insert, select
 
 from millicent.pricing import snapshot
 from millicent.pricing.bundled import Found
 from millicent.pricing.rates import Entry
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.price_names import Asked
 from millicent.warehouse.rules import metadata
 
 price_data: Final = Table(
     "price_data", metadata,
     Column("version", String, primary_key=True), Column("data", LargeBinary, nullable=False),
-    Column("held", JSON, nullable=False), Column("first_seen_at", DateTime, nullable=False),
+    Column("held", JSON, nullable=False), Column("first_seen_at", Instant, nullable=False),
 )  # fmt: skip
 price_updates: Final = Table(
     "price_updates", metadata,
     Column("id", Integer, primary_key=True), Column("version", String, nullable=False),
-    Column("at", DateTime, nullable=False), Column("actor", String),
+    Column("at", Instant, nullable=False), Column("actor", String),
 )  # fmt: skip
 price_versions: Final = Table(
     "price_versions", metadata,
     Column("tenant", String, primary_key=True), Column("version", String, primary_key=True),
     Column("data_version", String, nullable=False), Column("entry_ids", JSON, nullable=False),
-    Column("known_from", DateTime, nullable=False),
+    Column("known_from", Instant, nullable=False),
 )  # fmt: skip
 
 Model = tuple[str, str]
@@ -75,14 +76,14 @@ def keep(connection: Connection, state: PriceData, now: datetime) -> None:
             "models": [[*model, version] for model, version in state.held.items()],
             "names": [[*asked, found.provider, found.owner, found.model] for asked, found in state.names.items()],
         }
-        row = {"version": state.version, "data": snapshot.pack(state.entries), "first_seen_at": _naive(now),
+        row = {"version": state.version, "data": snapshot.pack(state.entries), "first_seen_at": now,
                "held": held}  # fmt: skip
         connection.execute(insert(price_data).prefix_with("OR IGNORE").values(row))
 
 
 def put_in_force(connection: Connection, version: str, actor: str | None, now: datetime) -> None:
     """Price by a state that is kept from now on; `actor` said yes to it, None when nobody had to."""
-    connection.execute(insert(price_updates).values(version=version, at=_naive(now), actor=actor))
+    connection.execute(insert(price_updates).values(version=version, at=now, actor=actor))
 
 
 def in_force(connection: Connection, at: datetime | None = None) -> str | None:
@@ -90,7 +91,7 @@ def in_force(connection: Connection, at: datetime | None = None) -> str | None:
     newest = select(price_updates.c.version).order_by(price_updates.c.id.desc()).limit(1)
     if at is None:
         return connection.execute(newest).scalar_one_or_none()
-    found = connection.execute(newest.where(price_updates.c.at <= _naive(at))).scalar_one_or_none()
+    found = connection.execute(newest.where(price_updates.c.at <= at)).scalar_one_or_none()
     first = select(price_updates.c.version).order_by(price_updates.c.id).limit(1)
     return found or connection.execute(first).scalar_one_or_none()
 
@@ -125,7 +126,7 @@ def remember(
 ) -> None:
     """What a version that prices a tenant's calls is made of; the first that is told stays."""
     row: dict[str, Any] = {"tenant": tenant, "version": version, "data_version": data_version,
-                           "entry_ids": list(entry_ids), "known_from": _naive(now)}  # fmt: skip
+                           "entry_ids": list(entry_ids), "known_from": now}  # fmt: skip
     connection.execute(insert(price_versions).prefix_with("OR IGNORE").values(row))
 
 
@@ -136,7 +137,3 @@ def made_of(connection: Connection, tenant: str, version: str) -> tuple[str, lis
         select(c.data_version, c.entry_ids).where(c.tenant == tenant, c.version == version)
     ).first()
     return (row.data_version, row.entry_ids) if row else None
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, func, insert, select, update
+from sqlalchemy import JSON, Column, Connection, Integer, String, Table, func, insert, select, update
 
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.rules import metadata
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ price_entries: Final = Table(
     "price_entries", metadata,
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
     Column("kind", String, nullable=False), Column("body", JSON, nullable=False),
-    Column("effective_from", DateTime, nullable=False), Column("effective_to", DateTime),
-    Column("known_from", DateTime, nullable=False), Column("retired_at", DateTime),
-    Column("author", String, nullable=False), Column("created_at", DateTime, nullable=False),
+    Column("effective_from", Instant, nullable=False), Column("effective_to", Instant),
+    Column("known_from", Instant, nullable=False), Column("retired_at", Instant),
+    Column("author", String, nullable=False), Column("created_at", Instant, nullable=False),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -51,9 +52,9 @@ def store(
         if key in live:
             continue
         row = {
-            "tenant": tenant, "kind": entry.kind, "body": body(entry), "effective_from": _naive(entry.effective_from),
-            "effective_to": _naive(entry.effective_to), "known_from": _naive(now), "author": author,
-            "created_at": _naive(now),
+            "tenant": tenant, "kind": entry.kind, "body": body(entry), "effective_from": entry.effective_from,
+            "effective_to": entry.effective_to, "known_from": now, "author": author,
+            "created_at": now,
         }  # fmt: skip
         made = connection.execute(insert(price_entries).values(row)).inserted_primary_key
         live[key] = replace(entry, id=int(made[0]) if made else None, known_from=now, author=author, retired_at=None)
@@ -67,7 +68,7 @@ def retire(connection: Connection, tenant: str, entry_id: int, now: datetime) ->
     if not found:
         return None
     here = price_entries.c.id == entry_id
-    connection.execute(update(price_entries).where(here).values(retired_at=_naive(now)))
+    connection.execute(update(price_entries).where(here).values(retired_at=now))
     return replace(found[0], retired_at=now)
 
 
@@ -108,19 +109,8 @@ def body(entry: BookEntry) -> dict[str, Any]:
 def _entry(row: dict[str, Any]) -> BookEntry:
     from millicent.pricing.entries import read  # noqa: PLC0415 - likewise
 
-    given = {"id": row["id"], "author": row["author"]}
-    return replace(
-        read(row["body"]), known_from=_aware(row["known_from"]), retired_at=_aware(row["retired_at"]), **given
-    )
+    return replace(read(row["body"]), **{name: row[name] for name in ("id", "author", "known_from", "retired_at")})
 
 
 def _identity(told: dict[str, Any]) -> str:
     return repr(sorted(told.items()))
-
-
-def _naive(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC).replace(tzinfo=None) if instant else None
-
-
-def _aware(instant: datetime | None) -> datetime | None:
-    return instant.replace(tzinfo=UTC) if instant else None

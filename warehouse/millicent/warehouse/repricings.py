@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, insert, select, update
+from sqlalchemy import JSON, Column, Connection, Integer, String, Table, insert, select, update
 
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.rules import metadata
 
 if TYPE_CHECKING:
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 closed_periods: Final = Table(
     "closed_periods", metadata,
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
-    Column("start", DateTime, nullable=False), Column("end", DateTime, nullable=False),
-    Column("closed_at", DateTime, nullable=False), Column("actor", String, nullable=False),
+    Column("start", Instant, nullable=False), Column("end", Instant, nullable=False),
+    Column("closed_at", Instant, nullable=False), Column("actor", String, nullable=False),
 )  # fmt: skip
 repricings: Final = Table(
     "repricings", metadata,
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
-    Column("actor", String, nullable=False), Column("start", DateTime, nullable=False),
-    Column("end", DateTime, nullable=False), Column("filters", JSON, nullable=False),
+    Column("actor", String, nullable=False), Column("start", Instant, nullable=False),
+    Column("end", Instant, nullable=False), Column("filters", JSON, nullable=False),
     Column("version", String, nullable=False), Column("undo_of", Integer),
-    Column("created_at", DateTime, nullable=False), Column("finished_at", DateTime), Column("error", String),
+    Column("created_at", Instant, nullable=False), Column("finished_at", Instant), Column("error", String),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -84,7 +85,7 @@ def close(
                 f"{start:%Y-%m-%d} to {end:%Y-%m-%d} overlaps {other.start:%Y-%m-%d} to {other.end:%Y-%m-%d}, closed "
                 f"by {other.actor} at {other.closed_at:%Y-%m-%d %H:%M} UTC: leave those days out"
             )
-    row = {"start": _naive(start), "end": _naive(end), "closed_at": _naive(now)}
+    row = {"start": start, "end": end, "closed_at": now}
     connection.execute(insert(closed_periods).values(tenant=tenant, actor=actor, **row))
     return ClosedPeriod(start, end, now, actor)
 
@@ -99,7 +100,7 @@ def closings(connection: Connection) -> list[tuple[str, ClosedPeriod]]:
     c = closed_periods.c
     asked = select(c.tenant, c.start, c.end, c.closed_at, c.actor).order_by(c.start)
     return [
-        (tenant, ClosedPeriod(_aware(start), _aware(end), _aware(closed_at), actor))
+        (tenant, ClosedPeriod(start, end, closed_at, actor))
         for tenant, start, end, closed_at, actor in connection.execute(asked)
     ]
 
@@ -140,9 +141,9 @@ def begin(connection: Connection, run: Repricing) -> Repricing:
             if one.undo_of == run.undo_of and one.error is None:
                 raise ValueError(f"repricing {run.undo_of} was undone by run {one.id}: undo that one to have it back")
     row = {
-        "tenant": run.tenant, "actor": run.actor, "start": _naive(run.start), "end": _naive(run.end),
+        "tenant": run.tenant, "actor": run.actor, "start": run.start, "end": run.end,
         "filters": told(run.filters), "version": run.version, "undo_of": run.undo_of,
-        "created_at": _naive(run.created_at),
+        "created_at": run.created_at,
     }  # fmt: skip
     made = connection.execute(insert(repricings).values(row)).inserted_primary_key
     return replace(run, id=int(made[0]) if made else 0)
@@ -151,7 +152,7 @@ def begin(connection: Connection, run: Repricing) -> Repricing:
 def finish(connection: Connection, run_id: int, error: str | None, now: datetime) -> Repricing | None:
     """Mark a run as finished, or as given up with `error`; None when no unfinished run has that id."""
     unfinished = (repricings.c.id == run_id, repricings.c.finished_at.is_(None))
-    done = update(repricings).where(*unfinished).values(finished_at=_naive(now), error=error)
+    done = update(repricings).where(*unfinished).values(finished_at=now, error=error)
     if connection.execute(done).rowcount != 1:
         return None
     return next(one for one in asked(connection, None) if one.id == run_id)
@@ -180,13 +181,4 @@ def _run(row: dict[str, Any]) -> Repricing:
     from millicent.warehouse.query import Filter  # noqa: PLC0415 - the receiver opens the control plane without polars
 
     filters = tuple(Filter(one["dimension"], tuple(one["values"]), one["negated"]) for one in row["filters"])
-    instants = {name: _aware(row[name]) for name in ("start", "end", "created_at", "finished_at")}
-    return Repricing(**{**row, **instants, "filters": filters})
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
-
-
-def _aware(instant: datetime | None) -> Any:
-    return instant.replace(tzinfo=UTC) if instant else None
+    return Repricing(**{**row, "filters": filters})

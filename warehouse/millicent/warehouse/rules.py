@@ -19,7 +19,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    DateTime,
     Integer,
     MetaData,
     String,
@@ -30,6 +29,8 @@ from sqlalchemy import (
     select,
     update,
 )  # fmt: skip
+
+from millicent.warehouse.instants import Instant
 
 Operator = Literal["is", "matches", "absent"]
 
@@ -65,8 +66,8 @@ attribution_rules: Final = Table(
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
     Column("position", Integer, nullable=False), Column("conditions", JSON, nullable=False),
     Column("sets", JSON, nullable=False), Column("override", Boolean, nullable=False),
-    Column("effective_from", DateTime), Column("effective_to", DateTime), Column("author", String, nullable=False),
-    Column("note", String, nullable=False), Column("created_at", DateTime, nullable=False),
+    Column("effective_from", Instant), Column("effective_to", Instant), Column("author", String, nullable=False),
+    Column("note", String, nullable=False), Column("created_at", Instant, nullable=False),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -201,8 +202,8 @@ def store(connection: Connection, tenant: str, rule: Rule, author: str, now: dat
     connection.execute(update(attribution_rules).where(mine, after).values(position=attribution_rules.c.position + 1))
     row = {
         "tenant": tenant, "position": position, "conditions": [_condition_json(one) for one in rule.when],
-        "sets": dict(rule.sets), "override": rule.override, "effective_from": _naive(rule.effective_from),
-        "effective_to": _naive(rule.effective_to), "author": author, "note": rule.note, "created_at": _naive(now),
+        "sets": dict(rule.sets), "override": rule.override, "effective_from": rule.effective_from,
+        "effective_to": rule.effective_to, "author": author, "note": rule.note, "created_at": now,
     }  # fmt: skip
     key = connection.execute(insert(attribution_rules).values(row)).inserted_primary_key
     return replace(rule, id=int(key[0]) if key else None, position=position, author=author, created_at=now)
@@ -232,9 +233,7 @@ def _rule(row: dict[str, Any]) -> Rule:
     return Rule(
         when=tuple(_condition(one) for one in row["conditions"]),
         **{name: row[name] for name in ("id", "position", "sets", "override", "author", "note")},
-        effective_from=_aware(row["effective_from"]),
-        effective_to=_aware(row["effective_to"]),
-        created_at=_aware(row["created_at"]),
+        **{name: row[name] for name in ("effective_from", "effective_to", "created_at")},
     )
 
 
@@ -318,14 +317,6 @@ def _instant(name: str, text: str) -> datetime:
 
 def _text(instant: datetime | None) -> str | None:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
-
-
-def _naive(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC).replace(tzinfo=None) if instant else None
-
-
-def _aware(instant: datetime | None) -> datetime | None:
-    return instant.replace(tzinfo=UTC) if instant else None
 
 
 _KINDS: Final = {list: "a list", dict: "an object", bool: "true or false", int: "a whole number", str: "text"}
