@@ -374,6 +374,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fake = self.fake
         fake.looks += 1
+        if self.path == "/elsewhere":
+            self._send(200, fake.text().encode())
+            return
         if self.path.partition("?")[0] != PATHS.get(fake.engine, "/metrics"):
             self._send(404, b'{"detail":"Not Found"}', "application/json")
             return
@@ -396,7 +399,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body) + missing))
         if status == 307:
-            self.send_header("location", "/metrics/")
+            self.send_header("location", "/elsewhere")
         self.end_headers()
         self._write([body])
 
