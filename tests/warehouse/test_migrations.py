@@ -96,7 +96,7 @@ def test_calls_of_an_earlier_release_can_be_changed_beside_new_ones(old_store, a
     assert before.height + 1 == now.height
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_a_control_plane_of_an_earlier_release_keeps_its_keys_and_takes_price_entries(tmp_path, revision):
     directory = tmp_path / "data"
     directory.mkdir()
@@ -113,6 +113,6 @@ def test_a_control_plane_of_an_earlier_release_keeps_its_keys_and_takes_price_en
     control = Control(directory)
     assert control.prices() == control.closed_periods("default") == control.repricings() == []
     with control.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0003"
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0004"
         assert connection.execute(select(control_module.audit.c.actor)).scalar_one() == "ann"
     control.close()
