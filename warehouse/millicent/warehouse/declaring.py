@@ -349,9 +349,8 @@ def _write(connection: Connection, tenant: str, before: Periods, after: Periods)
     for start in old.keys() | new.keys():
         if old.get(start) == new.get(start):
             continue
-        since = start.astimezone(UTC).replace(tzinfo=None)
         name = (old.get(start) or new[start]).name
-        here = (table.c.tenant == tenant, table.c.name == name, table.c.effective_from == since)
+        here = (table.c.tenant == tenant, table.c.name == name, table.c.effective_from == start)
         if start not in new:
             connection.execute(delete(table).where(*here))
         elif start in old:

@@ -9,10 +9,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
-from sqlalchemy import JSON, Column, Connection, DateTime, Integer, String, Table, select
+from sqlalchemy import JSON, Column, Connection, Integer, String, Table, select
 
 from millicent.pricing.allocation import Weights
 from millicent.pricing.profiles import Owned, Power, Preset, Profile, Rented, Reserved, Spot
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.rules import metadata
 
 ROLES: Final = ("prefill", "decode")
@@ -31,8 +32,8 @@ LISTS: Final = ("endpoints", "metrics", "dcgm", "gpus")
 deployments: Final = Table(
     "deployments", metadata,
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
-    Column("name", String, nullable=False), Column("effective_from", DateTime, nullable=False),
-    Column("effective_to", DateTime), Column("settings", JSON, nullable=False),
+    Column("name", String, nullable=False), Column("effective_from", Instant, nullable=False),
+    Column("effective_to", Instant), Column("settings", JSON, nullable=False),
 )  # fmt: skip
 
 
@@ -290,22 +291,14 @@ def stored(connection: Connection, tenant: str | None) -> list[tuple[str, Deploy
     return [(row["tenant"], _deployment(dict(row))) for row in connection.execute(asked).mappings()]
 
 
-def _stored(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC).replace(tzinfo=None) if instant else None
-
-
 def _text(instant: datetime | None) -> str | None:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
-
-
-def _aware(instant: datetime | None) -> Any:
-    return instant.replace(tzinfo=UTC) if instant else None
 
 
 def row(tenant: str, deployment: Deployment) -> dict[str, Any]:
     """A period as the table keeps it."""
     settings = {name: value for name, value in written(deployment).items() if name not in _COLUMNS}
-    bounds = {"effective_from": _stored(deployment.effective_from), "effective_to": _stored(deployment.effective_to)}
+    bounds = {"effective_from": deployment.effective_from, "effective_to": deployment.effective_to}
     return {"tenant": tenant, "name": deployment.name, **bounds, "settings": settings}
 
 
@@ -321,7 +314,7 @@ def _deployment(row: dict[str, Any]) -> Deployment:
     settings |= {name: tuple(settings.get(name, ())) for name in LISTS}
     return Deployment(
         name=row["name"],
-        effective_from=_aware(row["effective_from"]),
-        effective_to=_aware(row["effective_to"]),
+        effective_from=row["effective_from"],
+        effective_to=row["effective_to"],
         **settings,
     )

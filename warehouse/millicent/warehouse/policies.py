@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from sqlalchemy import Column, Connection, DateTime, Integer, String, Table, insert, select
+from sqlalchemy import Column, Connection, Integer, String, Table, insert, select
 
 from millicent.pricing.allocation import CachedPolicy
 from millicent.pricing.idle import IdlePolicy
 from millicent.warehouse import repricings
+from millicent.warehouse.instants import Instant
 from millicent.warehouse.rules import metadata
 
 LONGEST: Final = 1024
@@ -23,9 +24,9 @@ LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 allocation_policies: Final = Table(
     "allocation_policies", metadata,
     Column("id", Integer, primary_key=True), Column("tenant", String, nullable=False),
-    Column("effective_from", DateTime, nullable=False), Column("idle", String, nullable=False),
+    Column("effective_from", Instant, nullable=False), Column("idle", String, nullable=False),
     Column("cached", String, nullable=False), Column("note", String, nullable=False),
-    Column("author", String, nullable=False), Column("created_at", DateTime, nullable=False),
+    Column("author", String, nullable=False), Column("created_at", Instant, nullable=False),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -89,8 +90,8 @@ def store(connection: Connection, tenant: str, policy: Policy, author: str, now:
     until = next((one.effective_from for one in others if one.effective_from > policy.effective_from), None)
     repricings.refuse_closed(connection, tenant, "the policy", policy.effective_from, until)
     row = {
-        "tenant": tenant, "effective_from": _naive(policy.effective_from), "idle": policy.idle,
-        "cached": policy.cached, "note": policy.note, "author": author, "created_at": _naive(now),
+        "tenant": tenant, "effective_from": policy.effective_from, "idle": policy.idle,
+        "cached": policy.cached, "note": policy.note, "author": author, "created_at": now,
     }  # fmt: skip
     made = connection.execute(insert(allocation_policies).values(row)).inserted_primary_key
     return replace(policy, id=int(made[0]) if made else None, author=author, created_at=now), True
@@ -117,14 +118,9 @@ def written(policy: Policy) -> dict[str, Any]:
 
 
 def _policy(row: dict[str, Any]) -> Policy:
-    names = ("id", "idle", "cached", "note", "author")
-    instants = {name: row[name].replace(tzinfo=UTC) for name in ("effective_from", "created_at")}
-    return Policy(**{name: row[name] for name in names}, **instants)
+    names = ("id", "idle", "cached", "note", "author", "effective_from", "created_at")
+    return Policy(**{name: row[name] for name in names})
 
 
 def _text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
