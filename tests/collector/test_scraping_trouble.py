@@ -1,5 +1,6 @@
 """Boards' energy is counted once, and what goes wrong costs nothing but its own figures and has a reason."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -226,6 +227,54 @@ def test_a_failed_commit_loses_and_doubles_nothing_whether_it_happened_or_not(si
     site.commit()
     whole = site.total(name)
     assert (whole["prompt_tokens"], whole["output_tokens"], whole["observed_ms"]) == (11, 6, 30_000)
+
+
+class Balancer:
+    """Two replicas behind one address, asked in turns; each serves 5 tokens of prompt before it answers."""
+
+    def __init__(self, fake, one, other):
+        self.both, self.url = (one, other), fake.url
+        self.turns = itertools.cycle(self.both)
+        fake.rewrite = self.answer
+
+    def answer(self, _):
+        fake = next(self.turns)
+        fake.serve(prompt=5, output=1)
+        return fake.text()
+
+
+@pytest.fixture
+def balancer(fake_engine, fake_engine_module):
+    one, other = (fake_engine_module.FakeEngine("vllm") for _ in range(2))
+    one.serve(prompt=10_000_000, output=10)
+    return Balancer(fake_engine("vllm"), one, other)
+
+
+def test_replicas_behind_one_address_are_found_out(site, balancer):
+    site.declare(balancer.url)
+    site.look(40)
+    site.commit()
+    assert site.scraper.failures["several_processes"] > 30
+    assert site.total()["counted_ms"] < 120_000  # so little of an hour that its tokens are not used
+    before = site.total()["prompt_tokens"]
+    site.look(10)
+    site.commit()
+    assert site.total()["prompt_tokens"] == before
+    assert site.total()["observed_ms"] == 49 * 15_000
+
+
+def test_replicas_behind_one_address_that_tell_when_they_began_are_told_apart(site, balancer):
+    for fake, ago in zip(balancer.both, (2, 1), strict=True):
+        fake.started = (TEN - timedelta(hours=ago)).timestamp()
+    next(balancer.turns)  # the younger answers first
+    site.declare(balancer.url)
+    site.look(20)
+    site.commit()
+    site.kill()
+    site.look(20)
+    site.commit()
+    assert site.total()["prompt_tokens"] == (40 - 2) * 5
+    assert site.scraper.failures == {}
 
 
 def test_a_clock_that_goes_back_is_waited_for(site, fake_engine):

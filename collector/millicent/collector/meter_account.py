@@ -28,6 +28,9 @@ ANSWERS: Final = "answers"
 UNKNOWN: Final = "unknown"
 FORGET: Final = timedelta(hours=1)
 """Processes and accelerators that were not read for so long, while others of the same name were, are gone."""
+FALLS: Final = 3
+"""So many falls of a counter `WITHIN`, each between two looks that went well, are no restarts of one process."""
+WITHIN: Final = timedelta(minutes=10)
 OTHERS: Final = "nvml"
 """A source that is pushed to us; whoever takes it in goes on from its readings."""
 _MILLISECOND: Final = 1000
@@ -91,6 +94,8 @@ class Account:
         self._boards: dict[tuple[str, str], Target] = {}
         self._sources: dict[Target, set[str]] = defaultdict(set)
         self._deployed: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._processes: dict[Target, set[datetime | None]] = defaultdict(set)
+        self._falls: dict[Target, list[datetime]] = defaultdict(list)
         self._watched: dict[Target, datetime] = {}
         self._read: dict[tuple[Target, str], datetime] = {}
         self._through: dict[tuple[Target, str], datetime] = {}
@@ -116,6 +121,7 @@ class Account:
             self._values[ident], self._seen[ident] = row["value"], at
             self._of[target, whose.source].add(ident)
             self._note(target, whose.source)
+            self._processes[target].add(row["started"])
             if row["counter"] == ENERGY:
                 self._boards[whose.tenant, row["series"].partition(" ")[2]] = target
             self._watched[target] = self._read[target, whose.source] = self._through[target, whose.source] = at
@@ -126,6 +132,10 @@ class Account:
     def was_read(self, target: Target) -> bool:
         """Whether any counter of a target was ever read."""
         return target in self._sources
+
+    def is_several(self, target: Target) -> bool:
+        """Whether a target was found to be several processes that do not tell which of them answers."""
+        return len(self._falls[target]) >= FALLS
 
     def sources(self, target: Target) -> set[str]:
         """Whose counters of the same deployment were ever read."""
@@ -142,9 +152,9 @@ class Account:
         at = at.replace(microsecond=at.microsecond // _MILLISECOND * _MILLISECOND)
         if self._last is not None and at <= self._last:
             return
-        self._last = at
         for one in outcomes:
             self._take(one, at)
+        self._last = at
         self._cover(at, outcomes)
 
     def _take(self, one: Outcome, at: datetime) -> None:
@@ -165,12 +175,16 @@ class Account:
         whose = _Whose(one.target.tenant, one.target.deployment, source, one.target.role)
         before = self._read.get(key)
         moved: bool | None = None
-        found = set()
+        found, fell = set(), False
+        is_new = one.started is not None and one.started not in self._processes[one.target]
+        same = None if one.boards or is_new else before
+        self._processes[one.target].add(one.started)
         for counter, series, value in one.counters:
             ident = self._ident(whose, counter, f"{one.target.url} {series}")
-            started = self._start(ident, one.started, None if one.boards else before)
+            started = self._start(ident, one.started, same)
             if counter in TOKENS:
                 moved = bool(moved) or self._values.get(ident, value) != value
+            fell |= one.started is None and value < self._values.get(ident, 0)
             if one.boards:
                 self._boards[whose.tenant, series] = one.target
                 if ident not in self._values:
@@ -179,6 +193,8 @@ class Account:
             self._values[ident], self._seen[ident] = value, at
             self._samples.append((ident, started, at, value))
             found.add(ident)
+        if fell and not one.boards and before is not None and before == self._last:
+            self._falls[one.target] = [*(fall for fall in self._falls[one.target] if at - fall < WITHIN), at]
         gone = {ident for ident in self._of[key] - found if at - self._seen[ident] < FORGET}
         self._of[key] |= found
         if one.complete and not (one.boards and gone):
@@ -195,14 +211,16 @@ class Account:
         self._deployed[target[:2]].add(source)
 
     def _start(self, ident: str, told: datetime | None, before: datetime | None) -> datetime | None:
-        """When a counter began: with its process, or, if it was not there at the last look, since then."""
+        """When a counter began: with its process, or, if that was there at the last look and it was not, since then.
+
+        `before`: when that last look was; None where there was none at this process.
+        """
         known = self._starts.get(ident)
         if known is None:
             return max(told, before) if told and before else told or before
-        if told in known:
+        if told in known or before is None:
             return told
-        later = [start for start in known if start is not None and (told is None or start > told)]
-        return max(later) if later else told
+        return max((start for start in known if start and (told is None or start > told)), default=told)
 
     def _ident(self, whose: _Whose, counter: str, series: str) -> str:
         ident = "\x1f".join((whose.tenant, whose.deployment, whose.source, whose.role or "", counter, series))

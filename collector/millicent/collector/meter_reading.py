@@ -60,6 +60,7 @@ REASONS: Final = {
     "too_large": "more text than is read of one target",
     "not_counters": "an answer that is no Prometheus text, or has no counter of a known engine or exporter",
     "bad_value": "a counter that is negative, not finite or too large; the others were read",
+    "several_processes": "counters that fall again and again though the engine is there: one address for several",
     "shared_board": "several deployments claim an accelerator's energy: tell each one's own by `gpus`",
 }
 """Why counters were not read."""

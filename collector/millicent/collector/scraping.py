@@ -37,6 +37,9 @@ DOWN: Final = frozenset({"refused", "unavailable"})
 """Reasons that tell that an engine is not there, also one that was never read."""
 GONE: Final = frozenset({"timeout", "unreachable"})
 """Reasons that tell it of an engine that was read before."""
+SEVERAL: Final = (
+    "its counters fall again and again: declare every replica with a URL of its own, and start Millicent again"
+)
 _OK, _SERVER_ERROR = 200, 500
 _ACCEPT: Final = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5, */*;q=0.1"
 
@@ -222,10 +225,13 @@ class Scraper:
                 energy.append(_Energy(aim, reading.boards, not reading.refused))
         for aim, reading in read:
             behind = not reading.fronts and aim.target[:2] in self._fronted
+            several = account.is_several(aim.target)
+            if several:
+                self._stands(aim, "several_processes", SEVERAL)
             yield Outcome(
                 aim.target,
                 ANSWERS if reading.running is None else "busy" if reading.running else "idle",
-                reading.source,
+                None if several else reading.source,
                 [one for one in reading.counters if not (behind and one.counter in TOKENS)],
                 reading.started,
                 complete=not reading.refused,
