@@ -88,6 +88,16 @@ def every(component, name: str) -> list:
     return ([props[name]] if name in props else []) + every(props.get("children"), name)
 
 
+def every_of(component, kind: str) -> list:
+    """Every component of a type inside the JSON of one."""
+    if isinstance(component, list):
+        return [found for one in component for found in every_of(one, kind)]
+    if not isinstance(component, dict):
+        return []
+    inside = every_of(component.get("props", {}).get("children"), kind)
+    return [component, *inside] if component.get("type") == kind else inside
+
+
 # ---- the address
 
 
@@ -263,12 +273,32 @@ def test_the_page_says_what_the_api_says(site):
     assert exported.text.splitlines()[0].startswith("model,accelerator,engine,precision")
 
 
+@pytest.mark.parametrize("per", ["total", "output"])
+def test_every_sum_and_ratio_of_the_table_is_that_of_the_api(site, per):
+    scope = f"?v=1&p=7d&per={per}&deployment=chat-b200&deployment=chat-h100"
+    body = ask(site, "costs-body.children", scope)["costs-body.children"]
+    rows = every_of(body, "Tr")
+    asked = [column for column in columns(per) if column.basis == "effective"]
+    told = {"measures": ",".join(column.measure for column in asked), "period": "7d",
+            "filter": "deployment:chat-b200,chat-h100", "group_by": "accelerator"}  # fmt: skip
+    by_accelerator = site.get("/api/v1/query", params=told).json()["rows"]
+    (total,) = site.get("/api/v1/query", params=told | {"group_by": ""}).json()["rows"]
+    shown = [[title for title in every(row, "title") if title] for row in rows]
+    for answer in (total, *by_accelerator):
+        texts = {exact(Decimal(str(answer[one.measure])), DICTIONARY[one.measure].unit)
+                 for one in asked if answer[one.measure] is not None}  # fmt: skip
+        assert any(texts <= set(titles) for titles in shown), answer
+
+
 def test_the_cheapest_home_is_told_first_and_what_is_not_declared_is_a_notice(site):
     assert "gpt-oss-120b is cheapest on B200" in words(ask(site, HEADED, "?v=1&p=7d")["accelerators-lead.children"])
     bars = words(ask(site, "cheapest-body.children", "?v=1&p=7d")["cheapest-body.children"])
     assert bars.index("B200") < bars.index("H100")
     notice = words(ask(site, PARTS[-1], "?v=1&p=7d")[PARTS[-1]])
     assert "1 deployment is not declared" in notice
+    assert "1 call with 4.50M tokens" in notice
+    table = words(ask(site, "costs-body.children", "?v=1&p=7d")["costs-body.children"])
+    assert table.count("not declared") == 1
     assert HOSTILE in notice
 
 

@@ -102,6 +102,11 @@ class Home:
         """Whether it served no token that we know of."""
         return not self.told["own_tokens"]
 
+    @property
+    def undeclared(self) -> bool:
+        """Whether it served calls and nobody told what it costs."""
+        return not self.unserved and self.told["capacity_cost_usd"] is None
+
     def cost(self, per: Per) -> Decimal | None:
         """USD per million tokens, idle included."""
         found: Decimal | None = self.told[COST[per]]

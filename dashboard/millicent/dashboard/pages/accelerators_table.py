@@ -174,6 +174,8 @@ def _row(
     marks = [
         html.Span("cheapest", className="tag good", title="Costs least per token of all that this model runs on")
         if home.cheapest else None,
+        html.Span("not declared", className="tag", title="Nobody told what it costs: it is in no sum of costs")
+        if home.undeclared else None,
         html.Span("few tokens", className="tag plain", title="Under 1M tokens: its costs per token say little")
         if home.low and not home.unserved else None,
         html.Span("no calls", className="tag plain", title="Paid for, and no call of ours ran on it")

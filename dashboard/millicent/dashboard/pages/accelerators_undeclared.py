@@ -33,7 +33,7 @@ def notice(found: Sequence[Discovered]) -> Component | None:
     names = len(found)
     title = html.B(f"{names} {'deployment is' if names == 1 else 'deployments are'} not declared. ")
     words = (
-        f"{fmt.count(calls)} calls with {fmt.tokens(tokens)} tokens ran on own hardware whose cost nobody told: it is "
+        f"{_calls(calls)} with {fmt.tokens(tokens)} tokens ran on own hardware whose cost nobody told: it is "
         "unknown, and in no sum here."
     )
     items = [_item(one) for one in found[:MOST]]
@@ -61,10 +61,16 @@ def command(one: Discovered) -> str:
 def _item(one: Discovered) -> Component:
     name = one.deployment or one.endpoint_host or "No name, no host"
     known = [hardware_label(part, value) for part in TOLD[:4] if (value := getattr(one, part))]
-    count = f"{one.accelerator_count} × " if one.accelerator_count and one.accelerator else ""
-    served = f"{fmt.count(one.calls)} calls, {fmt.tokens(one.tokens)} tokens"
+    if one.accelerator and one.accelerator_count:
+        at = 1 if one.model else 0
+        known[at] = f"{one.accelerator_count} × {known[at]}"
+    served = f"{_calls(one.calls)}, {fmt.tokens(one.tokens)} tokens"
     text = command(one)
     copy = html.Button([icon("copy"), html.Span("Copy")], className="button copy", type="button",
                        **data(action="copy", text=text), **aria(label="Copy the command"))  # fmt: skip
-    told = html.P([html.B(name), f" {count}{' · '.join([*known, served])}"])
+    told = html.P([html.B(name), f" {' · '.join([*known, served])}"])
     return html.Li([told, html.P("To be found out: " + "; ".join(one.missing)), html.Div([html.Code(text), copy])])
+
+
+def _calls(number: int) -> str:
+    return "1 call" if number == 1 else f"{fmt.count(number)} calls"

@@ -40,7 +40,11 @@ BASES: Final[dict[Basis, str]] = {
     "list": "API list price", "billed": "as billed by API providers", "effective": "effective, idle included",
     "usage": "busy time only, without idle", "marginal": "electricity only",
 }  # fmt: skip
-UNITS: Final = {"usd_per_mtok": "USD per 1M tokens", "usd": "USD", "ratio": "", "count": ""}
+UNITS: Final = {
+    "usd_per_mtok": "USD per 1M tokens", "usd": "USD", "ratio": "", "count": "", "hours": "h", "wh": "Wh",
+    "joules": "J", "g_per_mtok": "g per 1M tokens", "tokens_per_joule": "tokens per J",
+    "tokens_per_second": "tokens per s",
+}  # fmt: skip
 
 
 def register(
