@@ -1,6 +1,7 @@
 """Tagging history again: what would move is told first, moving it is exact, and sums follow the calls."""
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -27,6 +28,8 @@ H100 = Deployment(
     name="chat-h100", model="gpt-4o", accelerator="nvidia-h100-sxm", accelerator_count=8, engine="vllm",
     effective_from=NOON, effective_to=NOON + HOUR, profile={"kind": "rented", "usd_per_hour": "2"},
 )  # fmt: skip
+APART = replace(H100, prefill_count=2, decode_count=6)
+"""Input and output have prices of their own."""
 
 
 @pytest.fixture
@@ -130,9 +133,10 @@ def test_a_rule_that_is_taken_away_gives_back_what_it_replaced(warehouse, store)
     assert rollup_is_raw(warehouse)
 
 
-def test_calls_that_turn_out_to_be_ours_are_billed_nothing_and_their_hours_are_costed_anew(warehouse, store):
+@pytest.mark.parametrize("ours", [H100, APART], ids=["together", "apart"])
+def test_calls_that_turn_out_to_be_ours_are_billed_nothing_and_their_hours_are_costed_anew(warehouse, store, ours):
     store(({"server.address": "llm.acme.example"}, {"service.name": "checkout", "millicent.team": "a"}, 0))
-    warehouse.control.declare(H100)
+    warehouse.control.declare(ours)
     add(warehouse, CHECKOUT | {"sets": {"deployment": "chat-h100"}})
     assert apply(warehouse).moves == (Move("a", "a", 1, 1100, None),)
     (row,), _ = warehouse.find("default", _search())
