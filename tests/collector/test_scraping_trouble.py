@@ -84,6 +84,22 @@ def test_a_second_exporter_of_the_same_boards_does_not_stand_in_for_the_first(si
     assert whole["unavailable_ms"] is None
 
 
+def test_a_board_that_moves_to_another_deployment_is_counted_there(site, fake_engine):
+    exporter = fake_engine("dcgm")
+    exporter.draw(**{"GPU-a": 5, "GPU-b": 5})
+    hour = timedelta(hours=1)
+    site.declare(name="one", dcgm=(exporter.url,), gpus=("GPU-a", "GPU-b"))
+    site.look(2)
+    site.declare(name="one", dcgm=(exporter.url,), gpus=("GPU-a",), since=TEN + hour)
+    site.declare(name="two", dcgm=(exporter.url,), gpus=("GPU-b",), since=TEN + hour)
+    site.now = TEN + hour
+    for _ in range(3):
+        exporter.draw(**{"GPU-a": 100, "GPU-b": 10})
+        site.look()
+    site.commit()
+    assert (site.total("one")["millijoules"], site.total("two")["millijoules"]) == (300, 20)
+
+
 def test_tritons_joules_are_measured_where_no_exporter_is_declared(site, fake_engine):
     triton, other, exporter = fake_engine("triton_trtllm"), fake_engine("triton_trtllm"), fake_engine("dcgm")
     alone = site.declare(triton.url, name="alone")

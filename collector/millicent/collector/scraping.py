@@ -147,7 +147,7 @@ class Scraper:
             except UnreadableError as error:
                 outcomes.append(self._without(account, aim, error))
         outcomes += self._engines(account, list(read.values()), energy)
-        outcomes += self._energy(account, energy, {aim.target for aim in aims})
+        outcomes += self._energy(account, energy, {aim.target: aim.pool for aim in aims})
         account.look(at, outcomes)
         self._tell()
 
@@ -238,7 +238,9 @@ class Scraper:
                 named=_named(aim.deployment),
             )
 
-    def _energy(self, account: Account, told: Sequence[_Energy], declared: set[Target]) -> Iterator[Outcome]:
+    def _energy(
+        self, account: Account, told: Sequence[_Energy], declared: Mapping[Target, tuple[str, str]]
+    ) -> Iterator[Outcome]:
         """Every accelerator's energy once: of the deployment that it belongs to, from where it was read before."""
         claims: dict[tuple[str, str], dict[tuple[str, str], list[_Energy]]] = defaultdict(lambda: defaultdict(list))
         for one in told:
@@ -258,7 +260,8 @@ class Scraper:
             claiming = pools[0]
             before = account.board_of(tenant, board)
             where = next((one for one in claiming if one.aim.target == before), None)
-            if where is None and before not in declared:  # else another place would tell of the same energy again
+            silent = before is not None and before not in counters and declared.get(before) == claiming[0].aim.pool
+            if where is None and not silent:  # else another place would tell of the same energy again
                 where = claiming[0]
             if where is not None:
                 counters[where.aim.target].append(Counted(ENERGY, board, where.boards[board]))
