@@ -7,7 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from millicent.collector import scraping
+from millicent.collector.loader import Loader
 from millicent.collector.meter_reading import REASONS
+from millicent.collector.spool import SpoolReader
+from millicent.dashboard.telemetry import Telemetry
 from millicent.warehouse.engine import EngineError
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -301,3 +304,16 @@ def test_a_clock_that_goes_back_is_waited_for(site, fake_engine):
     site.look(2)
     site.commit()
     assert site.total()["observed_ms"] == 45_000
+
+
+def test_how_it_goes_is_in_the_telemetry_of_the_platform(site, fake_engine, tmp_path):
+    fake = fake_engine("vllm")
+    site.declare(fake.url)
+    site.look()
+    fake.down()
+    site.look()
+    spool = SpoolReader(tmp_path / "spool")
+    text = Telemetry(site.warehouse, spool, Loader(site.warehouse, spool), None, site.scraper).text()
+    assert "millicent_scrapes_total 2.0" in text
+    assert 'millicent_scrape_failures_total{reason="refused"} 1.0' in text
+    assert 'millicent_scrape_targets{outcome="unavailable"} 1.0' in text
