@@ -235,6 +235,28 @@ def test_an_engine_whose_counters_were_not_read_all_the_time_accuses_nobody(fact
     assert row["untracked_usd"] == 0
 
 
+def test_a_frontend_counts_tokens_and_workers_beside_it_tell_of_their_time(facts, call_on):
+    facts.declare("rack", TEN, engine="dynamo", **APART)
+    call_on(input_tokens=3000, output_tokens=10, duration_ms=HOUR_MS)
+    meter(facts, source="dynamo", prompt_tokens=4000, output_tokens=20, busy_ms=HOUR_MS)
+    for role, share in (("prefill", 4), ("decode", 2)):
+        meter(facts, source="vllm", role=role, busy_ms=HOUR_MS // share, prefill_us=7, decode_us=9)
+    facts.refresh(TEN + HOUR)
+    row = rows(facts)[TEN]
+    assert (row["engine_input_tokens"], row["engine_output_tokens"]) == (4000, 20)
+    assert row["busy_accelerator_ms"] == 2 * HOUR_MS // 4 + 3 * HOUR_MS // 2
+    assert abs(row["untracked_usd"] - (Decimal(1) / 4 + Decimal(3) / 2)) < Decimal("1e-15")
+
+
+def test_two_meters_that_each_were_read_for_half_an_hour_do_not_cover_it(facts, call_on):
+    facts.declare("rack", TEN, engine="dynamo")
+    call_on(duration_ms=HOUR_MS)
+    meter(facts, source="dynamo", prompt_tokens=4000, counted_ms=HOUR_MS // 2)
+    meter(facts, source="vllm", prefill_us=7, decode_us=9, counted_ms=HOUR_MS // 2)
+    facts.refresh(TEN + HOUR)
+    assert rows(facts)[TEN]["engine_input_tokens"] is None
+
+
 def test_what_is_counted_of_calls_that_began_in_the_hour_before_is_not_untracked(facts, call_on):
     facts.declare("rack", TEN, engine="vllm")
     call_on(started_at=TEN + 40 * MINUTE, duration_ms=HOUR_MS, input_tokens=1000, output_tokens=500)

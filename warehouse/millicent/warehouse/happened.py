@@ -48,60 +48,70 @@ class Meters:
 
     rows: Mapping[tuple[str, str | None], Mapping[str, int | None]] = field(default_factory=dict)
 
-    def told(self, column: str, role: str | None = None, *, energy: str | None = None) -> list[int]:
-        """What engines (or one meter of energy) tell in a column, in a role or in any."""
-        return [
-            value
-            for (source, in_role), row in self.rows.items()
-            if (source == energy if energy else source not in ENERGY)
-            and role in (None, in_role)
-            and (value := row[column]) is not None
-        ]
-
-    def total(self, column: str, role: str | None = None) -> int | None:
-        """The sum of what engines tell; None where none does."""
-        told = self.told(column, role)
-        return sum(told) if told else None
-
-    @property
-    def engine(self) -> str | None:
-        """The engine that was read, the longest first."""
-        found = {source: row["counted_ms"] or 0 for (source, _), row in self.rows.items() if source not in ENERGY}
-        return max(sorted(found), key=lambda source: found[source], default=None)
-
-    @property
-    def roles(self) -> set[str]:
-        """Roles that are apart on it."""
-        return {role for source, role in self.rows if role is not None and source not in ENERGY}
-
-    def covered(self, elapsed_ms: int, role: str | None = None) -> bool:
-        """Whether the engine's counters were read across the elapsed time."""
-        return 0 < elapsed_ms <= (self.total("counted_ms", role) or 0) / COVERED
+    def by_role(self, *columns: str, energy: str | None = None) -> dict[str | None, list[_Told]]:
+        """What engines (or one meter of energy) tell in any of `columns`, by role."""
+        found: dict[str | None, list[_Told]] = defaultdict(list)
+        for (source, role), row in self.rows.items():
+            asked = source == energy if energy else source not in ENERGY
+            if asked and any(row[name] is not None for name in columns):
+                found[role].append(_Told(source, row))
+        return found
 
     def counted(self, elapsed_ms: int) -> EngineTokens | None:
         """Tokens by the engine's own counters; None where those do not tell of the elapsed time.
 
-        Where prefill and decode are apart, what goes in is counted by the one and what comes out by the other.
+        Where prefill and decode are apart, what goes in is counted by the one and what comes out by the other; unless
+        a frontend counts for both.
         """
-        into, out = ("prefill", "decode") if self.roles else (None, None)
-        name = self.engine
-        if name is None or not (self.covered(elapsed_ms, into) and self.covered(elapsed_ms, out)):
+        found = self.by_role("prompt_tokens", "output_tokens")
+        both = found.get(None)
+        if both:
+            found = {None: both}
+        if not _read_through(found, elapsed_ms):
             return None
-        prompt, cached = (self.total(column, into) for column in ("prompt_tokens", "cached_tokens"))
-        generated = self.total("output_tokens", out)
+        into, out = both or found.get("prefill", []), both or found.get("decode", [])
+        prompt, cached = _sum(into, "prompt_tokens"), _sum(into, "cached_tokens")
+        generated = _sum(out, "output_tokens")
+        longest = max(into or out, key=lambda one: (one.row["counted_ms"] or 0, one.source))
         try:
-            engine = catalog.engine(name)
+            engine = catalog.engine(longest.source)
         except LookupError:  # the catalog had it when it was read
             return EngineTokens(input=prompt, cached_input=cached, output=generated)
         return engine_tokens(engine, prompt=prompt, cached=cached, generated=generated)
 
-    def joules(self, elapsed_ms: int) -> tuple[str, Decimal] | None:
-        """The meter of energy that tells of the elapsed time, and what the accelerators drew."""
-        for source in ENERGY:
-            counted, drawn = (sum(self.told(name, energy=source)) for name in ("counted_ms", "millijoules"))
-            if 0 < elapsed_ms <= counted / COVERED and self.told("millijoules", energy=source):
-                return source, Decimal(drawn) / 1000
+    def phases(self, elapsed_ms: int) -> tuple[int, int] | None:
+        """Microseconds of prefill and of decode of all requests; None where they do not tell of the elapsed time."""
+        found = self.by_role("prefill_us", "decode_us")
+        told = [one for several in found.values() for one in several]
+        prefill, decode = _sum(told, "prefill_us"), _sum(told, "decode_us")
+        if prefill is None or decode is None or not _read_through(found, elapsed_ms):
+            return None
+        return prefill, decode
+
+    def joules(self, elapsed_ms: int) -> tuple[int, Decimal] | None:
+        """What the accelerators drew by the best meter that tells of the elapsed time, and how good that is."""
+        for place, source in enumerate(ENERGY):
+            found = self.by_role("millijoules", energy=source)
+            if _read_through(found, elapsed_ms):
+                drawn = sum(_sum(several, "millijoules") or 0 for several in found.values())
+                return place, Decimal(drawn) / 1000
         return None
+
+
+class _Told(NamedTuple):
+    source: str
+    row: Mapping[str, int | None]
+
+
+def _sum(told: Iterable[_Told], column: str) -> int | None:
+    known = [value for one in told if (value := one.row[column]) is not None]
+    return sum(known) if known else None
+
+
+def _read_through(found: Mapping[str | None, list[_Told]], elapsed_ms: int) -> bool:
+    """Whether counters of every role were read across the elapsed time."""
+    counted = [_sum(told, "counted_ms") or 0 for told in found.values()]
+    return bool(counted) and 0 < elapsed_ms <= min(counted) / COVERED
 
 
 NO_METERS: Final = Meters()
@@ -295,35 +305,42 @@ class Time(NamedTuple):
 
 def passed(one: Deployment, happened: Happened, elapsed: int) -> Time:
     """By engines' meters where any was read, and never less than calls ran; else by calls alone."""
-    observed = max((_most(meters, "observed_ms") for meters in happened.meters.values()), default=0)
-    if not observed:
+    states = [_states(meters) for meters in happened.meters.values()]
+    metered = [of for of in states if any(state.observed for state in of.values())]
+    if not metered:
         return Time(elapsed, min(happened.busy_ms, elapsed), 0, 0, None, None, "calls")
-    metered = [meters for meters in happened.meters.values() if _most(meters, "observed_ms")]
-    unavailable = min(elapsed, *(min(_by_role(meters, "unavailable_ms")) for meters in metered))
-    busy = max(happened.busy_ms, *(_most(meters, "busy_ms") for meters in metered))
+    every = [state for of in metered for state in of.values()]
+    unavailable = min(elapsed, *(state.unavailable for state in every))
+    busy = max(happened.busy_ms, *(state.busy for state in every))
     busy = min(busy, elapsed - unavailable)
-    missing = max(0, elapsed - observed)
+    missing = max(0, elapsed - max(state.observed for state in every))
     if elapsed < HOUR_MS and missing <= LAG_MS:
         missing = 0
     unobserved = min(missing, elapsed - unavailable - busy)
 
     def apart(role: str) -> int | None:
-        told = [sum(meters.told("busy_ms", role)) for meters in metered if role in meters.roles]
+        told = [of[role].busy for of in metered if role in of]
         return min(max(told), elapsed - unavailable - unobserved) if told and one.prefill_count is not None else None
 
     return Time(elapsed, busy, unavailable, unobserved, apart("prefill"), apart("decode"), "engine")
 
 
-def _by_role(meters: Meters, column: str) -> list[int]:
-    return [sum(meters.told(column, role)) for role in [*(meters.roles or [None])]]
+class _State(NamedTuple):
+    """Milliseconds that something was seen, ran, or could not run."""
+
+    observed: int
+    busy: int
+    unavailable: int
 
 
-def _most(meters: Meters, column: str) -> int:
-    return max(_by_role(meters, column))
+def _states(meters: Meters) -> dict[str | None, _State]:
+    found = meters.by_role("observed_ms")
+    columns = ("observed_ms", "busy_ms", "unavailable_ms")
+    return {role: _State(*(_sum(told, name) or 0 for name in columns)) for role, told in found.items()}
 
 
 def drawn(happened: Happened, elapsed_ms: int) -> Decimal | None:
     """Joules by meters of the accelerators; deployments on a pool meter the same ones."""
     told = [found for meters in happened.meters.values() if (found := meters.joules(elapsed_ms))]
-    first = min((ENERGY.index(source) for source, _ in told), default=0)
-    return max((joules for source, joules in told if source == ENERGY[first]), default=None)
+    best = min((place for place, _ in told), default=0)
+    return max((joules for place, joules in told if place == best), default=None)

@@ -133,12 +133,12 @@ def _serving(name: str, weights: Weights, happened: Happened, time: Time) -> Ser
 
 def _phases(meters: Meters, time: Time) -> PhaseTime | None:
     """What prefill and decode took, of as many requests at once as there were on the mean."""
-    prefill_us, decode_us = meters.total("prefill_us"), meters.total("decode_us")
-    if prefill_us is None or decode_us is None or not time.busy or not meters.covered(time.elapsed):
+    told = meters.phases(time.elapsed)
+    if told is None or not time.busy:
         return None
     busy = Decimal(time.busy) / _THOUSAND
     with localcontext(MATH):
-        prefill, decode = (Decimal(us).scaleb(-6) for us in (prefill_us, decode_us))
+        prefill, decode = (Decimal(us).scaleb(-6) for us in told)
         return PhaseTime(
             prefill_seconds=prefill,
             decode_seconds=decode,
