@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
@@ -16,9 +16,10 @@ from millicent.dashboard import format as fmt
 pytestmark = pytest.mark.browser
 
 PICTURES = Path(__file__).parents[2] / "artefacts"
-FIRST_VISIT_BYTES, ANSWER_BYTES = 1_150_000, 80_000
+FIRST_VISIT_BYTES, ANSWER_BYTES = 1_100_000, 80_000
 COMPUTED_MS = 180_000
 STEPS = 8
+HOSTILE = "<img src=x onerror=alert(1)>"
 TEXTS = (
     ".efficiency :is(h2, p, dt, dd, small, b)", ".flow :is(th, td, small)", ".hourly :is(th, a)",
     ".wasteful :is(th, td, small, a)", ".carriers :is(th, td, small)", ".form :is(label, span, select, small)",
@@ -50,6 +51,16 @@ def exported(seen) -> dict[str, str]:
 def usd(text: str | None) -> Decimal:
     """`$1,234.56` as a number."""
     return Decimal(re.sub(r"[$,]", "", text or "").replace(fmt.MINUS, "-").removeprefix("<"))
+
+
+def near(one: str, other: str) -> bool:
+    """Whether two figures are the same but for what the hour that runs accrued in between."""
+    sizes = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+    found = [re.search(r"([\d,]+(?:\.\d+)?)([kMBT]?)", told) for told in (one, other)]
+    if None in found:
+        return one == other
+    first, second = (Decimal(it[1].replace(",", "")) * sizes[it[2]] for it in found)
+    return abs(first - second) <= Decimal("0.02") * max(first, second)
 
 
 def drawer(seen):
@@ -128,10 +139,12 @@ def test_a_row_filters_and_the_address_can_be_shared_and_undone(visit):
     settle(seen)
     assert query(seen) == {"v": ["1"], "p": ["7d"], "in": ["hours"], "deployment": ["qwen-h100"]}
     expect(seen.page.locator("#efficiency-deployment")).to_contain_text("qwen-h100")
-    narrowed = seen.page.locator(".flow .amount").all_inner_texts()
+    narrowed = seen.page.locator("#kpi-capacity_cost_usd").inner_text()
 
     other = settle(visit("efficiency?" + urlsplit(seen.page.url).query))
-    assert other.page.locator(".flow .amount").all_inner_texts() == narrowed
+    assert near(other.page.locator("#kpi-capacity_cost_usd").inner_text(), narrowed)
+    expect(other.page.locator("#flow-words")).to_contain_text("accelerator-hours")
+    expect(other.page.locator(".wasteful tbody th")).to_contain_text(["qwen-h100"])
     seen.page.go_back()
     expect(seen.page.locator("#kpi-capacity_cost_usd")).not_to_have_attribute(
         "title", other.page.locator("#kpi-capacity_cost_usd").get_attribute("title") or ""
@@ -194,7 +207,7 @@ def test_figures_open_their_derivation_and_focus_comes_back(visit):
         seen.page.keyboard.press("Enter")
         opened = drawer(seen)
         expect(opened).to_be_focused()
-        expect(opened.locator(".costs dd").first).to_contain_text(shown.rstrip("%").split(".")[0])
+        assert near(opened.locator(".costs dd").first.inner_text(), shown), figure
         expect(opened).to_contain_text("Its sums, exactly")
         seen.page.keyboard.press("Escape")
         expect(seen.page.get_by_role("dialog")).to_have_count(0)
@@ -207,12 +220,13 @@ def test_every_step_opens_a_figure_or_the_difference_that_it_is(visit, unit):
     seen = settle(visit(f"efficiency?v=1&p=7d&in={unit}"))
     for at in range(STEPS):
         row = seen.page.locator(".flow tbody tr").nth(at)
-        told = re.sub(r"[^\d]", "", (row.locator(".amount").get_attribute("title") or "").partition(".")[0])
+        shown = row.locator(".amount").get_attribute("title") or ""
         row.locator("th a").click()
         opened = drawer(seen)
         expect(opened).to_contain_text("Its sums, exactly")
-        if told and int(told):
-            expect(opened).to_contain_text(f"{int(told):,}")
+        left = opened.locator(".lines .sum td")
+        told = left if left.count() else opened.locator(".costs dd").first
+        assert near(told.inner_text(), shown) or not usd(shown.split()[0])
         seen.page.keyboard.press("Escape")
         expect(seen.page.get_by_role("dialog")).to_have_count(0)
     assert seen.said == []
@@ -222,7 +236,7 @@ def policies(product) -> list[dict]:
     return httpx.get(f"{product.url}api/v1/policies", timeout=30).json()["policies"]
 
 
-def test_a_policy_is_set_from_the_page_takes_effect_and_its_note_is_only_a_note(visit, product, wait_for, hostile):
+def test_a_policy_is_set_from_the_page_takes_effect_and_its_note_is_only_a_note(visit, product):
     seen = settle(visit("efficiency?v=1&p=7d"))
     at = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
 
@@ -239,13 +253,12 @@ def test_a_policy_is_set_from_the_page_takes_effect_and_its_note_is_only_a_note(
         )
 
     try:
-        ask("charge the owner", hostile)
-        expect(seen.page.locator("#policy .facts")).to_contain_text(hostile.replace("\u202e", ""))
-        assert (policies(product)[-1]["idle"], policies(product)[-1]["note"]) == ("charge the owner", hostile)
+        ask("charge the owner", HOSTILE)
+        expect(seen.page.locator("#policy .facts")).to_contain_text(HOSTILE)
+        assert (policies(product)[-1]["idle"], policies(product)[-1]["note"]) == ("charge the owner", HOSTILE)
         told = {"measures": "idle_cost_usd", "group_by": "team", "start": f"{at:%Y-%m-%dT%H:%M:%SZ}",
                 "end": f"{at + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", "filter": "cost_type:idle"}  # fmt: skip
         carried = lambda: {row["team"] for row in product.query(**told)}  # noqa: E731 - asked again and again
-        seen.page.wait_for_timeout(0)
         until = datetime.now(UTC) + timedelta(milliseconds=COMPUTED_MS)
         while not {"Search", "Assistants"} <= carried():
             assert datetime.now(UTC) < until, carried()
@@ -256,8 +269,8 @@ def test_a_policy_is_set_from_the_page_takes_effect_and_its_note_is_only_a_note(
     assert seen.said == []
 
 
-def test_filters_that_match_nothing_say_so_and_lead_out(visit, hostile):
-    seen = visit("efficiency?v=1&deployment=" + httpx.QueryParams({"x": hostile}).get("x"))
+def test_filters_that_match_nothing_say_so_and_lead_out(visit):
+    seen = visit(f"efficiency?v=1&deployment={quote(HOSTILE)}")
     expect(seen.page.locator(".empty")).to_contain_text("No accelerators match")
     assert seen.page.locator("img[src=x]").count() == 0
     seen.page.get_by_text("Clear the filters").click()
