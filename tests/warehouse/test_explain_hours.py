@@ -97,6 +97,9 @@ def test_the_amounts_of_every_step_add_up_whatever_the_hour_knows(shared_facts, 
     of_hour = hour_lines(facts.engine, tenant, "rack", TEN + MINUTE)
     assert {"deployment-hour", "where it went"} <= add_up(of_hour)
     assert amounts(of_hour, "where it went")[-1] == amounts(of_hour, "deployment-hour")[-1]
+    for step, whole in (("idle", row["idle_usd"]), ("unavailable", row["unavailable_usd"] or 0),
+                        ("energy of the hour", row["joules"]), ("carbon of the hour", row["gco2e_g"])):  # fmt: skip
+        assert amounts(of_hour, step)[-1:] in ([], [whole])
     ((call,), _) = find(facts.engine, tenant, Search())
     lines = explain.lines(facts.engine, facts.prices, tenant, call)
     add_up(lines)
