@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from millicent.collector import loader as loader_module
 from millicent.collector.loader import Loader
@@ -156,6 +157,28 @@ def test_a_period_is_not_closed_while_calls_of_it_are_being_stored(platform, clo
     platform.load(({"millicent.team": "a"}, YESTERDAY))
     assert platform.amounts() == before
     assert platform.rows(charges).height == 2
+
+
+def test_late_calls_wait_while_nobody_can_tell_what_is_closed_and_none_is_set_aside(platform, monkeypatch):
+    closings, failures = platform.warehouse.control.closings, [OperationalError("BEGIN IMMEDIATE", None, "locked")] * 14
+
+    def locked():
+        if failures:
+            raise failures.pop()
+        return closings()
+
+    monkeypatch.setattr(platform.warehouse.control, "closings", locked)
+    monkeypatch.setattr(loader_module, "RETRY_S", 0.0)
+    platform.send(({}, YESTERDAY))
+    stop = threading.Event()
+    loading = threading.Thread(target=platform.loader.run, args=(stop,))
+    loading.start()
+    while platform.loader.position != platform.spool.end().position:
+        stop.wait(0.01)
+    stop.set()
+    loading.join()
+    assert failures == []
+    assert platform.rows(calls).height == 1
 
 
 @pytest.fixture

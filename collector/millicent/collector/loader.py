@@ -17,6 +17,7 @@ from typing import Final
 
 import polars as pl
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from millicent.collector import limits, pipeline
 from millicent.collector.batch import Context, Incoming
@@ -190,7 +191,9 @@ class Loader:
             self._position = Position(*ledger.position(self._warehouse.engine, SPOOL))
             if isinstance(error, EngineError) and not isinstance(error, RowsRefusedError):
                 ledger.touch(self._warehouse.engine)
-        except EngineError:
+            with self._warehouse.control.closings():
+                pass  # it takes changes, too
+        except (EngineError, OperationalError):
             log.exception("the warehouse takes nothing now")
             return
         if self._attempts >= ATTEMPTS:
