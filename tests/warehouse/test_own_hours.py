@@ -493,6 +493,18 @@ def test_hours_of_a_closed_period_never_change(facts, call_on):
     assert facts.refresh(midnight + 2 * HOUR + MINUTE) == 0
 
 
+def test_hours_that_an_older_version_computed_are_computed_again_unless_they_are_closed(facts):
+    midnight = TEN.replace(hour=0)
+    facts.declare("rack", midnight - 2 * HOUR)
+    facts.refresh(midnight + 2 * HOUR)
+    facts.control.close_period("acme", midnight - DAY, midnight)
+    with facts.engine.write() as transaction:
+        transaction.execute(deployment_hours.update().values(computed_from=None, pool=None))
+    assert facts.refresh(midnight + 2 * HOUR) == 2
+    assert [row["pool"] for row in rows(facts).values()] == [None, None, "rack", "rack"]
+    assert facts.refresh(midnight + 2 * HOUR) == 0
+
+
 class ClosedMeanwhile:
     """The real engine; before anything is written, somebody closes a period."""
 
