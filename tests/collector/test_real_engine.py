@@ -1,6 +1,6 @@
 """A real llama.cpp server with a tiny model of random weights: what it answered is what its counters told us.
 
-Runs where `xllamacpp` is installed (`uv pip install xllamacpp`), which brings the server; nothing else is fetched.
+The server comes with `xllamacpp`, which `make install` brings (Linux on x86-64); the model is made here.
 """
 
 import array
@@ -22,9 +22,7 @@ from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import METERED, meter_hours
 
-pytestmark = pytest.mark.skipif(
-    find_spec("xllamacpp") is None, reason="no llama.cpp server here: uv pip install xllamacpp"
-)
+pytestmark = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="no llama.cpp server is built for this machine")
 SERVER = """
 import sys, xllamacpp
 told = xllamacpp.CommonParams()
