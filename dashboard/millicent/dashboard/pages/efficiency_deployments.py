@@ -30,9 +30,7 @@ WASTE: Final = (
 )  # fmt: skip
 """Sums that the table is made of; its ratios are sums over sums of them."""
 LOW_USE: Final = Decimal("0.4")
-"""Two deployments may be put together where each is used less than this."""
-FULL: Final = Decimal("0.8")
-"""And where both together use no more than this of the accelerators that stay."""
+"""Two deployments may be put together where each is used less than this: the larger one has room for both."""
 MOST_ROWS: Final = 60
 KEPT: Final = "in at"
 """What is looked at that goes along when a row is chosen."""
@@ -112,14 +110,12 @@ def worst_first(rows: Iterable[Row]) -> list[Row]:
 
 
 def hints(rows: Sequence[Row], about: Mapping[str, About]) -> list[Hint]:
-    """Pairs of the same model on the same accelerator, each used less than `LOW_USE`, together no more than `FULL`.
+    """Pairs of the same model on the same accelerator, each used less than `LOW_USE`.
 
     Each deployment is in one hint at most, the one that saves most first. Deployments of one pool share already.
     """
     able = [row for row in rows if row["deployment"] in about and _is_low(row, about[row["deployment"]])]
-    found = [
-        hint for one, other in combinations(able, 2) if (hint := _hint(one, other, about)) and hint.together <= FULL
-    ]
+    found = [hint for one, other in combinations(able, 2) if (hint := _hint(one, other, about))]
     kept: list[Hint] = []
     taken: set[str] = set()
     for hint in sorted(found, key=lambda hint: (-hint.saves_usd, hint.stays, hint.goes)):
@@ -250,8 +246,8 @@ def _told(hint: Hint) -> Component:
     body = [
         html.P(f"Same model, {hint.model}, on the same accelerator, {chip}; each used less than {percent}: "
                f"{hint.stays} {uses[0]}, {hint.goes} {uses[1]}."),
-        html.P(f"Busy {busy_1} + {busy_2} ÷ {paid_1} paid for {hint.stays} = {fmt.percent(hint.together, 0)}, "
-               f"at most {fmt.percent(FULL, 0)}.", className="formula"),
+        html.P(f"Busy {busy_1} + {busy_2} ÷ {paid_1} paid for {hint.stays} = {fmt.percent(hint.together, 0)} "
+               "of what stays.", className="formula"),
         html.P(f"Without {hint.goes} its {fmt.usd_exact(hint.saves_usd)} of this period would not be paid. It is a "
                "mean over the period: look at the busiest hours before you move anything."),
     ]  # fmt: skip
