@@ -114,18 +114,21 @@
     opened = call;
   }); };
 
-  // The same for what opens on the pages of prices and of own hardware; what opened it is found by where it leads.
-  let shown = "", from = "";
+  // The same for what opens on the pages of prices and of own hardware. What opened it is found by where it leads, and by
+  // which of several that was: the element itself may have been drawn anew.
+  let shown = "", from = "", pressed = 0;
+  const openers = (text) => [...document.querySelectorAll(`.board [data-opens="${CSS.escape(text)}"]`)];
   const shelf = (_content, open) => { setTimeout(() => {
     if ((open ?? "") === shown) return;
     const left = shown;
     shown = open ?? "";
-    const opener = (text) => document.querySelector(`[data-opens="${CSS.escape(text)}"]`);
+    const [here, there] = [openers(left), openers(from)];
     for (const row of document.querySelectorAll(".board tr.open")) row.classList.remove("open");
     if (!left) from = shown;
-    if (shown) (opener(shown) ?? opener(from))?.closest(".board tr")?.classList.add("open");
-    if (shown) document.querySelector(".drawer section")?.focus({ preventScroll: true });
-    else (opener(left) ?? opener(from))?.focus({ preventScroll: true });
+    const rows = shown ? [...openers(shown), ...openers(from)].map((link) => link.closest("tr")).filter(Boolean) : [];
+    rows[0]?.classList.add("open");
+    const back = here.length ? here : there;
+    (shown ? document.querySelector(".drawer section") : back[pressed] ?? back[0])?.focus({ preventScroll: true });
   }); };
 
   // The hour of the week that is listed; what it lists comes into sight.
@@ -218,6 +221,7 @@
   };
 
   const go = (link) => {
+    if (link.dataset.opens && !link.closest(".drawer")) pressed = openers(link.dataset.opens).indexOf(link);
     const href = leads(link);
     const to = href === "?" ? location.pathname : href.startsWith("?") ? location.pathname + href : href;
     history.pushState(null, "", link.dataset.carry === undefined ? to : to + carried());
