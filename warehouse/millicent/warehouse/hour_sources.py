@@ -68,7 +68,7 @@ def _evidence(span: Span, name: str, happened: Happened, time: Time) -> list[Lin
                 lines.append(_line(what, row[column], unit, where if unit == "ms" else read))
     counted, mine = happened.counted(name, time.elapsed)
     for kind in ("input", "output"):
-        whole, rest = getattr(counted, kind, None), getattr(mine, kind, None)
+        whole, rest = (getattr(told, kind, None) or 0 for told in (counted, mine))
         if whole != rest:
             what = f"{kind} tokens of calls that began in the hour before, among those counted"
             lines.append(_line(what, whole - rest, "tokens", "seen then, and not yet counted by its end"))
