@@ -24,8 +24,8 @@ def catalog() -> str:
     return page(
         "Catalog",
         "What Millicent knows of hardware before you say anything. A blank is a number that nobody has published: it "
-        "stays blank, and a deployment that needs it is asked for it. `GET /api/v1/catalog/…` tells the source, date "
-        "and confidence of each single value. [Extend the catalog](../howto/extend-the-catalog.md) with rows of your own.",
+        "stays blank, and a deployment that needs it is asked for it. `GET /api/v1/catalog/…` tells source, date and "
+        "confidence of each single value. [Extend the catalog](../howto/extend-the-catalog.md) with rows of your own.",
         "## Accelerators",
         "Per accelerator. System power is that of its share of the server. Surveyed costs are USD per hour, with "
         "electricity: ix-2025 and ix-2026-07, each as hyperscaler / neocloud / 3-year rental.",
