@@ -174,12 +174,21 @@ def test_what_the_phases_took_is_better_evidence_than_weights(facts, call_on, pr
     assert abs(row["output_rate_usd_per_weight"] * 4000 * 1000 - Decimal(out)) < Decimal("1e-15")
 
 
+def test_deployments_may_be_called_what_a_pool_is_called(facts):
+    facts.declare("one", TEN, pool="shared")
+    for name in ("shared", "pool shared", "deployment one"):
+        facts.declare(name, TEN)
+    facts.refresh(TEN + HOUR)
+    assert [total(rows(facts, name)[TEN]) for name in ("one", "shared", "pool shared", "deployment one")] == [4] * 4
+
+
 # ---- meters
 
 
 def test_time_in_which_nothing_could_run_is_unavailable_and_time_that_nobody_saw_untracked(facts, call_on):
     facts.declare("rack", TEN, engine="vllm")
     call_on(duration_ms=HOUR_MS // 8)
+    meter(facts, hour=TEN - HOUR)
     meter(facts, observed_ms=HOUR_MS * 3 // 4, busy_ms=HOUR_MS // 4, unavailable_ms=HOUR_MS // 8)
     facts.refresh(TEN + HOUR)
     row = rows(facts)[TEN]
@@ -187,6 +196,14 @@ def test_time_in_which_nothing_could_run_is_unavailable_and_time_that_nobody_saw
     assert (row["busy_ms"], row["unavailable_ms"], row["unobserved_ms"]) == (900_000, 450_000, 900_000)
     assert row["busy_source"] == "engine"
     assert row["unobserved_accelerator_ms"] == 2 * 900_000
+
+
+def test_in_the_hour_in_which_reading_begins_nothing_was_missed(facts):
+    facts.declare("rack", TEN, engine="vllm")
+    meter(facts, observed_ms=HOUR_MS // 4)
+    meter(facts, hour=TEN + HOUR, observed_ms=HOUR_MS // 4)
+    facts.refresh(TEN + 2 * HOUR)
+    assert [row["unobserved_ms"] for row in rows(facts).values()] == [0, HOUR_MS * 3 // 4]
 
 
 def test_an_engine_was_busy_for_as_long_as_calls_ran_on_it_at_least(facts, call_on):
@@ -208,6 +225,7 @@ def test_calls_that_wait_for_an_engine_that_is_down_do_not_make_it_busy(facts, c
 
 def test_the_running_hour_waits_for_the_last_readings_before_it_calls_anything_untracked(facts):
     facts.declare("rack", TEN, engine="vllm")
+    meter(facts, hour=TEN - HOUR)
     meter(facts, observed_ms=19 * 60_000)
     facts.refresh(TEN + 20 * MINUTE)
     assert rows(facts)[TEN]["unobserved_ms"] == 0

@@ -304,7 +304,11 @@ class Time(NamedTuple):
 
 
 def passed(one: Deployment, happened: Happened, elapsed: int) -> Time:
-    """By engines' meters where any was read, and never less than calls ran; else by calls alone."""
+    """By engines' meters where any was read, and never less than calls ran; else by calls alone.
+
+    Nobody saw the time between readings that is missing in an hour, unless reading began in that hour: before, there
+    was nothing to miss.
+    """
     states = [_states(meters) for meters in happened.meters.values()]
     metered = [of for of in states if any(state.observed for state in of.values())]
     if not metered:
@@ -314,7 +318,7 @@ def passed(one: Deployment, happened: Happened, elapsed: int) -> Time:
     busy = max(happened.busy_ms, *(state.busy for state in every))
     busy = min(busy, elapsed - unavailable)
     missing = max(0, elapsed - max(state.observed for state in every))
-    if elapsed < HOUR_MS and missing <= LAG_MS:
+    if not _watched(happened.meters_before) or (elapsed < HOUR_MS and missing <= LAG_MS):
         missing = 0
     unobserved = min(missing, elapsed - unavailable - busy)
 
@@ -323,6 +327,10 @@ def passed(one: Deployment, happened: Happened, elapsed: int) -> Time:
         return min(max(told), elapsed - unavailable - unobserved) if told and one.prefill_count is not None else None
 
     return Time(elapsed, busy, unavailable, unobserved, apart("prefill"), apart("decode"), "engine")
+
+
+def _watched(meters: Mapping[str, Meters]) -> bool:
+    return any(state.observed for told in meters.values() for state in _states(told).values())
 
 
 class _State(NamedTuple):

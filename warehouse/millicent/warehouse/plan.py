@@ -354,7 +354,7 @@ def _digest(span: Span) -> str | None:
 
 def _key(one: Deployment) -> str:
     """What tells a pool from others, and from a deployment of the same name."""
-    return one.name if one.pool is None else f"pool {one.pool}"
+    return f"deployment {one.name}" if one.pool is None else f"pool {one.pool}"
 
 
 def _terms(one: Deployment) -> Reserved:
