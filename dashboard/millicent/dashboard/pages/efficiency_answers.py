@@ -28,7 +28,7 @@ from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import Window, api_query, question
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import Period, Query
+from millicent.warehouse.query import Filter, Period, Query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +202,8 @@ def _declared(reader: Reader) -> list[Deployment]:
 
 def _choices(reader: Reader) -> dict[str, list[dict[str, str]]]:
     """What own hardware of the period has of every dimension, most accelerator-hours first, whatever is filtered."""
-    asked = Query(measures=("accelerator_hours",), period=reader.window.period, dimensions=tuple(CHOSEN))
+    asked = Query(measures=("accelerator_hours",), period=reader.window.period, dimensions=tuple(CHOSEN),
+                  filters=(Filter("cost_type", ("idle",)),))  # fmt: skip
     own_hours = reader.warehouse.ask(reader.tenant, asked).frame.filter(pl.col("accelerator_hours").is_not_null())
     found = {}
     for name in CHOSEN:
