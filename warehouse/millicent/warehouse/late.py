@@ -214,8 +214,8 @@ def _why(instant: str) -> pl.Expr:
     number = pl.when(calls.abs() == 1).then(pl.lit("1 call")).otherwise(pl.format("{} calls", calls.abs()))
     verb = pl.when(calls.abs() == 1).then(pl.lit("counts")).otherwise(pl.lit("count"))
     sign = pl.when(calls > 0).then(pl.lit("more")).otherwise(pl.lit("fewer"))
-    what = pl.when(calls == 0).then(pl.lit("calls in it read otherwise"))
-    what = what.otherwise(pl.format("{} {} {} in it", number, sign, verb))
+    counted = pl.format("{} {} {} in it", number, sign, verb)
+    what = pl.when(calls == 0).then(pl.lit("calls in it read otherwise")).otherwise(counted)
     cost = pl.when(unknown > 0).then(pl.format(", {} of unknown cost", unknown)).otherwise(pl.lit(""))
     return pl.concat_str(_day(instant), pl.lit(" is closed: "), what, cost)
 
