@@ -95,7 +95,7 @@ def flow(warehouse: Warehouse, place: Place) -> list[Any]:
 def _way(reader: Reader) -> tuple[Row, Decimal | None]:
     """The sums of the way from paid to busy, and the idle cost of what no deployment took."""
     by_model = reader.over(("idle_cost_usd",), "model").filter(pl.col("model").is_null())
-    unused = by_model["idle_cost_usd"].sum() if by_model["idle_cost_usd"].count() else None
+    unused: Decimal | None = by_model["idle_cost_usd"].item() if by_model.height else None
     return reader.over(FLOW).row(0, named=True), unused
 
 
@@ -140,8 +140,7 @@ def deployments(warehouse: Warehouse, place: Place) -> list[Any]:
     (total,) = efficiency_deployments.summed({**row, "deployment": None} for row in rows)
 
     def opened(face: Any, measure: str, name: str | None) -> Component:
-        kept = {"deployment": name} if name is not None else {}
-        figure = Figure.of(measure, **kept)
+        figure = Figure.of(measure) if name is None else Figure.of(measure, deployment=name)
         if len(at) > 1:  # of several hours apart: each of them is opened by itself, above
             return html.Span(face)
         return _opener(face, place, replace(figure, during=Period(at[0], at[0] + HOUR)) if at else figure)
