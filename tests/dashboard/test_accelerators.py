@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from threading import Barrier
 from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +22,7 @@ from millicent.dashboard.pages.accelerators_homes import KEY, MEASURES, Home, ma
 from millicent.dashboard.pages.accelerators_place import Place
 from millicent.dashboard.pages.accelerators_table import columns, ordered
 from millicent.dashboard.pages.accelerators_undeclared import command
+from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.figures import Figure, exact
 from millicent.dashboard.state import HARDWARE_FILTERS, RANGES, View
 from millicent.warehouse import capacity
@@ -186,6 +189,30 @@ def test_the_command_that_declares_is_one_line_whatever_calls_are_called():
     said = shlex.split(command(found))
     assert said[3:8] == ["a; rm -rf '$HOME'", "--model", HOSTILE, "--accelerator", "ACCELERATOR"]
     assert said[-2:] == ["--since", "2026-11-03T04:00:00"]
+
+
+# ---- what parts of a page share
+
+
+def test_parts_that_ask_at_once_share_one_answer_and_other_keys_none(warehouse):
+    together, asked = Barrier(4), []
+
+    def part(tenant: str) -> str:
+        together.wait()
+        return asked_once(warehouse, (tenant, "x"), lambda: asked.append(tenant) or tenant)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(part, "aabb")) == list("aabb")
+    assert sorted(asked) == ["a", "b"]
+
+
+def test_what_fails_is_asked_again(warehouse):
+    def fail() -> None:
+        raise ValueError("not now")
+
+    with pytest.raises(ValueError, match="not now"):
+        asked_once(warehouse, "fails", fail)
+    assert asked_once(warehouse, "fails", lambda: "answered") == "answered"
 
 
 # ---- the page over a small warehouse
