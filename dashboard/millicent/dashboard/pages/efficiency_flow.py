@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dash import html
 
@@ -195,9 +195,9 @@ def opened_step(text: str) -> tuple[Kind, Unit] | None:
     """Read what `opening` wrote of a difference; None where that is nothing."""
     way, _, told = text.partition("?")
     kind, _, unit = told.partition("-")
-    if way != _WAY or unit not in _LESS or kind not in _LESS[cast("Unit", unit)]:
+    if way != _WAY or unit not in _LESS or kind not in _LESS[unit]:
         return None
-    return cast("Kind", kind), cast("Unit", unit)
+    return kind, unit
 
 
 def difference(

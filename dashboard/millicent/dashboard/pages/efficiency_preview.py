@@ -108,7 +108,7 @@ def _hours(reader: Reader, names: Sequence[str], period: Period) -> Iterator[Unu
         begins = part.end
 
 
-def _owners(reader: Reader) -> dict[str | None, list[tuple[datetime, datetime | None, str | None]]]:
+def _owners(reader: Reader) -> dict[str, list[tuple[datetime, datetime | None, str | None]]]:
     """Who owns a deployment, from when to when."""
     found = defaultdict(list)
     for _, one in reader.warehouse.control.deployments(reader.tenant):
