@@ -59,7 +59,7 @@ __all__ = ["layout", "register"]
 CARDS: Final = ("capacity_cost_usd", *COST.values(), "idle_cost_usd", "utilisation_ratio", *PER_JOULE.values(),
                 "energy_wh")  # fmt: skip
 TRENDS: Final = ("capacity_cost_usd", "idle_cost_usd", "spend_usd", "priced_tokens", "priced_output_tokens",
-                 "energy_tokens", "energy_output_tokens", "energy_joules", "energy_wh", "busy_accelerator_hours",
+                 "energy_tokens", "energy_output_tokens", "energy_joules", "busy_accelerator_hours",
                  "accelerator_hours")  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Compone
         card("utilisation_ratio", "busy_accelerator_hours", "accelerator_hours", label="Busy, of paid hours"),
         card(PER_JOULE[per], "energy_tokens" if per == "total" else "energy_output_tokens", "energy_joules",
              label=f"Tokens / joule, {SHORT[per]}"),
-        card("energy_wh", "energy_wh", label=_energy_label(total), beside=_carbon(total)),
+        card("energy_wh", "energy_joules", label=_energy_label(total), beside=_carbon(total)),
     ]  # fmt: skip
 
 
