@@ -44,7 +44,10 @@ FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enri
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Calls of one kind: where they go, how many on a weekday, how large, whose (shares by team, in order)."""
+    """Calls of one kind: where they go, how many on a weekday, how large, whose (shares by team, in order).
+
+    Nobody has declared `lab-l40s`, so what it costs is unknown.
+    """
 
     model: str
     provider: str
@@ -74,6 +77,7 @@ SOURCES: Final = (
     Source("gpt-5.1", "openai", 600, 18000, 1600, 0.35, (10, 40, 10, 10, 5, 5, 20), 80),
     Source("gemini-2.5-flash", "gcp.gemini", 950, 9000, 500, 0.25, (35, 10, 0, 10, 25, 20, 0), 160),
     Source("text-embedding-3-small", "openai", 750, 4000, 0, 0.0, (50, 0, 0, 0, 10, 40, 0), 1),
+    Source("llama-3.3-70b", "openai", 45, 9000, 700, 0.0, (0, 0, 0, 0, 0, 10, 90), 30, "lab-l40s"),
     Source("acme-legal-ft-2", "openai", 40, 5200, 900, 0.0, (0, 0, 0, 60, 0, 0, 40), 80),
 )
 
