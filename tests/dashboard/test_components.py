@@ -172,9 +172,10 @@ def test_a_cell_says_what_it_is_when_it_has_no_price():
     assert "idle $1.00" in texts
 
 
-def test_charges_have_no_cost_per_token():
+def test_charges_and_reservations_that_nobody_took_have_no_cost_per_token():
     fee = (record.CHARGE, record.CHARGE, record.CHARGE, Decimal(500), None, None, None, None)
-    assert words(heat([*HEAT, fee])) == words(heat(HEAT))
+    unused = (None, None, "self_hosted", Decimal(1269), None, None, None, None)
+    assert words(heat([*HEAT, fee, unused])) == words(heat(HEAT))
 
 
 def test_a_cell_leads_to_its_model_on_its_accelerator():

@@ -34,14 +34,15 @@ API: Final = "api"
 def heat(frame: pl.DataFrame, view: View) -> Component:
     """Cost per 1M tokens by model and accelerator, cheapest home ringed, spend beneath, API calls in a column.
 
-    Charges have no tokens, so they have no place in it.
+    Charges, and accelerators that no model was on, have no tokens and so no place in it.
 
     Args:
         frame: `model`, `accelerator`, `billing`, `spend_usd`, `total_tokens`, `cost_per_mtok_usd`, `calls`,
             `unpriced_calls`.
         view: what is filtered now; a cell narrows it.
     """
-    cells = {(row["model"], _home(row)): row for row in frame.iter_rows(named=True) if row["billing"] != CHARGE}
+    served = (row for row in frame.iter_rows(named=True) if row["billing"] != CHARGE and (row["model"] or row["calls"]))
+    cells = {(row["model"], _home(row)): row for row in served}
     homes = sorted(_ranked(cells, 1)[:MOST_COLUMNS], key=lambda home: home == API)
     models = _ranked(cells, 0)
     shown = models[:MOST_ROWS]
