@@ -77,7 +77,7 @@ def declare_deployment(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many accelerators.", show_default="1")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="TOML with tables [[deployment]], in place of all the others.")
+        Path | None, typer.Option("--file", help="TOML with a table per deployment, in place of all the others.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="What serves it: vllm, sglang, tensorrt-llm, …")] = None,
     precision: Annotated[str | None, typer.Option(help="fp8, nvfp4, bf16, …")] = None,

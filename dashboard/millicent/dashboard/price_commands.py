@@ -33,7 +33,7 @@ EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Before any call."""
 TOML: Final = {"content-type": "application/toml"}
 
-File = Annotated[Path, typer.Argument(help="TOML with [[override]], [[term]], [[fx_rate]] and [[charge]].")]
+File = Annotated[Path, typer.Argument(help="TOML with tables override, term, fx_rate and charge.")]
 Provider = Annotated[str | None, typer.Option(help="Whose list: openai, anthropic, …", show_default="any")]
 Prices = Annotated[
     list[str] | None, typer.Option("--price", help="input_mtok=0.5: per million tokens or thousand units (repeat).")
