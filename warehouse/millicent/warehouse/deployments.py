@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, get_args, get_type_hints
@@ -227,10 +227,10 @@ def _made(kind: type[_Made], settings: dict[str, str]) -> _Made:
             known = ", ".join(sorted(types.keys() - {"kind"}))
             raise ValueError(f"{kind.__name__} has no setting {name!r}: write one of {known}")
         values[name] = _typed(name, told, types[name])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{kind.__name__} lacks a setting: {error}") from error
+    needed = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
+    if lacking := [name for name in needed if name not in values]:
+        raise ValueError(f"{kind.__name__} lacks {', '.join(lacking)}: say what the contract says")
+    return kind(**values)
 
 
 def _typed(name: str, told: str, of: Any) -> Any:
