@@ -213,7 +213,7 @@ def unattributed(share: Decimal | None, href: str) -> Component:
                 title="Spend on calls that carry no team: show only those")  # fmt: skip
 
 
-def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
+def empty(kind: Emptiness, *, clear: str | None = None, also: Component | None = None) -> Component:
     """Why there is nothing to see, and what to do about it; `clear` is the address without filters."""
     title, words = _EMPTY[kind]
     more: list[Component] = []
@@ -223,6 +223,8 @@ def empty(kind: Emptiness, *, clear: str | None = None) -> Component:
         more.append(html.Pre(DECLARE))
     if clear:
         more.append(link("Clear the filters", clear, className="button"))
+    if also is not None:
+        more.append(also)
     return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")
 
 

@@ -15,7 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import empty, freshness, kpi, meter, pill, spark
 from millicent.dashboard.pages import accelerators_bars as bars
-from millicent.dashboard.pages import accelerators_table, accelerators_undeclared, derivation
+from millicent.dashboard.pages import accelerators_table, accelerators_undeclared, declaring, derivation
 from millicent.dashboard.pages.accelerators_homes import (
     ALL,
     COST,
@@ -86,8 +86,10 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         ClientsideFunction("millicent", "sorted"),
         Output("accelerators-order", "data"), Input("accelerators-look", "data"), State("accelerators-order", "data"),
     )  # fmt: skip
-    derivation.register(app, warehouse, "accelerators", lambda scope: Place.parse(scope).view)
+    browser(ClientsideFunction("millicent", "done"), Input("accelerators-acted", "data"), prevent_initial_call=True)
+    derivation.register(app, warehouse, "accelerators", lambda scope: Place.parse(scope).view, form=declaring.drawer)
     _of_the_server(app, warehouse)
+    _of_the_form(app, warehouse)
 
 
 def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
@@ -95,42 +97,64 @@ def _of_the_server(app: Dash, warehouse: Warehouse) -> None:
         Output("accelerators-notice", "children"), Output("accelerators-words", "children"),
         Output("accelerators-pills", "children"), Output("accelerators-export", "href"),
         Output("accelerators-lead", "children"), Output("accelerators-kpis", "children"),
-        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
+        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"), Input("accelerators-changed", "data"),
     )  # fmt: skip
-    async def headed(scope: str | None, _tick: Any) -> Any:
+    async def headed(scope: str | None, _tick: Any, _changed: Any) -> Any:
         return await asyncio.to_thread(_headed, warehouse, Place.parse(scope))
 
     @app.callback(
         Output("accelerators-undeclared", "children"), Output("accelerators-choices", "data"),
-        Input("accelerators-scope", "data"),
+        Input("accelerators-scope", "data"), Input("accelerators-changed", "data"),
     )  # fmt: skip
-    async def declared(scope: str | None) -> Any:
+    async def declared(scope: str | None, _changed: Any) -> Any:
         return await asyncio.to_thread(_asked, _declared, warehouse, Place.parse(scope), [None, no_update])
 
     @app.callback(
         Output("cheapest-body", "children"), Output("cheapest-words", "children"),
         Output("idlest-body", "children"), Output("idlest-words", "children"),
         Output("rates-body", "children"), Output("rates-words", "children"),
-        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"),
+        Input("accelerators-scope", "data"), Input("accelerators-tick", "data"), Input("accelerators-changed", "data"),
     )  # fmt: skip
-    async def compared(scope: str | None, _tick: Any) -> Any:
+    async def compared(scope: str | None, _tick: Any, _changed: Any) -> Any:
         return await asyncio.to_thread(_asked, _compared, warehouse, Place.parse(scope), [None] * 6)
 
     @app.callback(
         Output("costs-body", "children"), Output("costs-words", "children"),
         Input("accelerators-scope", "data"), Input("accelerators-order", "data"), Input("accelerators-tick", "data"),
+        Input("accelerators-changed", "data"),
     )  # fmt: skip
-    async def tabled(scope: str | None, order: str | None, _tick: Any) -> Any:
+    async def tabled(scope: str | None, order: str | None, _tick: Any, _changed: Any) -> Any:
         place = replace(Place.parse(scope), order=(order or "")[:40])
         return await asyncio.to_thread(_asked, _tabled, warehouse, place, [None] * 2)
 
     @app.callback(
         Output("energy-body", "children"), Output("energy-words", "children"),
         Input("accelerators-scope", "data"), Input("accelerators-by", "value"), Input("accelerators-tick", "data"),
+        Input("accelerators-changed", "data"),
     )  # fmt: skip
-    async def energised(scope: str | None, cut: Any, _tick: Any) -> Any:
+    async def energised(scope: str | None, cut: Any, _tick: Any, _changed: Any) -> Any:
         place = replace(Place.parse(scope), cut="deployment" if cut == "deployment" else "model")
         return await asyncio.to_thread(_asked, _energised, warehouse, place, [None] * 2)
+
+
+def _of_the_form(app: Dash, warehouse: Warehouse) -> None:
+    @app.callback(Output("accelerators-declare", "children"), Input("accelerators-scope", "data"))
+    async def offered(_scope: str | None) -> Any:
+        return declaring.button() if declaring.operates() else None
+
+    @app.callback(
+        Output("accelerators-answer", "children"), Output("declaring-effect", "children"),
+        Output("accelerators-acted", "data"), Output("accelerators-changed", "data"), Input("accelerators-do", "data"),
+        State("accelerators-scope", "data"), State("accelerators-look", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    async def acted(act: Any, scope: str | None, look: str | None) -> Any:
+        answer = await asyncio.to_thread(declaring.carry_out, warehouse, act)
+        at = act.get("at") if isinstance(act, dict) else None
+        look_ = Place.parse(look)
+        go = replace(Place.parse(scope), cut=look_.cut, order=look_.order).href() if answer.declared else None
+        tone = "toast good" if answer.done else "toast bad"
+        told = html.Div(html.P(answer.words), className=tone, key=str(at)) if answer.words else None
+        return [told, answer.beside, {"at": at, "go": go}, {"at": at} if answer.declared else no_update]
 
 
 def _asked(
@@ -160,7 +184,8 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
     if not found:
         kind: Emptiness = "no_rows" if has_hardware(reader) else "undeclared"
         clear = place.unfiltered().href() if place.view.filters else None
-        return [empty(kind, clear=clear), words, pills, *nothing]
+        also = declaring.button() if kind == "undeclared" and declaring.operates() else None
+        return [empty(kind, clear=clear, also=also), words, pills, *nothing]
     by_team = not set(askable(MEASURES, [name for name, _ in reader.view.filters])) >= set(MEASURES)
     notice = html.P([html.B("Filtered by team. "), BY_TEAM], className="card banner") if by_team else None
     asked = question(reader.view, reader.window.period,
@@ -180,7 +205,7 @@ BY_TEAM: Final = (
 def _declared(reader: Reader, _place: Place) -> list[Any]:
     """What is not declared, and what of that which is can be chosen."""
     found = discovered(reader.warehouse, reader.tenant, reader.window.period)
-    return [accelerators_undeclared.notice(found), choices(reader)]
+    return [accelerators_undeclared.notice(found, operates=declaring.operates()), choices(reader)]
 
 
 def _said(one: str | tuple[str, Figure], place: Place) -> Any:

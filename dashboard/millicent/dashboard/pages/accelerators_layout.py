@@ -27,7 +27,8 @@ PLACES: Final = (
      ("chip", "An accelerator-hour", "#rates"), ("grid", "Cost per 1M tokens", "#costs"),
      ("bolt", "Energy and carbon", "#energy")),
 )  # fmt: skip
-STORES: Final = ("scope", "look", "tick", "choices", "open", "order")
+STORES: Final = ("scope", "look", "tick", "choices", "open", "order", "do", "acted",
+                 "changed")  # fmt: skip
 
 
 def layout(price_version: str) -> Component:
@@ -51,7 +52,8 @@ def layout(price_version: str) -> Component:
         className="board hardware",
     )  # fmt: skip
     page = html.Main(
-        [header("Accelerators", [share(), export], "accelerators-"), _filter_bar(),
+        [header("Accelerators", [html.Div(id="accelerators-declare"), share(), export], "accelerators-"), _filter_bar(),
+         html.Div(id="accelerators-answer", role="status"),
          html.Div(id="accelerators-notice"), html.Div(id="accelerators-undeclared"), board,
          html.Div(id="accelerators-drawer", className="drawer")],
         id="main",

@@ -11,6 +11,8 @@ from dash import html
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, data, icon
 from millicent.dashboard.pages.accelerators_homes import hardware_label
+from millicent.dashboard.pages.declaring import button
+from millicent.dashboard.pages.declaring_form import known_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +27,13 @@ NEEDED: Final = {"model": "MODEL", "accelerator": "ACCELERATOR"}
 """What a declaration cannot be without, and what stands for it where calls do not tell it."""
 
 
-def notice(found: Sequence[Discovered]) -> Component | None:
-    """What serves calls and is not declared, most tokens first; nothing where all is declared."""
+def notice(found: Sequence[Discovered], *, operates: bool = False) -> Component | None:
+    """What serves calls and is not declared, most tokens first; nothing where all is declared.
+
+    Args:
+        found: what is not declared.
+        operates: whether whoever looks may declare it here.
+    """
     if not found:
         return None
     calls, tokens = sum(one.calls for one in found), sum(one.tokens or 0 for one in found)
@@ -36,7 +43,7 @@ def notice(found: Sequence[Discovered]) -> Component | None:
         f"{_calls(calls)} with {fmt.tokens(tokens)} tokens ran on own hardware whose cost nobody told: it is "
         "unknown, and in no sum here."
     )
-    items = [_item(one) for one in found[:MOST]]
+    items = [_item(one, operates=operates) for one in found[:MOST]]
     left = len(found) - len(items)
     more = html.P(f"and {left} more, at /api/v1/deployments under discovered" if left else "", className="quiet")
     summary = html.Summary([icon("alert"), html.Span([title, words]), html.Span("How to declare", className="button")])
@@ -58,7 +65,7 @@ def command(one: Discovered) -> str:
     return shlex.join([*words, "--since", f"{since:%Y-%m-%dT%H:%M:%S}"])
 
 
-def _item(one: Discovered) -> Component:
+def _item(one: Discovered, *, operates: bool) -> Component:
     name = one.deployment or one.endpoint_host or "No name, no host"
     known = [hardware_label(part, value) for part in TOLD[:4] if (value := getattr(one, part))]
     if one.accelerator and one.accelerator_count:
@@ -68,7 +75,10 @@ def _item(one: Discovered) -> Component:
     text = command(one)
     copy = html.Button([icon("copy"), html.Span("Copy")], className="button copy", type="button",
                        **data(action="copy", text=text), **aria(label="Copy the command"))  # fmt: skip
-    told = html.P([html.B(name), f" {' · '.join([*known, served])}"])
+    told: Component = html.P([html.B(name), f" {' · '.join([*known, served])}"])
+    if operates:
+        words = ["Declare", html.Span(f" {name}", className="unseen")]
+        told = html.Div([told, button(words, **known_of(one))], className="one")
     return html.Li([told, html.P("To be found out: " + "; ".join(one.missing)), html.Div([html.Code(text), copy])])
 
 

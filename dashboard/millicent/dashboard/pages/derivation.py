@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from dash import ClientsideFunction, Dash, Input, Output, State, html
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from millicent.warehouse.metrics import Measure
     from millicent.warehouse.store import Warehouse
 
-__all__ = ["Figure", "drawer", "exact", "opener", "own", "register"]
+__all__ = ["Figure", "drawer", "exact", "opener", "own", "register", "shelf"]
 
 Row = dict[str, Any]
 
@@ -50,6 +50,7 @@ UNITS: Final = {
 def register(
     app: Dash, warehouse: Warehouse, prefix: str, view_of: Callable[[str | None], View],
     also: Callable[[Reader, str], Component | None] | None = None,
+    form: Callable[[str], Component | None] | None = None,
 ) -> None:  # fmt: skip
     """Add the drawer to a page, which has `{prefix}-look`, `-scope` and `-open` stores and a `{prefix}-drawer`.
 
@@ -59,6 +60,8 @@ def register(
         prefix: what the ids of the page begin with.
         view_of: reads the view out of the page's scope.
         also: what stands in the drawer for what else a page opens; None where that is nothing of its own.
+        form: a form that a page opens, whatever there is to see; None where that is something else. What was typed in
+            it stays when the filters change.
     """
     browser: Any = app.clientside_callback
     browser(
@@ -73,6 +76,8 @@ def register(
         Output(f"{prefix}-drawer", "children"), Input(f"{prefix}-open", "data"), Input(f"{prefix}-scope", "data")
     )
     async def opened(open_: str | None, scope: str | None) -> Any:
+        if form is not None and open_ and (found := await asyncio.to_thread(form, open_)) is not None:
+            return no_update if list(ctx.triggered_prop_ids) == [f"{prefix}-scope.data"] else found
         return await asyncio.to_thread(_opened, warehouse, open_, view_of(scope), also)
 
 
@@ -89,7 +94,7 @@ def _opened(
     if figure is None and reader is not None and also is not None and (own_ := also(reader, open_)):
         return own_
     if figure is None or reader is None:
-        return _shelf("There is no such figure", "The address is mistyped, or of another version.", [])
+        return shelf("There is no such figure", "The address is mistyped, or of another version.", [])
     return drawer(reader, figure)
 
 
@@ -104,13 +109,14 @@ def drawer(reader: Reader, figure: Figure) -> Component:
     period = figure.during or window.period
     words = [fmt.span(period.start, period.end), " UTC", *(f" · {one}" for one in _narrowed(figure))]
     if figure.hour is not None:
-        return _shelf(measure.label, words, derivation_hours.hour(reader, figure), figure)
+        return shelf(measure.label, words, derivation_hours.hour(reader, figure), key=figure.written)
     try:
         now = _row(reader, figure, period)
         before = _row(reader, figure, window.prior) if window.prior and not figure.during else None
     except BadQuery as error:
         told = "It cannot be told with these filters. " + str(error)
-        return _shelf(measure.label, words, [html.P(told, className="banner"), _definition(measure, figure)], figure)
+        return shelf(measure.label, words, [html.P(told, className="banner"), _definition(measure, figure)],
+                     key=figure.written)  # fmt: skip
     body = [
         _values(measure, now, before, reader),
         _section("What it is", _definition(measure, figure)),
@@ -119,7 +125,7 @@ def drawer(reader: Reader, figure: Figure) -> Component:
         _section("Deployment-hours behind it", derivation_hours.hours(reader, figure, period)),
         _section("What was asked", _asked(reader, figure, period)),
     ]
-    return _shelf(measure.label, words, body, figure)
+    return shelf(measure.label, words, body, key=figure.written)
 
 
 def _row(reader: Reader, figure: Figure, period: Period) -> Row:
@@ -128,13 +134,14 @@ def _row(reader: Reader, figure: Figure, period: Period) -> Row:
     return reader.warehouse.ask(reader.tenant, query).frame.row(0, named=True)
 
 
-def _shelf(title: str, words: Any, body: Sequence[Any], figure: Figure | None = None) -> Component:
+def shelf(title: str, words: Any, body: Sequence[Any], *, key: str = "none") -> Component:
+    """The drawer with something in it, and the way back; what has another `key` is another thing, drawn anew."""
     close = link(icon("close"), "?", className="button square", **data(close="", opens=""), **aria(label="Close"),
                  title="Close (Esc)")  # fmt: skip
     head = html.Div([html.Div([html.H2(title, id="derivation-title"), html.P(words)]), close], className="drawer-head")
     return html.Section(
         [head, *filter(None, body)], role="dialog", tabIndex=-1, className="derivation",
-        key=figure.written if figure else "none", **aria(labelledby="derivation-title"),
+        key=key, **aria(labelledby="derivation-title"),
     )  # fmt: skip
 
 
