@@ -116,7 +116,7 @@
 
   // The same for what opens on the pages of prices and of own hardware. What opened it is found by where it leads, and by
   // which of several that was: the element itself may have been drawn anew.
-  let shown = "", from = "", pressed = 0;
+  let shown = "", from = "", pressed = 0, next = "";
   const openers = (text) => [...document.querySelectorAll(`[data-opens="${CSS.escape(text)}"]`)].filter((link) => text && !link.closest(".drawer"));
   const shelf = (_content, open) => { setTimeout(() => {
     if ((open ?? "") === shown) return;
@@ -127,8 +127,10 @@
     if (!left) from = shown;
     const rows = shown ? [...openers(shown), ...openers(from)].map((link) => link.closest("tr")).filter(Boolean) : [];
     rows[0]?.classList.add("open");
-    const back = here.length ? here : there;
-    (shown ? document.querySelector(".drawer section") : back[pressed] ?? back[0] ?? document.querySelector("header [data-opens]"))?.focus({ preventScroll: true });
+    const after = next && [...document.querySelectorAll(next)];
+    const back = after || (here.length ? here : there);
+    (shown ? document.querySelector(".drawer section") : back[pressed] ?? back[0])?.focus({ preventScroll: true });
+    next = "";
   }); };
 
   // The hour of the week that is listed; what it lists comes into sight.
@@ -145,6 +147,7 @@
   const done = (changed) => {
     for (const button of document.querySelectorAll("[data-do][aria-busy]")) { button.disabled = false; button.removeAttribute("aria-busy"); if (document.activeElement === document.body) button.focus({ preventScroll: true }); }
     setTimeout(() => document.querySelector(".declaring .effect > *")?.scrollIntoView({ block: "nearest" }));
+    next = changed?.focus ?? ""; // where what opened the drawer is about to go
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 

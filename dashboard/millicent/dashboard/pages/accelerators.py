@@ -154,7 +154,8 @@ def _of_the_form(app: Dash, warehouse: Warehouse) -> None:
         go = replace(Place.parse(scope), cut=look_.cut, order=look_.order).href() if answer.declared else None
         tone = "toast good" if answer.done else "toast bad"
         told = html.Div(html.P(answer.words), className=tone, key=str(at)) if answer.words else None
-        return [told, answer.beside, {"at": at, "go": go}, {"at": at} if answer.declared else no_update]
+        return [told, answer.beside, {"at": at, "go": go, "focus": "#accelerators-declare a"},
+                {"at": at} if answer.declared else no_update]  # fmt: skip
 
 
 def _asked(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from dash import html
 
@@ -20,6 +21,7 @@ from millicent.dashboard.pages.derivation import shelf
 from millicent.dashboard.pages.figures import exact
 from millicent.dashboard.pages.prices_forms import text_of
 from millicent.dashboard.pages.requests_drawer import derived
+from millicent.dashboard.state import VERSION
 from millicent.pricing.hourly import SECONDS_PER_HOUR, hourly_cost
 from millicent.warehouse.deployments import BadDeploymentsError
 from millicent.warehouse.explain import Line
@@ -59,10 +61,10 @@ def operates() -> bool:
         return False
 
 
-def button(face: Any = "Declare a deployment", *, look: str = "button", **told: str) -> Component:
+def button(face: Any = "Declare a deployment", **told: str) -> Component:
     """What opens the form, with what is told."""
     what = opens(**told)
-    return link(face, "?", className=look, **data(opens=what))
+    return link(face, f"?v={VERSION}&open={quote(what, safe='')}", className="button", **data(opens=what))
 
 
 def drawer(open_: str) -> Component | None:
