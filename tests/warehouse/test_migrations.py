@@ -18,7 +18,7 @@ from millicent.warehouse import ledger, record, rollups
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import FILE
 from millicent.warehouse.frames import arrow, plain
-from millicent.warehouse.query import Period, Query, run
+from millicent.warehouse.query import Filter, Period, Query, run
 from millicent.warehouse.tables import usage_hourly
 
 TEN = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -94,6 +94,32 @@ def test_calls_of_an_earlier_release_can_be_changed_beside_new_ones(old_store, a
     assert_frame_equal(stored.select(sorted(stored.columns)), folded.select(sorted(folded.columns)),
                        check_row_order=False)  # fmt: skip
     assert before.height + 1 == now.height
+
+
+def test_hours_of_an_earlier_release_cost_as_much_as_before_with_untracked_beside_idle(old_store, a_facts):
+    """As the release with three migrations computed it: a quarter busy without a token seen, a quarter with."""
+    directory, _ = old_store
+    connection = duckdb.connect(str(directory / FILE))
+    connection.execute((files("millicent.warehouse") / "migrations" / "0003_price_book.sql").read_text("utf-8"))
+    connection.execute("INSERT INTO migrations VALUES ('0003_price_book.sql', now() AT TIME ZONE 'UTC')")
+    connection.execute("""
+        INSERT INTO deployment_hours BY NAME SELECT
+            'acme' AS tenant, 'rack' AS deployment, TIMESTAMP '2026-03-04 10:00' AS hour, 'm' AS model,
+            2 AS accelerator_count, 3600000 AS elapsed_ms, 1800000 AS busy_ms, 7200000 AS accelerator_ms,
+            4 AS fixed_usd, 0 AS energy_usd, 0 AS hosting_usd, 1 AS busy_usd, 3 AS idle_usd, 1 AS untracked_usd,
+            7200 AS joules, 1000 AS w_input, 100 AS w_cached, 4000 AS w_output, 1000 AS weight,
+            0.001 AS rate_usd_per_weight, 0 AS energy_rate_usd_per_weight, 'as it was' AS method, '[]' AS sources,
+            TIMESTAMP '2026-03-04 10:00' AS declared_from, false AS provisional,
+            TIMESTAMP '2026-03-04 11:00' AS computed_at
+    """)
+    connection.close()
+    facts = a_facts(directory)
+    facts.declare("rack", TEN)
+    facts.control.close_period("acme", TEN.replace(hour=0), TEN.replace(hour=0) + timedelta(days=1))
+    facts.refresh(TEN + 2 * HOUR)
+    asked = ("idle_cost_usd", "untracked_cost_usd", "capacity_cost_usd", "busy_accelerator_hours", "energy_wh")
+    (row,) = facts.ask(*asked, filters=(Filter("deployment", ("rack",)),))
+    assert [row[name] for name in asked] == [2, 1, 3, 1, 2]
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
