@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
+from starlette.testclient import TestClient
 
+from millicent.dashboard import app as pages
 from millicent.dashboard import deployment_reading
+from millicent.dashboard.access import Access
+from millicent.dashboard.api import mount_api
 from millicent.dashboard.pages import declaring
 from millicent.dashboard.pages.declaring_form import begun, declaration, in_words, known_of, opens
 from millicent.warehouse.control import DEFAULT_TENANT, audit
@@ -241,6 +245,15 @@ def test_an_operator_finds_the_form_before_the_first_call_and_filters_do_not_dra
     assert "There is no such figure" in words(
         opened(operator, "shoe").json()["response"]["accelerators-drawer"]["children"]
     )
+
+
+def test_where_there_is_no_own_hardware_yet_the_form_is_one_click_away(warehouse_of):
+    made = warehouse_of({"span_id": 1})
+    server = pages.create_app(made, mount=lambda server: mount_api(server, made, books=dict, metrics=str, ready=bool))
+    with TestClient(Access(server, made.control, insecure_local=True), base_url="http://127.0.0.1:8050") as client:
+        said = answer_of(client, "accelerators-kpis", "accelerators-scope.data", scope="").json()["response"]
+    assert "No own hardware yet" in words(said["accelerators-notice"]["children"])
+    assert "Declare a deployment" in words(said["accelerators-notice"]["children"])
 
 
 @pytest.mark.parametrize(
