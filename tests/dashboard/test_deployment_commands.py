@@ -38,6 +38,12 @@ confidence = "low"
 """
 
 
+@pytest.fixture(autouse=True)
+def _this_hour(monkeypatch):
+    """Of the test, which may have been collected in an hour before."""
+    monkeypatch.setattr(f"{__name__}.NOW", datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
+
+
 @pytest.fixture
 def warehouse(priced_calls) -> Warehouse:
     return priced_calls(

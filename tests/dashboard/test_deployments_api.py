@@ -18,6 +18,7 @@ from millicent.warehouse.deployments import BadDeploymentsError, Deployment
 from millicent.warehouse.store import Warehouse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -61,6 +62,12 @@ kind = "spot"
 2026-03-01T00:00Z = 1.20
 "2026-03-02T06:00Z" = 1.35
 """.replace("\n2026-03-01T00:00Z =", '\n"2026-03-01T00:00Z" =')
+
+
+@pytest.fixture(autouse=True)
+def _this_hour(monkeypatch):
+    """Of the test, which may have been collected in an hour before."""
+    monkeypatch.setattr(f"{__name__}.NOW", datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
 
 
 @pytest.fixture

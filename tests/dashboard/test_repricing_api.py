@@ -21,6 +21,15 @@ PER_CALL = Decimal("0.0035")
 """List price of each stored call of gpt-4o."""
 
 
+@pytest.fixture(autouse=True)
+def _today(monkeypatch):
+    """Of the test, which may have been collected the day before."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    monkeypatch.setattr(f"{__name__}.TODAY", today)
+    monkeypatch.setattr(f"{__name__}.SINCE", (today - 4 * DAY).isoformat())
+    monkeypatch.setitem(TERM, "effective_from", SINCE)
+
+
 @pytest.fixture
 def warehouse(priced_calls) -> Warehouse:
     """Three days before today, each with two calls of gpt-4o and one of a model without a price."""
