@@ -46,6 +46,13 @@ class Weights:
         """The weight of tokens served, in thousandths."""
         return self.uncached_input * uncached_input + self.cached_input * cached_input + self.output * output
 
+    def weigh(self, tokens: "Tokens") -> "Weight":
+        """What tokens weigh, apart for what went in and what came out."""
+        return Weight(
+            self.of(uncached_input=tokens.uncached_input, cached_input=tokens.cached_input, output=0),
+            self.of(uncached_input=0, cached_input=0, output=tokens.output),
+        )
+
     def under(self, cached: CachedPolicy) -> "Weights":
         """These weights with cached tokens as a policy has them."""
         by_policy = {"free": 0, "fraction": self.cached_input, "full": self.uncached_input}
@@ -267,8 +274,8 @@ def allocate_hour(
     _check(bill, hour, pools)
     weights = {name: one.weights.under(cached) for name, one in serving.items()}
     untracked = {name: unseen(one.seen, one.counted) for name, one in serving.items()}
-    seen = {name: _weight(weights[name], one.seen) for name, one in serving.items()}
-    hidden = {name: _weight(weights[name], untracked[name]) for name in serving}
+    seen = {name: weights[name].weigh(one.seen) for name, one in serving.items()}
+    hidden = {name: weights[name].weigh(untracked[name]) for name in serving}
     with localcontext(MATH):
         cut = _cut(hour, serving, {name: _sum(seen[name], hidden[name]) for name in serving}, pools)
 
@@ -432,13 +439,6 @@ def _split(
 
 def _amount(rates: Mapping[tuple[str, str], Decimal], name: str, weight: Weight) -> Decimal:
     return sum((rates.get((name, side), _NOTHING) * getattr(weight, side) for side in _SIDES), _NOTHING)
-
-
-def _weight(weights: Weights, tokens: Tokens) -> Weight:
-    return Weight(
-        weights.of(uncached_input=tokens.uncached_input, cached_input=tokens.cached_input, output=0),
-        weights.of(uncached_input=0, cached_input=0, output=tokens.output),
-    )
 
 
 def _sum(one: Weight, other: Weight) -> Weight:

@@ -21,7 +21,6 @@ from millicent.pricing.allocation import (
     Pools,
     Serving,
     Split,
-    Tokens,
     Weights,
     allocate_hour,
 )
@@ -343,21 +342,11 @@ def _carried_by_team(found: Allocation, name: str, happened: Happened) -> dict[s
     weights, rates = found.weights[name], found.usd.rates[name]
     with localcontext(MATH):
         return {
-            team: _weight(weights, tokens).input * (rates.input or _NOTHING)
-            + _weight(weights, tokens).output * (rates.output or _NOTHING)
+            team: weights.weigh(tokens).input * (rates.input or _NOTHING)
+            + weights.weigh(tokens).output * (rates.output or _NOTHING)
             for team, tokens in happened.seen.get(name, {}).items()
             if team is not None
         }
-
-
-class _Weight(NamedTuple):
-    input: int
-    output: int
-
-
-def _weight(weights: Weights, tokens: Tokens) -> _Weight:
-    into = weights.of(uncached_input=tokens.uncached_input, cached_input=tokens.cached_input, output=0)
-    return _Weight(into, weights.of(uncached_input=0, cached_input=0, output=tokens.output))
 
 
 def _shares(span: Span, row: Row, used: Mapping[str, Decimal]) -> list[Row]:
