@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
-from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from millicent.dashboard.state import FILTERS, VERSION, View, pairs_of
+from millicent.dashboard.state import FILTERS, VERSION, View, address, pairs_of
 from millicent.warehouse.calls import Order, Search
 from millicent.warehouse.query import Filter, Period
 
@@ -34,7 +33,6 @@ CONTROLS: Final = (
 _TRACE: Final = re.compile(r"[0-9a-f]{32}")
 _CALL: Final = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})")
 _CURSOR: Final = re.compile(r"[\w=-]{1,100}", re.ASCII)
-_UNESCAPED: Final = "!'()*"
 """What browsers leave as it is beside letters and digits, so that an address written here is the one written there."""
 
 Id = tuple[str, str]
@@ -87,8 +85,7 @@ class Listing:
             ("after", self.after),
             ("call", ".".join(self.call) if self.call else None),
         )
-        pairs = [(name, value) for name, value in told if value is not None]
-        return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote, safe=_UNESCAPED)}" if pairs else ""
+        return address(told)
 
     def href(self, **changed: Any) -> str:
         """Address of this listing with some of it changed; never empty, so that a link always leads somewhere."""

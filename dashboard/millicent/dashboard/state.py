@@ -33,6 +33,7 @@ CUTS: Final[dict[Cut, str]] = {"team": "Team", "model": "Model", "accelerator": 
 SCALES: Final[dict[Scale, str]] = {"usd": "$", "mtok": "$/1M"}
 
 _DAYS: Final[dict[Range, int]] = {"7d": 7, "4w": 28, "12w": 84}
+_UNESCAPED: Final = "!'()*"
 _LIMITS: Final = {"search": 8_000, "values": 200}
 
 Choice = tuple[str | None, ...]
@@ -147,6 +148,15 @@ def pairs_of(search: str | None) -> list[tuple[str, str]]:
     """Keys and values of a query string, cut where it is too long; what is no text becomes question marks."""
     told = (search or "").removeprefix("?")[: _LIMITS["search"]].encode("utf-8", "replace").decode()
     return parse_qsl(told, keep_blank_values=True)
+
+
+def address(told: Iterable[tuple[str, str | None]]) -> str:
+    """The query string of what a page shows, with its `?`; empty where all is at its default, which is None.
+
+    Letters stand as they are where a browser leaves them so, too.
+    """
+    pairs = [(name, value) for name, value in told if value is not None]
+    return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote, safe=_UNESCAPED)}" if pairs else ""
 
 
 def question(

@@ -40,6 +40,7 @@ from millicent.dashboard.pages.accelerators_homes import (
 from millicent.dashboard.pages.accelerators_layout import layout
 from millicent.dashboard.pages.accelerators_place import CONTROLS, Place
 from millicent.dashboard.pages.figures import Figure, exact, opener
+from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.state import api_query, question
 from millicent.warehouse.discovered import discovered
 from millicent.warehouse.metrics import DICTIONARY
@@ -66,21 +67,10 @@ TRENDS: Final = ("capacity_cost_usd", "idle_cost_usd", "spend_usd", "priced_toke
 def register(app: Dash, warehouse: Warehouse) -> None:
     """Add the page's callbacks to `app`."""
     browser: Any = app.clientside_callback
-    shown = [(control, default) for _, control, default in CONTROLS if control]
-    browser(
-        ClientsideFunction("millicent", "accelerators"),
-        Output("accelerators-url", "search"), Output("accelerators-scope", "data"), Output("accelerators-look", "data"),
-        *(Output(control, "value") for control, default in shown if default is not None),
-        Input("accelerators-url", "search"), *(Input(control, "value") for control, _ in shown),
-        *(State(f"accelerators-{name}", "data") for name in ("controls", "scope", "look")),
-    )  # fmt: skip
+    addressed(app, "accelerators", CONTROLS)
     browser(
         ClientsideFunction("millicent", "offer"),
         Input("accelerators-choices", "data"), State("accelerators-controls", "data"),
-    )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "tick"),
-        Output("accelerators-tick", "data"), Input("accelerators-clock", "n_intervals"), prevent_initial_call=True,
     )  # fmt: skip
     browser(
         ClientsideFunction("millicent", "sorted"),

@@ -18,6 +18,7 @@ from millicent.dashboard.pages import efficiency_answers as answers
 from millicent.dashboard.pages.efficiency_acts import carry_out
 from millicent.dashboard.pages.efficiency_layout import layout
 from millicent.dashboard.pages.efficiency_place import CONTROLS, Place
+from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.overview_layout import NOTHING
 
 if TYPE_CHECKING:
@@ -43,14 +44,7 @@ def _view(scope: str | None) -> View:
 
 def _in_the_browser(app: Dash) -> None:
     browser: Any = app.clientside_callback
-    shown = [(control, default) for _, control, default in CONTROLS if control]
-    browser(
-        ClientsideFunction("millicent", "efficiency"),
-        Output("efficiency-url", "search"), Output("efficiency-scope", "data"), Output("efficiency-look", "data"),
-        *(Output(control, "value") for control, default in shown if default is not None),
-        Input("efficiency-url", "search"), *(Input(control, "value") for control, _ in shown),
-        *(State(f"efficiency-{name}", "data") for name in ("controls", "scope", "look")),
-    )  # fmt: skip
+    addressed(app, "efficiency", CONTROLS)
     for function, store in (("unit", "in"), ("slot", "at")):
         browser(
             ClientsideFunction("millicent", function),
@@ -60,10 +54,6 @@ def _in_the_browser(app: Dash) -> None:
     browser(
         ClientsideFunction("millicent", "offer"),
         Input("efficiency-choices", "data"), State("efficiency-controls", "data"),
-    )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "tick"),
-        Output("efficiency-tick", "data"), Input("efficiency-clock", "n_intervals"), prevent_initial_call=True,
     )  # fmt: skip
     browser(
         ClientsideFunction("millicent", "table"),

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast, get_args
-from urllib.parse import quote, urlencode
 
-from millicent.dashboard.state import HARDWARE_FILTERS, VERSION, Choice, View, pairs_of
+from millicent.dashboard.state import HARDWARE_FILTERS, VERSION, Choice, View, address, pairs_of
 
 Unit = Literal["usd", "hours"]
 
@@ -32,7 +31,6 @@ DAY_NAMES: Final = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays",
 
 _SLOT: Final = re.compile(r"(?P<day>[a-z]{3})-(?P<hour>[01]\d|2[0-3])")
 _LONGEST: Final = 2000
-_UNESCAPED: Final = "!'()*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +106,7 @@ class Place:
             ("at", self.slot.written if self.slot else None),
             ("open", self.opened or None),
         )
-        pairs = [(name, value) for name, value in told if value is not None]
-        return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote, safe=_UNESCAPED)}" if pairs else ""
+        return address(told)
 
     def href(self, **changed: Any) -> str:
         """Address of this place with some of it changed; never empty, so that a link always leads somewhere."""

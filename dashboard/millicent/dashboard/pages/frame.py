@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from dash import html
+from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from millicent.dashboard.components import data, icon, sidebar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from dash.development.base_component import Component
 
@@ -45,6 +46,29 @@ def frame(
         ],
         className="frame",
     )
+
+
+def addressed(app: Dash, page: str, controls: Sequence[tuple[str, str | None, str | None]]) -> None:
+    """Have the address of a page and its controls follow each other, and a clock tick for what new calls change.
+
+    Args:
+        app: where callbacks are added.
+        page: what the ids of the page begin with, and the name of its function in the browser.
+        controls: key in the address, id of the control (None: links alone set it), default (None: many values).
+    """
+    browser: Any = app.clientside_callback
+    shown = [(control, default) for _, control, default in controls if control]
+    browser(
+        ClientsideFunction("millicent", page),
+        Output(f"{page}-url", "search"), Output(f"{page}-scope", "data"), Output(f"{page}-look", "data"),
+        *(Output(control, "value") for control, default in shown if default is not None),
+        Input(f"{page}-url", "search"), *(Input(control, "value") for control, _ in shown),
+        *(State(f"{page}-{name}", "data") for name in ("controls", "scope", "look")),
+    )  # fmt: skip
+    browser(
+        ClientsideFunction("millicent", "tick"),
+        Output(f"{page}-tick", "data"), Input(f"{page}-clock", "n_intervals"), prevent_initial_call=True,
+    )  # fmt: skip
 
 
 def share() -> Component:

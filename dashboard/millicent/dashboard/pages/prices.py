@@ -14,6 +14,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import prices_answers as answers
+from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.prices_acts import carry_out
 from millicent.dashboard.pages.prices_layout import layout
 from millicent.dashboard.pages.prices_place import CONTROLS, Opened, Place
@@ -35,23 +36,12 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 
 def _in_the_browser(app: Dash) -> None:
     browser: Any = app.clientside_callback
-    shown = [(control, default) for _, control, default in CONTROLS if control]
-    browser(
-        ClientsideFunction("millicent", "prices"),
-        Output("prices-url", "search"), Output("prices-scope", "data"), Output("prices-look", "data"),
-        *(Output(control, "value") for control, default in shown if default is not None),
-        Input("prices-url", "search"), *(Input(control, "value") for control, _ in shown),
-        *(State(f"prices-{name}", "data") for name in ("controls", "scope", "look")),
-    )  # fmt: skip
+    addressed(app, "prices", CONTROLS)
     for function, store in (("searched", "text"), ("unfolded", "open")):
         browser(
             ClientsideFunction("millicent", function),
             Output(f"prices-{store}", "data"), Input("prices-look", "data"), State(f"prices-{store}", "data"),
         )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "tick"),
-        Output("prices-tick", "data"), Input("prices-clock", "n_intervals"), prevent_initial_call=True,
-    )  # fmt: skip
     browser(
         ClientsideFunction("millicent", "beat"),
         Output("prices-beat", "data"), Input("prices-pulse", "n_intervals"), prevent_initial_call=True,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import quote, urlencode
 
-from millicent.dashboard.state import FILTERS, VERSION, View, pairs_of
+from millicent.dashboard.state import FILTERS, VERSION, View, address, pairs_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,7 +23,6 @@ CONTROLS: Final = (
 )  # fmt: skip
 """Key in the address, id of the control (None: links alone set it), default; no default means many values."""
 
-_UNESCAPED: Final = "!'()*"
 _LONGEST: Final = 200
 _LONGEST_OPEN: Final = 2000
 
@@ -96,8 +95,7 @@ class Place:
             *((name, value or "") for name, values in self.view.filters for value in values),
             ("open", self.opened.written if self.opened else None),
         )
-        pairs = [(name, value) for name, value in told if value is not None]
-        return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote, safe=_UNESCAPED)}" if pairs else ""
+        return address(told)
 
     def href(self, **changed: Any) -> str:
         """Address of this place with some of it changed; never empty, so that a link always leads somewhere."""

@@ -18,6 +18,7 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.components import STALE, aria, data, empty, freshness, link, pill
 from millicent.dashboard.listing import CONTROLS, Listing
 from millicent.dashboard.pages import requests_table
+from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
 from millicent.dashboard.reader import Reader
@@ -38,21 +39,10 @@ __all__ = ["layout", "register"]
 def register(app: Dash, warehouse: Warehouse) -> None:
     """Add the page's callbacks to `app`."""
     browser: Any = app.clientside_callback
-    shown = [(control, default) for _, control, default in CONTROLS if control]
-    stores = [State(f"requests-{name}", "data") for name in ("controls", "scope", "look")]
-    browser(
-        ClientsideFunction("millicent", "requests"),
-        Output("requests-url", "search"), Output("requests-scope", "data"), Output("requests-look", "data"),
-        *(Output(control, "value") for control, default in shown if default is not None),
-        Input("requests-url", "search"), *(Input(control, "value") for control, _ in shown), *stores,
-    )  # fmt: skip
+    addressed(app, "requests", CONTROLS)
     browser(
         ClientsideFunction("millicent", "offer"),
         Input("requests-choices", "data"), State("requests-controls", "data"),
-    )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "tick"),
-        Output("requests-tick", "data"), Input("requests-clock", "n_intervals"), prevent_initial_call=True,
     )  # fmt: skip
     browser(
         ClientsideFunction("millicent", "drawer"),
