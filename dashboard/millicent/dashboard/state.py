@@ -7,8 +7,9 @@ the default view. Relative periods stay relative. A key may repeat (`team=search
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -18,8 +19,9 @@ from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Range = Literal["7d", "4w", "12w", "mtd"]
-Compare = Literal["previous", "none"]
+Range = str
+"""One of `RANGES`, or both days of a period in its time zone: `2026-10-01..2026-10-31`."""
+Compare = Literal["previous", "year", "none"]
 Cut = Literal["team", "model", "accelerator", "cost"]
 Scale = Literal["usd", "mtok"]
 
@@ -28,12 +30,20 @@ FILTERS: Final = ("team", "model", "accelerator", "environment")
 HARDWARE_FILTERS: Final = (*FILTERS, "engine", "precision", "region", "deployment")
 """What the pages of own hardware can be narrowed to."""
 BASES: Final[dict[Basis, str]] = {"effective": "Fully loaded", "usage": "Direct only"}
-RANGES: Final[dict[Range, str]] = {"7d": "7d", "4w": "4w", "12w": "12w", "mtd": "MTD"}
+RANGES: Final[dict[Range, str]] = {"7d": "7d", "4w": "4w", "12w": "12w", "mtd": "MTD", "qtd": "QTD", "ytd": "YTD"}
+"""Periods that end now: whole weeks, and the month, quarter and (fiscal) year so far."""
 CUTS: Final[dict[Cut, str]] = {"team": "Team", "model": "Model", "accelerator": "Accelerator", "cost": "Cost type"}
 SCALES: Final[dict[Scale, str]] = {"usd": "$", "mtok": "$/1M"}
 
 _DAYS: Final[dict[Range, int]] = {"7d": 7, "4w": 28, "12w": 84}
 _UNESCAPED: Final = "!'()*"
+_DATES: Final = re.compile(r"(\d{4}-\d{2}-\d{2})\.\.(\d{4}-\d{2}-\d{2})", re.ASCII)
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+\-/]{1,64}")
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
+_YEARS: Final = range(1971, 8999)
+_LONGEST: Final = timedelta(days=1100)
+_MONTHS: Final = {"mtd": 1, "qtd": 3, "ytd": 12}
+_YEAR_AGO: Final = timedelta(days=364)
 _LIMITS: Final = {"search": 8_000, "values": 200}
 
 Choice = tuple[str | None, ...]
@@ -41,7 +51,10 @@ Choice = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One state of a page. `filters` holds the chosen values per dimension; no entry means all."""
+    """One state of a page. `filters` holds the chosen values per dimension; no entry means all.
+
+    `currency` (ISO 4217) and `zone` (IANA name of the time zone in which days begin) are the workspace's where None.
+    """
 
     range: Range = "4w"
     compare: Compare = "previous"
@@ -49,6 +62,8 @@ class View:
     basis: Basis = "effective"
     cut: Cut = "team"
     scale: Scale = "usd"
+    currency: str | None = None
+    zone: str | None = None
 
     @staticmethod
     def parse(search: str | None, names: tuple[str, ...] = FILTERS) -> View:
@@ -59,12 +74,14 @@ class View:
             return View()
         chosen = {name: _unique(value or None for key, value in pairs if key == name) for name in names}
         return View(
-            range=cast("Range", _one_of(last.get("p"), get_args(Range), "4w")),
+            range=_range(last.get("p")),
             compare=cast("Compare", _one_of(last.get("vs"), get_args(Compare), "previous")),
             filters=tuple((name, values) for name, values in chosen.items() if values),
             basis=cast("Basis", _one_of(last.get("basis"), tuple(BASES), "effective")),
             cut=cast("Cut", _one_of(last.get("by"), get_args(Cut), "team")),
             scale=cast("Scale", _one_of(last.get("in"), get_args(Scale), "usd")),
+            currency=_matching(_CURRENCY, last.get("cur")),
+            zone=_matching(_ZONE, last.get("tz")),
         )
 
     def search(self) -> str:
@@ -81,6 +98,7 @@ class View:
             )
             if value != usual
         ]
+        pairs += [(key, value) for key, value in (("cur", self.currency), ("tz", self.zone)) if value]
         pairs += [(name, value or "") for name, values in self.filters for value in values]
         return f"?{urlencode([('v', VERSION), *pairs], quote_via=quote)}" if pairs else ""
 
@@ -107,41 +125,104 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A view at one moment: the `period` it covers and the `prior` it is compared with, both on whole UTC hours.
+    """A view at one moment: the `period` it covers and the `prior` it is compared with, in instants of UTC.
 
-    `period` starts at a UTC midnight and ends with the hour that runs, so the newest call is in it. `prior` has the
-    same length, shifted by whole weeks (same weekdays), or for month-to-date to the same elapsed time of the month
-    before, so that a change compares like with like although today is not over.
+    Days begin at midnight in `zone`. `period` starts with one and ends with the hour that runs, so that the newest call
+    is in it, or with the last day of a period that is over. `prior` covers as much time: whole weeks before (same
+    weekdays); for the month, quarter or year so far the same elapsed time of the one before; for whole months as many
+    months before. Compared with a year ago it is 52 weeks or twelve months before.
     """
 
     period: Period
     prior: Period | None
+    zone: tzinfo = UTC
 
     @staticmethod
-    def of(view: View, now: datetime) -> Window:
-        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        end = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        if view.range == "mtd":
-            start = today.replace(day=1)
-            before = (start - timedelta(days=1)).replace(day=1)
-            prior = Period(before, min(before + (end - start), start))
+    def of(view: View, now: datetime, zone: tzinfo = UTC, fiscal_month: int = 1) -> Window:
+        """The window of `view` at `now`; `fiscal_month` (1 to 12) is that in which quarters and years begin."""
+        today = now.astimezone(zone).date()
+        hour_ends = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        last = today
+        if view.range in _MONTHS:
+            first = _months_before(today.replace(day=1), (today.month - fiscal_month) % _MONTHS[view.range])
+        elif view.range in _DAYS:
+            first = today - timedelta(days=_DAYS[view.range] - 1)
         else:
-            days = timedelta(days=_DAYS[view.range])
-            start = today - days + timedelta(days=1)
-            prior = Period(start - days, end - days)
-        return Window(Period(start, end), prior if view.compare == "previous" else None)
+            first, last = _dates(view.range) or (today, today)
+        start = midnight(first, zone)
+        end = max(min(midnight(last + timedelta(days=1), zone), hour_ends), start + timedelta(hours=1))
+        period = Period(start, end)
+        if view.compare == "none":
+            return Window(period, None, zone)
+        return Window(period, _before(view, period, first, last, zone), zone)
 
     @property
     def days(self) -> list[datetime]:
-        """Each UTC day that the period touches."""
-        first = self.period.start
-        return [first + timedelta(days=n) for n in range(-((first - self.period.end) // timedelta(days=1)))]
+        """Each midnight of `zone`, in UTC, from the start of the period to its end."""
+        return _midnights(self.period, self.zone)
+
+    @property
+    def counterparts(self) -> list[datetime | None]:
+        """For each of `days` the midnight that it is compared with; None without one."""
+        others: list[datetime | None] = list(_midnights(self.prior, self.zone)) if self.prior else []
+        return [*others, *[None] * len(self.days)][: len(self.days)]
 
     @property
     def today(self) -> datetime | None:
         """The day that is not over, if the period ends within one."""
         last = self.days[-1]
-        return last if last + timedelta(days=1) > self.period.end else None
+        return last if self.day_after(last) > self.period.end else None
+
+    def day_after(self, day: datetime, days: int = 1) -> datetime:
+        """The midnight that many days after one of `days`; before it where negative."""
+        return midnight(day.astimezone(self.zone).date() + timedelta(days=days), self.zone)
+
+
+def midnight(day: date, zone: tzinfo) -> datetime:
+    """The instant, in UTC, at which a day begins in a time zone."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _midnights(period: Period, zone: tzinfo) -> list[datetime]:
+    first = period.start.astimezone(zone).date()
+    last = (period.end - timedelta(microseconds=1)).astimezone(zone).date()
+    return [midnight(first + timedelta(days=n), zone) for n in range((last - first).days + 1)]
+
+
+def _before(view: View, period: Period, first: date, last: date, zone: tzinfo) -> Period:
+    """What a period is compared with; see `Window`."""
+    after, elapsed = last + timedelta(days=1), period.end - period.start
+    if view.range in _MONTHS or (view.range not in _DAYS and first.day == after.day == 1):
+        length = _MONTHS.get(view.range) or (after.year - first.year) * 12 + after.month - first.month
+        back = 12 if view.compare == "year" else length
+        start, end = (midnight(_months_before(first, months), zone) for months in (back, back - length))
+        over = view.range not in _MONTHS and period.end == midnight(after, zone)
+        return Period(start, end if over else min(start + elapsed, end))
+    weeks = timedelta(weeks=-(-((last - first).days + 1) // 7))
+    shift = _YEAR_AGO if view.compare == "year" else weeks
+    start, end = (instant.astimezone(zone) - shift for instant in (period.start, period.end))
+    return Period(start.astimezone(UTC), end.astimezone(UTC))
+
+
+def _months_before(first: date, months: int) -> date:
+    """The first day of the month that many months before that of `first`."""
+    at = first.year * 12 + first.month - 1 - months
+    return date(at // 12, at % 12 + 1, 1)
+
+
+def _range(text: str | None) -> Range:
+    return text if text in RANGES or (text and _dates(text)) else "4w"
+
+
+def _dates(text: str) -> tuple[date, date] | None:
+    """Both days of a period, the last included; None where that is none."""
+    found = _DATES.fullmatch(text)
+    try:
+        first, last = (date.fromisoformat(day) for day in found.groups()) if found else (date.max, date.min)
+    except ValueError:
+        return None
+    known = first <= last < first + _LONGEST and first.year in _YEARS and last.year in _YEARS
+    return (first, last) if known else None
 
 
 def pairs_of(search: str | None) -> list[tuple[str, str]]:
@@ -191,6 +272,10 @@ def instant(moment: datetime) -> str:
 
 def _one_of(value: str | None, allowed: tuple[str, ...], default: str) -> str:
     return value if value in allowed else default
+
+
+def _matching(pattern: re.Pattern[str], text: str | None) -> str | None:
+    return text if text and pattern.fullmatch(text) else None
 
 
 def _unique(values: Iterable[str | None]) -> Choice:
