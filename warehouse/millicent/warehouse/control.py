@@ -92,6 +92,19 @@ class Key:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A transaction on behalf of a tenant; what `record` notes in the audit log commits with it."""
+
+    connection: Connection
+    tenant: str
+    actor: str
+
+    def record(self, action: str, detail: dict[str, Any]) -> None:
+        """Note what is done; `detail` is JSON."""
+        _record(self.connection, self.tenant, self.actor, action, detail)
+
+
 class Control:
     """The control plane in one SQLite file.
 
@@ -354,6 +367,17 @@ class Control:
         """A transaction, for modules that keep tables of their own here."""
         with self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def change(self, tenant: str, actor: str) -> Iterator[Change]:
+        """The same for what somebody changes of a tenant.
+
+        Raises:
+            ValueError: there is no such tenant.
+        """
+        with self._engine.begin() as connection:
+            _require(connection, tenant)
+            yield Change(connection, tenant, actor)
 
     def note(self, tenant: str, actor: str, action: str, detail: dict[str, Any]) -> None:
         """Write into the audit log what was done to the facts; `detail` is JSON."""
