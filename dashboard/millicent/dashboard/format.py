@@ -1,13 +1,15 @@
 """Numbers as short text: money, tokens, shares, changes and dates, never through a binary float.
 
-Unknown (None) is an em dash. Rounding is half-even on the decimal value, and a value that rounds up to the next
+Amounts are in the currency, and instants in the time zone, that `present` set for the answer at hand: USD and UTC before
+that. Unknown (None) is an em dash. Rounding is half-even on the decimal value, and a value that rounds up to the next
 unit is written in that unit ($999,950 is $1.00M, not $1000.0k).
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -42,6 +44,38 @@ _MULTIPLES: Final[dict[str, tuple[tuple[int, str], ...]]] = {
 """Powers of ten of each unit, largest first, and how they are called."""
 
 
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """The currency (ISO 4217) that amounts are in, and the time zone that instants are told in."""
+
+    currency: str = "USD"
+    zone: tzinfo = UTC
+
+    @property
+    def sign(self) -> str:
+        """What stands before an amount: `$`, `€`, `CHF `."""
+        return _SIGNS.get(self.currency, f"{self.currency} ")
+
+
+_SIGNS: Final = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩", "ILS": "₪", "UAH": "₴"}
+_shown: Final[ContextVar[Presentation]] = ContextVar("shown", default=Presentation())  # noqa: B039 - it is frozen
+
+
+def present(presentation: Presentation) -> None:
+    """Ask and write whatever the current context still answers in that currency and time zone."""
+    _shown.set(presentation)
+
+
+def presented() -> Presentation:
+    """The currency and time zone in force."""
+    return _shown.get()
+
+
+def local(instant: datetime) -> datetime:
+    """The same instant by the clock of the time zone in force."""
+    return instant.astimezone(_shown.get().zone)
+
+
 def usd(value: Number | None) -> str:
     """`$433.6k`, `$6,209`, `$12.40`, `$0.584`: short, but enough digits to tell rows apart.
 
@@ -51,8 +85,8 @@ def usd(value: Number | None) -> str:
         return UNKNOWN
     sign, size = _split(value)
     if 0 < size < _LEAST_USD:
-        return f"<{sign}${_LEAST_USD:f}"
-    return f"{sign}${_usd_size(size)}"
+        return f"<{sign}{_shown.get().sign}{_LEAST_USD:f}"
+    return f"{sign}{_shown.get().sign}{_usd_size(size)}"
 
 
 def usd_exact(value: Number | None) -> str:
@@ -62,7 +96,7 @@ def usd_exact(value: Number | None) -> str:
     sign, size = _split(value)
     if size < _CENT:
         return usd(value)
-    return f"{sign}${_fixed(size, 2)}"
+    return f"{sign}{_shown.get().sign}{_fixed(size, 2)}"
 
 
 def usd_change(value: Number) -> str:
@@ -178,22 +212,28 @@ def change(value: Number | None, prior: Number | None, *, unit: Unit, better: Be
 
 
 def day(instant: datetime) -> str:
-    """`22 Nov`, in UTC."""
-    return f"{instant.day} {instant:%b}"
+    """`22 Nov`, in the time zone in force."""
+    at = local(instant)
+    return f"{at.day} {at:%b}"
 
 
 def moment(instant: datetime) -> str:
-    """`22 Nov 14:00`, in UTC."""
-    return f"{day(instant)} {instant:%H:%M}"
+    """`22 Nov 14:00`, in the time zone in force."""
+    return f"{day(instant)} {local(instant):%H:%M}"
 
 
 def span(start: datetime, end: datetime, *, year: bool = True) -> str:
     """A half-open period as people say it, last day included: `26 Oct – 22 Nov 2026`, `… , to 14:00`."""
-    last = end - timedelta(microseconds=1)
-    first = day(start) if start.year == last.year else f"{day(start)} {start.year}"
+    begun, last, over = local(start), local(end - timedelta(microseconds=1)), local(end)
+    first = day(start) if begun.year == last.year else f"{day(start)} {begun.year}"
     until = f"{day(last)} {last.year}" if year else day(last)
-    days = until if start.date() == last.date() else f"{first} – {until}"
-    return days if end.time() == datetime.min.time() else f"{days}, to {end:%H:%M}"
+    days = until if begun.date() == last.date() else f"{first} – {until}"
+    return days if over.time() == datetime.min.time() else f"{days}, to {over:%H:%M}"
+
+
+def zone() -> str:
+    """Name of the time zone in force: `UTC`, `Europe/Berlin`."""
+    return str(_shown.get().zone)
 
 
 _MAKERS: Final = (

@@ -6,15 +6,18 @@ The tenant comes from the request alone, never from what a callback was sent; ea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from millicent.dashboard import access, charts
+from millicent.dashboard import format as fmt
 from millicent.dashboard.state import View, Window, question
 from millicent.warehouse.query import Period
+from millicent.warehouse.workspace import preferences, zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
 
     import polars as pl
 
@@ -23,13 +26,17 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Names = tuple[str, ...]
 
-SMOOTHING: Final = timedelta(days=6)
-"""How far before the period a trend has to look."""
+SMOOTHING_DAYS: Final = 6
+"""How many days before the period a trend has to look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """`fresh`: instant through which calls are complete; `now`: the clock. Both UTC."""
+    """`fresh`: instant through which calls are complete; `now`: the clock. Both UTC.
+
+    Whatever is asked and written from then on in its context is in the currency and time zone of the view, or else of
+    the workspace.
+    """
 
     warehouse: Warehouse
     tenant: str
@@ -51,12 +58,16 @@ class Reader:
             tenant = access.principal().tenant
         except LookupError as error:
             raise PermissionError("this view is asked for outside an authenticated request") from error
+        liked = preferences(warehouse.control, tenant)
+        place = _zone(view.zone) or zone(liked.time_zone)
+        fmt.present(fmt.Presentation(view.currency or liked.currency, UTC if str(place) == "UTC" else place))
         fresh, now = warehouse.freshness(tenant), datetime.now(UTC)
         if fresh is None and declared and warehouse.control.deployments(tenant):
             fresh = now
         if fresh is None:
             return None
-        return Reader(warehouse, tenant, view, Window.of(view, min(fresh, now)), fresh, now)
+        window = Window.of(view, min(fresh, now), fmt.presented().zone, liked.fiscal_month)
+        return Reader(warehouse, tenant, view, window, fresh, now)
 
     def over(self, measures: Names, *by: str) -> pl.DataFrame:
         """Measures over the period, by dimensions."""
@@ -85,20 +96,28 @@ class Reader:
     @property
     def trend_start(self) -> datetime:
         """First day that a smoothed trend needs."""
-        return self.window.period.start - SMOOTHING
+        return self.window.day_after(self.window.days[0], -SMOOTHING_DAYS)
 
     @property
     def trend_days(self) -> list[datetime]:
         """The days of a trend: those that are over, preceded by what smoothing needs."""
         window = self.window
         whole = [day for day in window.days if day != window.today] or window.days
-        return [whole[0] - timedelta(days=n) for n in range(SMOOTHING.days, 0, -1)] + whole
+        return [window.day_after(whole[0], -n) for n in range(SMOOTHING_DAYS, 0, -1)] + whole
 
     def trend(self, daily: pl.DataFrame, top: str, bottom: str | None = None) -> Sequence[Any]:
         """A measure per day, smoothed over seven; with `bottom`, sum over sum."""
         under = charts.by_day(daily, bottom, self.trend_days) if bottom else None
-        return charts.smoothed(charts.by_day(daily, top, self.trend_days), under)[SMOOTHING.days :]
+        return charts.smoothed(charts.by_day(daily, top, self.trend_days), under)[SMOOTHING_DAYS:]
 
     def _ask(self, measures: Names, by: Names, period: Period, *, daily: bool = False) -> pl.DataFrame:
         asked = question(self.view, period, measures, by, "day" if daily else None)
         return self.warehouse.ask(self.tenant, asked).frame
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    """The time zone of that name; None where there is none."""
+    try:
+        return zone(name) if name else None
+    except ValueError:
+        return None
