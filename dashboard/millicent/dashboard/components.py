@@ -5,6 +5,7 @@ Pure functions of values. Text from outside goes into elements as text, never as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +17,7 @@ from millicent.dashboard import format as fmt
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from dash.development.base_component import Component
@@ -228,14 +229,17 @@ def empty(kind: Emptiness, *, clear: str | None = None, also: Component | None =
     return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")
 
 
-def sidebar(
-    sections: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], foot: Sequence[str], here: str
-) -> Component:
-    """Navigation. `sections`: heading ('' for the pages) and entries (icon, words, address); `here` is this page's."""
+Entries = Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
+"""Sections of the navigation: heading, and entries of icon, words and address."""
+
+
+def sidebar(pages: Entries, others: Entries, foot: Sequence[str], here: str) -> Component:
+    """Navigation: pages, then other places; `here` is the address of this page."""
     groups: list[Component] = []
-    for heading, entries in sections:
-        groups += [html.H3(heading)] if heading else []
-        groups.append(html.Ul([html.Li(_entry(*entry, page=not heading, here=here)) for entry in entries]))
+    for sections, are_pages in ((pages, True), (others, False)):
+        for heading, entries in sections:
+            groups += [html.H3(heading)] if heading else []
+            groups.append(html.Ul([html.Li(_entry(*entry, page=are_pages, here=here)) for entry in entries]))
     return html.Nav(
         [html.A([html.I(className="mark", **aria(hidden="true")), "Millicent"], href="/", className="brand"),
          *groups, html.Div([html.P(line) for line in foot], className="nav-foot")],

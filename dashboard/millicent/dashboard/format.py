@@ -1,8 +1,8 @@
 """Numbers as short text: money, tokens, shares, changes and dates, never through a binary float.
 
-Amounts are in the currency, and instants in the time zone, that `present` set for the answer at hand: USD and UTC before
-that. Unknown (None) is an em dash. Rounding is half-even on the decimal value, and a value that rounds up to the next
-unit is written in that unit ($999,950 is $1.00M, not $1000.0k).
+Amounts are in the currency, and instants in the time zone, that `present` set for the answer at hand: USD and UTC
+before that. Unknown (None) is an em dash. Rounding is half-even on the decimal value, and a value that rounds up to the
+next unit is written in that unit ($999,950 is $1.00M, not $1000.0k).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 // The address is the state of a page. Controls write it, links are addresses, and the server reads it.
 (() => {
   const VERSION = "1";
-  const LOOK = ["by", "in", "call", "q", "open", "order", "at"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
+  const LOOK = ["by", "and", "as", "in", "g", "top", "call", "q", "open", "order", "at"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
-  const CARRIED = ["p", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
+  const CARRIED = ["p", "basis", "cur", "tz", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
   const dash = window.dash_clientside = window.dash_clientside || {};
 
   const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
@@ -69,13 +69,10 @@
     return steer("/", new URLSearchParams(hit || location.search), rest, controls, scope, look);
   };
 
-  const requests = (_search, ...rest) => steer("/requests", new URLSearchParams(location.search), rest, ...rest.slice(-3));
-
-  const prices = (_search, ...rest) => steer("/prices", new URLSearchParams(location.search), rest, ...rest.slice(-3));
-
-  const accelerators = (_search, ...rest) => steer("/accelerators", new URLSearchParams(location.search), rest, ...rest.slice(-3));
-
-  const efficiency = (_search, ...rest) => steer("/efficiency", new URLSearchParams(location.search), rest, ...rest.slice(-3));
+  const steered = (_search, ...rest) => {
+    const name = dash.callback_context.inputs_list[0].id.replace(/-url$/, "");
+    return steer(`/${name}`, new URLSearchParams(location.search), rest, ...rest.slice(-3));
+  };
 
   // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.
   const part = (key) => (look, was) => { const now = new URLSearchParams(look ?? "").get(key) ?? ""; return now === was ? dash.no_update : now; };
@@ -151,7 +148,7 @@
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, requests, prices, accelerators, efficiency, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});

@@ -8,8 +8,7 @@ from dash import dcc, html
 
 from millicent.dashboard.components import aria, chooser, header, icon, panel, segmented
 from millicent.dashboard.pages.accelerators_place import CONTROLS, CUTS, PERS
-from millicent.dashboard.pages.frame import frame, share
-from millicent.dashboard.pages.overview_layout import COMPARE, REFRESH_MS
+from millicent.dashboard.pages.frame import COMPARE, REFRESH_MS, frame, share
 from millicent.dashboard.state import RANGES
 
 if TYPE_CHECKING:

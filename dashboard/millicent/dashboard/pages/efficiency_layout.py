@@ -8,8 +8,8 @@ from dash import dcc, html
 
 from millicent.dashboard.components import aria, chooser, header, icon, panel, segmented
 from millicent.dashboard.pages.efficiency_place import CHOSEN, CONTROLS, UNITS
-from millicent.dashboard.pages.frame import frame, share
-from millicent.dashboard.pages.overview_layout import COMPARE, NOTHING, REFRESH_MS
+from millicent.dashboard.pages.frame import COMPARE, REFRESH_MS, frame, share
+from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.state import RANGES
 
 if TYPE_CHECKING:

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import dcc, html
 
 from millicent.dashboard.components import aria, chooser, header, icon, panel, segmented
-from millicent.dashboard.pages.frame import frame, share
+from millicent.dashboard.pages.frame import COMPARE, REFRESH_MS, TITLES, frame, share
 from millicent.dashboard.state import BASES, CUTS, FILTERS, RANGES, SCALES
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-TITLES: Final = {"team": "Team", "model": "Model", "accelerator": "Accelerator", "environment": "Environment"}
-COMPARE: Final = {"previous": "vs previous period", "none": "no comparison"}
-REFRESH_MS: Final = 10_000
 CHART_HEIGHT: Final = "248px"
 
 CONTROLS: Final = (

@@ -12,7 +12,7 @@ from millicent.dashboard import access, price_diff
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import coverage, pill
 from millicent.dashboard.pages import prices_entries, prices_forms, prices_repricing, prices_search, prices_unpriced
-from millicent.dashboard.pages.overview_layout import REFRESH_MS
+from millicent.dashboard.pages.frame import REFRESH_MS
 from millicent.dashboard.pages.prices_forms import entry_of, fitting, problems, text_of
 from millicent.dashboard.pages.prices_history import gone, price_drawer
 from millicent.dashboard.pages.prices_place import Opened, Place

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 from dash import dcc, html
 
 from millicent.dashboard.components import header, icon, panel, segmented
-from millicent.dashboard.pages.frame import frame, share
-from millicent.dashboard.pages.overview_layout import REFRESH_MS
+from millicent.dashboard.pages.frame import REFRESH_MS, frame, share
 from millicent.dashboard.pages.prices_place import CONTROLS
 from millicent.dashboard.state import RANGES
 

@@ -8,8 +8,7 @@ from dash import dcc, html
 
 from millicent.dashboard.components import aria, chooser, header, icon, panel, segmented
 from millicent.dashboard.listing import CONTROLS, COSTS
-from millicent.dashboard.pages.frame import frame, share
-from millicent.dashboard.pages.overview_layout import REFRESH_MS, TITLES
+from millicent.dashboard.pages.frame import REFRESH_MS, TITLES, frame, share
 from millicent.dashboard.state import RANGES
 
 if TYPE_CHECKING:
