@@ -110,7 +110,12 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         period: Annotated[str | None, Query(description="24h, 7d, 4w or mtd, up to the end of this hour.")] = None,
         grain: str | None = None,
         basis: str = "effective",
-        currency: str = "USD",
+        currency: Annotated[
+            str, Query(description="ISO 4217 code; other than USD by the rates of the price book.")
+        ] = "USD",
+        time_zone: Annotated[
+            str, Query(description="IANA name; days, weeks and months begin at its midnights.")
+        ] = "UTC",
         order: Annotated[list[str] | None, _NAMES] = None,
         limit: int | None = None,
         format: Literal["json", "csv", "parquet", "arrow"] = "json",  # noqa: A002 - likewise
@@ -123,6 +128,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             grain=cast("Grain | None", grain),
             basis=cast("Basis", basis),
             currency=currency,
+            time_zone=time_zone,
             order=_list(order),
             limit=limit,
         )
@@ -134,6 +140,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             "end": question.period.end.isoformat(),
             "basis": basis,
             "currency": currency,
+            "time_zone": time_zone,
             "source": answer.source,
             "elapsed_ms": answer.elapsed_ms,
             "measures": {name: _described(name) for name in question.measures},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
 from millicent.dashboard import filters
+from millicent.dashboard.format import presented
 from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 
 if TYPE_CHECKING:
@@ -243,7 +244,8 @@ def address(told: Iterable[tuple[str, str | None]]) -> str:
 def question(
     view: View, period: Period, measures: tuple[str, ...], by: tuple[str, ...] = (), grain: Grain | None = None
 ) -> Query:
-    """The query that a view asks of the warehouse."""
+    """The query that a view asks of the warehouse, in the currency and the time zone in force."""
+    shown = presented()
     return Query(
         measures=measures,
         period=period,
@@ -251,6 +253,8 @@ def question(
         filters=tuple(Filter(name, values) for name, values in view.filters),
         grain=grain,
         basis=view.basis,
+        currency=shown.currency,
+        time_zone=str(shown.zone),
     )
 
 
@@ -261,7 +265,10 @@ def api_query(query: Query, path: str = "/api/v1/query", **extra: str) -> str:
     pairs += [("filter", filters.written(wanted)) for wanted in query.filters]
     pairs += [("start", instant(query.period.start)), ("end", instant(query.period.end))]
     pairs += [("grain", query.grain)] if query.grain else []
-    pairs += [("basis", query.basis), *extra.items()]
+    pairs += [("basis", query.basis)]
+    pairs += [("currency", query.currency)] if query.currency != "USD" else []
+    pairs += [("time_zone", query.time_zone)] if query.time_zone != "UTC" else []
+    pairs += [*extra.items()]
     return f"{path}?{urlencode(pairs, quote_via=quote, safe=':,')}"
 
 

@@ -10,6 +10,7 @@ in, and read `__charge__` in what they are not told of.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from millicent.warehouse.metrics import DICTIONARY, WHOLE
 from millicent.warehouse.record import COST_TYPE, DETAILS, DIMENSIONS
 from millicent.warehouse.sums import of_calls
 from millicent.warehouse.tables import EXACT, OF_DEPLOYMENTS, calls, deployment_hours, usage_hourly, without_zone
+from millicent.warehouse.workspace import zone
 
 Basis = Literal["list", "billed", "effective", "usage", "marginal"]
 Grain = Literal["hour", "day", "week", "month"]
@@ -48,6 +50,7 @@ MAX_ROWS: Final = 100_000
 JOULES_PER_WH: Final = 3600
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
 class BadQuery(ValueError):  # noqa: N818 - it names what the caller did, not what we failed to do
@@ -109,8 +112,9 @@ class Filter:
 class Query:
     """Measures by dimensions over a period.
 
-    `grain` adds a first column `time`: the UTC start of each hour, day, week (Monday) or month. `order` names
-    measures, dimensions or `time`, descending with a leading `-`. Every name is checked against closed lists.
+    `grain` adds a first column `time`: the UTC instant at which each hour, day, week (Monday) or month of `time_zone`
+    (IANA name) begins. `currency` (ISO 4217) is that of every amount. `order` names measures, dimensions or `time`,
+    descending with a leading `-`. Every name is checked against closed lists.
     """
 
     measures: tuple[str, ...]
@@ -120,6 +124,7 @@ class Query:
     grain: Grain | None = None
     basis: Basis = "effective"
     currency: str = "USD"
+    time_zone: str = "UTC"
     order: tuple[str, ...] = ()
     limit: int | None = None
 
@@ -140,8 +145,12 @@ class Query:
             tuple(o.removeprefix("-") for o in self.order),
             (*columns, *self.dimensions, *self.measures),
         )
-        if self.currency != "USD":
-            raise BadQuery(f"currency {self.currency!r} has no exchange rate yet: ask for USD")
+        if not _CURRENCY.fullmatch(self.currency):
+            raise BadQuery(f"currency {self.currency!r} is not three capital letters: write USD, EUR or another code")
+        try:
+            zone(self.time_zone)
+        except ValueError as error:
+            raise BadQuery(str(error)) from error
         for name in self.measures:
             if DICTIONARY[name].of_deployments and (others := set(self.asked()) - set(OF_DEPLOYMENTS) - {COST_TYPE}):
                 raise BadQuery(
@@ -176,6 +185,10 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
         EngineError: the database failed.
     """
     began = time.monotonic()
+    if query.currency != "USD":
+        raise BadQuery(f"currency {query.currency!r} has no exchange rate yet: ask for USD")
+    if query.time_zone != "UTC" and query.grain not in {None, "hour"}:
+        raise BadQuery(f"{query.grain}s of {query.time_zone} cannot be told yet: ask for hours, or for those of UTC")
     source: Literal["rollup", "calls"] = "rollup"
     if set(query.asked()) & set(DETAILS) or not query.period.on_the_hour:
         source = "calls"
