@@ -54,6 +54,7 @@ class Place:
         filters: dimensions that can be filtered on, and how they are called.
         compared: whether numbers are compared with those of another period.
         based: whether the cost basis can be chosen.
+        ranged: whether the period can be chosen; without, that in the address goes along to other pages.
         more: what else its address tells. What an answer for the whole page depends on may be called anything; the keys
             of `LOOK` in `app.js` go to `{name}-look` and not to `{name}-scope`.
     """
@@ -63,6 +64,7 @@ class Place:
     filters: Mapping[str, str] = field(default_factory=lambda: TITLES)
     compared: bool = True
     based: bool = True
+    ranged: bool = True
     more: tuple[Control, ...] = ()
 
     @property
@@ -73,7 +75,7 @@ class Place:
     def controls(self) -> tuple[Control, ...]:
         """All that the address of the page may tell."""
         return (
-            ("p", f"{self.name}-range", "4w"),
+            ("p", f"{self.name}-range" if self.ranged else None, "4w"),
             *([("vs", f"{self.name}-compare", "previous")] if self.compared else []),
             *([("basis", f"{self.name}-basis", "effective")] if self.based else []),
             ("cur", None, ""),
@@ -86,7 +88,7 @@ class Place:
 
 def page(
     place: Place, price_version: str, board: Component, *, actions: Sequence[Any] = (), stores: Sequence[str] = (),
-    sections: Sequence[Section] = (),
+    sections: Sequence[Section] = (), first: Sequence[Component] = (),
 ) -> Component:  # fmt: skip
     """A page with everything around it: `{name}-words`, `-pills`, `-notice`, `-export` and `-drawer` are its own.
 
@@ -97,12 +99,13 @@ def page(
         actions: what stands beside Share and Export.
         stores: further stores, without the name of the page.
         sections: its own places in the navigation.
+        first: what stands first among its filters.
     """
     name = place.name
     exports = html.Div(id=f"{name}-export", className="exports")
     main = html.Main(
-        [header(place.title, [share(), exports, *actions], f"{name}-"), bar(place), html.Div(id=f"{name}-notice"),
-         board, html.Div(id=f"{name}-drawer", className="drawer")],
+        [header(place.title, [share(), exports, *actions], f"{name}-"), bar(place, first),
+         html.Div(id=f"{name}-notice"), board, html.Div(id=f"{name}-drawer", className="drawer")],
         id="main",
     )  # fmt: skip
     kept = [
@@ -114,14 +117,15 @@ def page(
     return frame(place.path, main, kept, price_version, *sections)
 
 
-def bar(place: Place) -> Component:
-    """The filters of a page."""
+def bar(place: Place, first: Sequence[Component] = ()) -> Component:
+    """The filters of a page, after what stands `first` among them."""
     name = place.name
     compare = dcc.Dropdown(id=f"{name}-compare", value="previous", clearable=False, searchable=False,
                            options=[{"value": value, "label": words} for value, words in COMPARE.items()])  # fmt: skip
     return html.Div(
         [
-            segmented(f"{name}-range", RANGES, "4w", "Period"),
+            *first,
+            *([segmented(f"{name}-range", RANGES, "4w", "Period")] if place.ranged else []),
             *([compare] if place.compared else []),
             *(chooser(f"{name}-{dimension}", title) for dimension, title in place.filters.items()),
             html.Div(className="grow"),
