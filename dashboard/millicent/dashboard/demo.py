@@ -40,6 +40,11 @@ CUSTOMERS: Final = ("acme", "globex", "initech", "umbrella")
 UNATTRIBUTED: Final = 0.021
 FAILED: Final = 0.006
 FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enrichment", "evals")
+USERS: Final = tuple(f"{customer}-{number:04}" for customer in CUSTOMERS for number in range(1, 1001))
+HEAVY: Final = 0.95
+"""How unequal users are: the one of rank n calls in proportion to n to the power of minus this."""
+PEOPLE_ASK: Final = (0.97, 0.99, 0.94, 0.90, 0.35, 0.0, 0.12)
+"""Share of calls behind which there is a person, by team; the rest are jobs, which carry no user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,9 @@ SUPPORT_USD: Final = 250
 _HOURS: Final = np.array(
     [22, 18, 15, 14, 15, 20, 32, 52, 78, 95, 100, 98, 90, 96, 100, 97, 90, 80, 68, 60, 52, 44, 36, 28]
 )
+_BY_RANK: Final = np.cumsum(np.arange(1, len(USERS) // len(CUSTOMERS) + 1) ** -HEAVY)
+_CALLS_OF: Final = _BY_RANK / _BY_RANK[-1]
+"""Share of a customer's calls that its users make up to each rank."""
 _WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
 
 
@@ -196,22 +204,34 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     team = rng.choice(len(TEAMS), count, p=shares / shares.sum())
     tagged = pl.Series(rng.random(count) >= UNATTRIBUTED)
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
+    spans = rng.integers(1, 2**63, count, dtype=np.uint64)
+    customer = rng.integers(0, len(CUSTOMERS), count)
+    user = _users(customer, team, np.random.default_rng((day.toordinal(), at)))
     started = pl.Series(started_us.astype(np.int64)).cast(pl.Duration("us")) + pl.lit(day)
     return pl.select(
         trace_id=pl.Series(ids.cast(pa.binary())),
-        span_id=pl.Series(rng.integers(1, 2**63, count, dtype=np.uint64)),
+        span_id=pl.Series(spans),
         source=pl.lit(at),
         started_at=started,
         ended_at=started + pl.Series((duration_s * 1e6).astype(np.int64)).cast(pl.Duration("us")),
         team=pl.when(tagged).then(pl.Series(TEAMS).gather(team)),
         feature=pl.when(tagged).then(pl.Series(FEATURES).gather(team)),
-        customer=pl.Series(CUSTOMERS).gather(rng.integers(0, len(CUSTOMERS), count)),
+        customer=pl.Series(CUSTOMERS).gather(customer),
+        user_id=user,
         status=pl.when(pl.Series(failed)).then(pl.lit("error")).otherwise(pl.lit("ok")),
         input_tokens=pl.Series(np.where(failed, 0, read)),
         output_tokens=pl.Series(np.where(failed, 0, written)),
         cache_read_tokens=pl.Series(np.where(failed, 0, cached)),
         cache_write_tokens=pl.Series(np.where(failed, 0, kept)),
     )
+
+
+def _users(customer: np.ndarray, team: np.ndarray, rng: np.random.Generator) -> pl.Series:
+    """Who is behind each call, by the places of its customer and team; null where nobody is."""
+    rank = np.searchsorted(_CALLS_OF, rng.random(customer.size))
+    at = customer * (len(USERS) // len(CUSTOMERS)) + rank
+    asked = rng.random(customer.size) < np.array(PEOPLE_ASK)[team]
+    return pl.select(pl.when(pl.Series(asked)).then(pl.Series(USERS).gather(at))).to_series()
 
 
 def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -290,6 +310,7 @@ def _span(row: dict[str, Any]) -> Span:
         "millicent.team": row["team"],
         "millicent.feature": row["feature"],
         "millicent.customer": row["customer"],
+        "user.id": row["user_id"],
         "millicent.environment": "production",
         "millicent.deployment": source.deployment,
         "error.type": "rate_limit" if row["status"] == "error" else None,
