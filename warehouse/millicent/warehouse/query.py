@@ -197,16 +197,20 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
         raise BadQuery(
             f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
         )
-    frame = pl.DataFrame(pl.from_arrow(table))
-    frame = frame.with_columns(ratio(name) for name in query.measures if DICTIONARY[name].numerator)
-    frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
-    return Answer(_ordered(frame, query), source, round((time.monotonic() - began) * 1000))
+    return Answer(of_sums(pl.DataFrame(pl.from_arrow(table)), query), source, round((time.monotonic() - began) * 1000))
 
 
 def _known(what: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     for name in names:
         if name not in allowed:
             raise BadQuery(f"unknown {what} {name!r}: choose from {', '.join(sorted(allowed))}")
+
+
+def of_sums(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
+    """The answer of which `frame` has every row, with all that `sums_of` names: its measures, in the order asked."""
+    frame = frame.with_columns(ratio(name) for name in query.measures if DICTIONARY[name].numerator)
+    frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
+    return _ordered(frame, query)
 
 
 def _ordered(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
@@ -233,7 +237,7 @@ def ratio(name: str) -> pl.Expr:
     return pl.when(bottom != 0).then(top / bottom).cast(pl.Decimal(38, 12)).alias(name)
 
 
-def _sums(query: Query) -> list[str]:
+def sums_of(query: Query) -> list[str]:
     """The sums that the measures need, each once."""
     needed: dict[str, None] = {}
     for name in query.measures:
@@ -244,7 +248,7 @@ def _sums(query: Query) -> list[str]:
 
 
 def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) -> Select[Any]:
-    sums = _sums(query)
+    sums = sums_of(query)
     facts = union_all(
         _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
         *(_beside(part, query, sums) for part in beside.parts(tenant, query.period, query.basis)),
