@@ -25,12 +25,29 @@ def carried(what: Carried, source: FromClause) -> ColumnElement[Any]:
     Weight is in thousandths of an uncached input token. Unknown while the hour has no rate; an hour that tells one rate
     alone has it for both.
     """
+    uncached, cached, output, rate, of_output = _weighed(what, source)
+    return cast((uncached + cached) * rate, EXACT) + cast(output * of_output, EXACT)
+
+
+def carried_parts(source: FromClause) -> dict[str, ColumnElement[Any]]:
+    """The cost that a call carries of its deployment-hour, by what its tokens did; together what `carried` tells."""
+    uncached, cached, output, rate, of_output = _weighed("rate_usd", source)
+    parts = (("input", uncached, rate), ("cached", cached, rate), ("output", output, of_output))
+    return {f"hardware_{name}_usd": cast(weight * price, EXACT) for name, weight, price in parts}
+
+
+def _weighed(what: Carried, source: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """Weights of uncached input, cached input and output, and the rates of input and of output."""
     c, hours = source.c, deployment_hours.c
     cached = func.coalesce(c.cache_read_tokens, 0)
-    read = (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input + cached * hours.w_cached
-    written = func.coalesce(c.output_tokens, 0) * hours.w_output
     rate = hours[f"{what}_per_weight"]
-    return cast(read * rate, EXACT) + cast(written * func.coalesce(hours[f"output_{what}_per_weight"], rate), EXACT)
+    return (
+        (func.coalesce(c.input_tokens, 0) - cached) * hours.w_input,
+        cached * hours.w_cached,
+        func.coalesce(c.output_tokens, 0) * hours.w_output,
+        rate,
+        func.coalesce(hours[f"output_{what}_per_weight"], rate),
+    )
 
 
 def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
@@ -69,6 +86,7 @@ def of_calls(name: str, source: FromClause, basis: Basis) -> ColumnElement[Any]:
         "listed_tokens": case((c.price_status != "unpriced", total)),
         "listed_output_tokens": case((c.price_status != "unpriced", c.output_tokens)),
         "hardware_cost_usd": case((own, hardware)),
+        **{name: case((own, part)) for name, part in carried_parts(source).items()},
         "capacity_cost_usd": case((own, hardware)),
         "energy_cost_usd": case((own, energy)),
         "energy_joules": joules,
