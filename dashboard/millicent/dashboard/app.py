@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import accelerators, efficiency, overview, prices, requests
+from millicent.dashboard.pages import accelerators, efficiency, overview, prices, quality, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ PAGES: Final = {
     "/accelerators": ("Accelerators · Millicent", accelerators),
     "/efficiency": ("Efficiency · Millicent", efficiency),
     "/requests": ("Requests · Millicent", requests),
+    "/quality": ("Data quality · Millicent", quality),
     "/prices": ("Prices · Millicent", prices),
 }
 """Address of each page, its title and its module."""

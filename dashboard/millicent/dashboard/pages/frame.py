@@ -31,6 +31,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("gauge", "Efficiency", "/efficiency"),
             ("list", "Requests", "/requests"),
             ("tag", "Prices", "/prices"),
+            ("check", "Data quality", "/quality"),
         ),
     ),
 )

@@ -1,0 +1,144 @@
+"""The Data quality page: who sends, what became of all that came, and what is doubtful about the rest.
+
+Two callbacks: how far the numbers can be trusted, with who sends them, and what stands in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from dash import Dash, Input, Output, html
+
+from millicent.dashboard import format as fmt
+from millicent.dashboard.components import empty, freshness, kpi, panel, pill
+from millicent.dashboard.pages import quality_tables as tables
+from millicent.dashboard.pages.frame import Place, Section, addressed, page
+from millicent.dashboard.reader import Reader
+from millicent.dashboard.state import View
+from millicent.warehouse import quality
+from millicent.warehouse.calls import uncounted
+from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.unpriced import unpriced
+
+if TYPE_CHECKING:
+    from dash.development.base_component import Component
+
+    from millicent.dashboard.reader import Row
+    from millicent.warehouse.store import Warehouse
+
+__all__ = ["layout", "register"]
+
+PLACE: Final = Place(name="quality", title="Data quality", filters={}, compared=False, based=False)
+PLACES: Final[Section] = (
+    "On this page",
+    (("people", "Sources", "#sources"), ("check", "Books", "#books"), ("tag", "No price", "#unpriced"),
+     ("alert", "No team", "#nobody"), ("list", "Usage to doubt", "#doubts"), ("chip", "Own hardware", "#seen")),
+)  # fmt: skip
+HEADLINE: Final = ("priced_ratio", "attributed_ratio", "calls", "unpriced_calls", "unattributed_calls",
+                   "unattributed_spend_usd", "missing_usage_calls")  # fmt: skip
+SEEN: Final = ("coverage_ratio", "measured_energy_ratio", "unobserved_accelerator_hours", "accelerator_hours",
+               "engine_tokens", "metered_tokens")  # fmt: skip
+BY_SOURCE: Final = ("service", "dialect", "signal")
+
+
+def layout(price_version: str) -> Component:
+    """The page before its numbers."""
+    panels = (
+        ("sources", "Where calls come from", "by service and instrumentation"),
+        ("books", "What became of every span", ""),
+        ("unpriced", "Calls without a price", ""),
+        ("nobody", "Calls without a team", ""),
+        ("doubts", "Usage to doubt", ""),
+        ("seen", "Own hardware: what we see of it", ""),
+    )
+    board = html.Div(
+        [
+            html.Div([html.Section(className="card kpi") for _ in range(6)], id="quality-kpis", className="kpis"),
+            *(panel(title, words, html.Div(id=f"{name}-body"), id=name) for name, title, words in panels),
+        ],
+        className="board quality",
+    )
+    return page(PLACE, price_version, board, sections=(PLACES,))
+
+
+def register(app: Dash, warehouse: Warehouse) -> None:
+    """Add the page's callbacks to `app`."""
+    addressed(app, PLACE.name, PLACE.controls)
+
+    @app.callback(
+        Output("quality-notice", "children"), Output("quality-words", "children"), Output("quality-pills", "children"),
+        Output("quality-kpis", "children"), Output("sources-body", "children"), Output("seen-body", "children"),
+        Input("quality-scope", "data"), Input("quality-tick", "data"),
+    )  # fmt: skip
+    async def headline(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(_headline, warehouse, View.parse(scope).unfiltered())
+
+    @app.callback(
+        *(Output(f"{name}-{part}", "children") for name in ("books", "unpriced", "nobody", "doubts")
+          for part in ("body", "words")),
+        Input("quality-scope", "data"), Input("quality-tick", "data"),
+    )  # fmt: skip
+    async def rest(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(_rest, warehouse, View.parse(scope).unfiltered())
+
+
+def _reader(warehouse: Warehouse, view: View) -> Reader | Component:
+    try:
+        reader = Reader.of(warehouse, view)
+    except PermissionError:
+        return empty("forbidden")
+    return empty("unconnected") if reader is None else reader
+
+
+def _headline(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
+    if not isinstance(reader, Reader):
+        return [reader, "", pill("No calls yet"), [], None, None]
+    period = reader.window.period
+    total, seen = reader.over(HEADLINE).row(0, named=True), reader.over(SEEN).row(0, named=True)
+    by_source = reader.over(("calls", "priced_ratio", "attributed_ratio", "missing_usage_calls"), *BY_SOURCE)
+    usage = {row["usage_source"]: row["calls"] or 0 for row in reader.over(("calls",), "usage_source").to_dicts()}
+    heard = quality.heard(warehouse.engine, reader.tenant, period)
+    words = f"{fmt.span(period.start, period.end)} {fmt.zone()}"
+    last = heard["last_hour"].max()
+    cards = [
+        tables.card("Complete through", fmt.moment(reader.fresh), "every call acknowledged before it is in all sums",
+                    "kpi-fresh"),
+        _share("priced_ratio", total, f"{fmt.count(total['unpriced_calls'] or 0)} calls without a price"),
+        _share("attributed_ratio", total, f"{fmt.count(total['unattributed_calls'] or 0)} calls without a team"),
+        tables.card("Usage reported", tables.share(usage.get("reported", 0), sum(usage.values())),
+                    f"{fmt.count(usage.get('estimated', 0))} estimated, {fmt.count(usage.get('missing', 0))} missing",
+                    "kpi-reported"),
+        tables.once(total["calls"] or 0, uncounted(warehouse.engine, reader.tenant, period)),
+        _share("coverage_ratio", seen, "of tokens that our engines counted"),
+    ]  # fmt: skip
+    sources = tables.sources(heard, by_source, reader.fresh) if last is not None else None
+    own = reader.over(SEEN, "deployment")
+    return [None, words, [freshness(reader.fresh, reader.now)], cards, sources, tables.hardware(own)]
+
+
+def _share(name: str, row: Row, beside: str) -> Component:
+    measure = DICTIONARY[name]
+    return kpi(name, fmt.value_text(row[name], measure.unit), change=None, beside=beside)
+
+
+def _rest(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
+    if not isinstance(reader, Reader):
+        return [None, ""] * 4
+    period, engine, tenant = reader.window.period, warehouse.engine, reader.tenant
+    books = quality.books(engine, tenant, period)
+    lacking = unpriced(warehouse, tenant, period)
+    nobodys = reader.over(("unattributed_calls", "unattributed_spend_usd"), "service")
+    late = quality.lateness(engine, tenant, period)
+    return [
+        tables.books(books, uncounted(engine, tenant, period), quality.set_aside(engine, tenant, period)),
+        tables.books_words(books),
+        tables.unpriced(lacking, view),
+        tables.unpriced_words(lacking),
+        tables.nobodys(nobodys, view),
+        "a rule gives them one, also those of the past",
+        tables.doubts(quality.doubts(engine, tenant, period), late),
+        "flags that calls carry, in words",
+    ]
