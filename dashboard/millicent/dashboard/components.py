@@ -234,15 +234,18 @@ Entries = Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
 
 
 def sidebar(pages: Entries, others: Entries, foot: Sequence[str], here: str) -> Component:
-    """Navigation: pages, then other places; `here` is the address of this page."""
+    """Navigation: pages, then other places; `here` is the address of this page. On a phone a button unfolds it."""
     groups: list[Component] = []
     for sections, are_pages in ((pages, True), (others, False)):
         for heading, entries in sections:
-            groups += [html.H3(heading)] if heading else []
-            groups.append(html.Ul([html.Li(_entry(*entry, page=are_pages, here=here)) for entry in entries]))
+            items = html.Ul([html.Li(_entry(*entry, page=are_pages, here=here)) for entry in entries])
+            groups.append(html.Div([html.H3(heading) if heading else None, items]))
+    menu = html.Button([icon("menu"), html.Span("Menu")], className="button fold", type="button",
+                       **data(action="menu"), **aria(expanded="false", controls="pages-of"))  # fmt: skip
     return html.Nav(
-        [html.A([html.I(className="mark", **aria(hidden="true")), "Millicent"], href="/", className="brand"),
-         *groups, html.Div([html.P(line) for line in foot], className="nav-foot")],
+        [html.A([html.I(className="mark", **aria(hidden="true")), "Millicent"], href="/", className="brand"), menu,
+         html.Div(groups, id="pages-of", className="groups"),
+         html.Div([html.P(line) for line in foot], className="nav-foot")],
         className="sidebar", **aria(label="Main"),
     )  # fmt: skip
 

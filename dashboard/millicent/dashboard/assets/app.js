@@ -77,9 +77,17 @@
   // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.
   const part = (key) => (look, was) => { const now = new URLSearchParams(look ?? "").get(key) ?? ""; return now === was ? dash.no_update : now; };
 
+  // On a phone the navigation is folded; it folds again when a page was chosen.
+  const fold = (open) => {
+    const nav = document.querySelector(".sidebar");
+    nav?.classList.toggle("unfolded", open);
+    nav?.querySelector("[data-action=menu]")?.setAttribute("aria-expanded", String(open));
+  };
+
   // Which page stands in the frame: all of them came with the first answer.
   const route = (path, pages) => {
     const [title, page] = pages[path] ?? pages["/"];
+    fold(false);
     document.title = title;
     return page;
   };
@@ -231,6 +239,8 @@
   };
 
   document.addEventListener("click", (event) => {
+    const menu = event.target.closest("[data-action=menu]");
+    if (menu) fold(!menu.closest(".sidebar").classList.contains("unfolded"));
     const action = event.target.closest("[data-action=share], [data-action=copy]");
     if (action) (action.dataset.action === "share" ? share : copy)(action);
     for (const open of document.querySelectorAll("details.pop[open]")) if (!open.contains(event.target)) open.open = false;

@@ -27,14 +27,24 @@ PAGES: Final[tuple[Section, ...]] = (
         "",
         (
             ("home", "Overview", "/"),
+        ),
+    ),
+    (
+        "Own hardware",
+        (
             ("chip", "Accelerators", "/accelerators"),
             ("gauge", "Efficiency", "/efficiency"),
+        ),
+    ),
+    (
+        "Data",
+        (
             ("list", "Requests", "/requests"),
             ("tag", "Prices", "/prices"),
             ("check", "Data quality", "/quality"),
         ),
     ),
-)
+)  # fmt: skip
 """Pages in the navigation, in groups: icon, words, address."""
 DATA: Final[Section] = (
     "Reference",
