@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
+from millicent.collector.dialects import DIALECTS
 from millicent.dashboard import demo_hardware
 from millicent.pricing.entries import BookEntry, Charge, Override, Term
 from millicent.warehouse import ledger, record
@@ -36,6 +37,21 @@ SPANS_PER_REQUEST: Final = 200
 CATCH_UP_PER_S: Final = 4000
 
 TEAMS: Final = ("Search", "Assistants", "Code Copilot", "Support AI", "Ads Ranking", "Data Platform", "Research")
+SERVICES: Final = (
+    "search-api", "assistant-web", "copilot-gateway", "support-desk", "ads-ranker", "ingest-pipeline",
+    "research-notebooks",
+)  # fmt: skip
+"""The service of each team, in order."""
+INSTRUMENTED: Final = {
+    "support-desk": ("otel_genai", "opentelemetry.instrumentation.genai.openai"),
+    "ads-ranker": ("otel_genai_previous", "opentelemetry.instrumentation.openai_v2"),
+}
+"""Dialect and scope of services that others than our SDK instrument."""
+TWICE: Final = "support-desk"
+"""A service whose API calls our SDK tells of, too: each of them counts once."""
+UNTOLD: Final = 0.02
+"""Share of the API calls of the last service that tell no usage: streams of an old client."""
+TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 CUSTOMERS: Final = ("acme", "globex", "initech", "umbrella")
 UNATTRIBUTED: Final = 0.021
 FAILED: Final = 0.006
@@ -207,6 +223,8 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     spans = rng.integers(1, 2**63, count, dtype=np.uint64)
     customer = rng.integers(0, len(CUSTOMERS), count)
     user = _users(customer, team, np.random.default_rng((day.toordinal(), at)))
+    told = np.random.default_rng((day.toordinal(), at, 1)).random(count) >= UNTOLD
+    silent = ~told & (team == len(TEAMS) - 1) & (source.deployment is None) & ~failed
     started = pl.Series(started_us.astype(np.int64)).cast(pl.Duration("us")) + pl.lit(day)
     return pl.select(
         trace_id=pl.Series(ids.cast(pa.binary())),
@@ -219,11 +237,12 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
         customer=pl.Series(CUSTOMERS).gather(customer),
         user_id=user,
         status=pl.when(pl.Series(failed)).then(pl.lit("error")).otherwise(pl.lit("ok")),
+        service=pl.Series(SERVICES).gather(team),
         input_tokens=pl.Series(np.where(failed, 0, read)),
         output_tokens=pl.Series(np.where(failed, 0, written)),
         cache_read_tokens=pl.Series(np.where(failed, 0, cached)),
         cache_write_tokens=pl.Series(np.where(failed, 0, kept)),
-    )
+    ).with_columns(pl.when(~pl.Series(silent)).then(pl.col(name)).alias(name) for name in TOKENS)
 
 
 def _users(customer: np.ndarray, team: np.ndarray, rng: np.random.Generator) -> pl.Series:
@@ -232,6 +251,13 @@ def _users(customer: np.ndarray, team: np.ndarray, rng: np.random.Generator) -> 
     at = customer * (len(USERS) // len(CUSTOMERS)) + rank
     asked = rng.random(customer.size) < np.array(PEOPLE_ASK)[team]
     return pl.select(pl.when(pl.Series(asked)).then(pl.Series(USERS).gather(at))).to_series()
+
+
+_DIALECTS: Final = {service: dialect for service, (dialect, _) in INSTRUMENTED.items()}
+_SCOPES: Final = {service: scope for service, (_, scope) in INSTRUMENTED.items()}
+_RULES: Final = {
+    service: dialect.rule for service, id_ in _DIALECTS.items() for dialect in DIALECTS if dialect.id == id_
+}
 
 
 def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
@@ -253,12 +279,11 @@ def _records(day: pl.DataFrame, context: Context) -> pl.DataFrame:
         response_model=pl.col("model"),
         signal=pl.lit("span"),
         call_count=pl.lit(1, pl.Int64),
-        dialect=pl.lit("millicent"),
-        usage_rule=pl.lit("millicent/1"),
-        usage_source=pl.lit("reported"),
+        dialect=pl.col("service").replace_strict(_DIALECTS, default="millicent"),
+        usage_rule=pl.col("service").replace_strict(_RULES, default="millicent/1"),
+        usage_source=pl.when(pl.col("input_tokens").is_null()).then(pl.lit("missing")).otherwise(pl.lit("reported")),
         usage_flags=pl.lit([], pl.List(pl.String)),
-        scope=pl.lit("millicent.sdk"),
-        service=pl.lit("example"),
+        scope=pl.col("service").replace_strict(_SCOPES, default="millicent.sdk"),
         environment=pl.lit("production"),
         identity_source=pl.when(pl.col("team").is_not_null()).then(pl.lit("span")),
         endpoint_host=pl.lit(None, pl.String),
@@ -291,11 +316,17 @@ def _send(client: httpx.Client, calls: pl.DataFrame, stop: threading.Event) -> b
 
 def _request(calls: pl.DataFrame) -> bytes:
     request = ExportTraceServiceRequest()
-    resource = request.resource_spans.add()
-    resource.resource.attributes.append(_text("service.name", "example"))
-    scope = resource.scope_spans.add()
-    scope.scope.name, scope.scope.version = "millicent.sdk", "0.1.0"
-    scope.spans.extend(_span(row) for row in calls.iter_rows(named=True))
+    for (service,), spans in calls.partition_by("service", as_dict=True, maintain_order=True).items():
+        resource = request.resource_spans.add()
+        resource.resource.attributes.append(_text("service.name", str(service)))
+        scope = resource.scope_spans.add()
+        scope.scope.name = _SCOPES.get(str(service), "millicent.sdk")
+        rows = list(spans.iter_rows(named=True))
+        scope.spans.extend(_span(row) for row in rows)
+        if service == TWICE:
+            again = resource.scope_spans.add()
+            again.scope.name = "millicent.sdk"
+            again.spans.extend(_around(row) for row in rows if SOURCES[row["source"]].deployment is None)
     return request.SerializeToString()
 
 
@@ -321,19 +352,36 @@ def _span(row: dict[str, Any]) -> Span:
         "gen_ai.usage.cache_read.input_tokens": row["cache_read_tokens"],
         "gen_ai.usage.cache_write.input_tokens": row["cache_write_tokens"],
     }
+    parent = _outer(row["span_id"]) if row["service"] == TWICE and source.deployment is None else b""
     return Span(
         trace_id=row["trace_id"],
         span_id=row["span_id"].to_bytes(8, "big"),
+        parent_span_id=parent,
         name=f"{operation} {source.model}",
         kind=Span.SPAN_KIND_CLIENT,
         start_time_unix_nano=_ns(row["started_at"]),
         end_time_unix_nano=_ns(row["ended_at"]),
         attributes=[
             *(_text(key, value) for key, value in told.items() if value is not None),
-            *(KeyValue(key=key, value=AnyValue(int_value=count)) for key, count in counted.items()),
+            *(
+                KeyValue(key=key, value=AnyValue(int_value=count))
+                for key, count in counted.items()
+                if count is not None
+            ),
         ],
         status=Status(code=Status.STATUS_CODE_ERROR) if row["status"] == "error" else None,
     )
+
+
+def _around(row: dict[str, Any]) -> Span:
+    """The span of our SDK around a call that another instrumentation tells of, with the same usage."""
+    span = _span(row)
+    span.span_id, span.parent_span_id = span.parent_span_id, b""
+    return span
+
+
+def _outer(span_id: int) -> bytes:
+    return (span_id ^ 1).to_bytes(8, "big")
 
 
 def _text(key: str, value: str) -> KeyValue:

@@ -82,7 +82,7 @@ def sources(heard: pl.DataFrame, facts: pl.DataFrame, fresh: datetime) -> Compon
     rows = heard.join(facts.drop("calls"), on=BY_SOURCE, how="left", nulls_equal=True)
     body = [_source(row, fresh) for row in rows.head(MOST).iter_rows(named=True)]
     heads = ("Service", "Instrumentation", "Calls", "Last heard", "Priced", "With a team", "Without usage")
-    return _table(heads, body, rows.height - len(body), "sources", wordy=2)
+    return _table(heads, body, rows.height - len(body), "trust-sources", wordy=2)
 
 
 def _source(row: dict[str, Any], fresh: datetime) -> Component:
@@ -177,7 +177,7 @@ def unpriced(found: Sequence[Unpriced], view: View) -> Component:
     if not body:
         return _fine("Every API call of this period has a price.")
     fix = link("Add prices", f"/prices{Place(opened=Opened('add')).search()}", className="button")
-    table = _table(("Model", "Calls", "Tokens", "Why"), body, len(found) - len(body), "lacking")
+    table = _table(("Model", "Calls", "Tokens", "Why"), body, len(found) - len(body), "trust-lacking")
     return html.Div([table, html.Div(fix, className="pager")])
 
 
@@ -195,7 +195,7 @@ def nobodys(frame: pl.DataFrame, view: View) -> Component:
         ])
         for row in rows.head(MOST).iter_rows(named=True)
     ]  # fmt: skip
-    table = _table(("Service", "Calls", "Spend"), body, rows.height - len(body), "nobodys")
+    table = _table(("Service", "Calls", "Spend"), body, rows.height - len(body), "trust-nobodys")
     service = next((row["service"] for row in rows.iter_rows(named=True) if row["service"]), "SERVICE")
     command = f"millicent rules add --if service={_quoted(service)} --set team=TEAM"
     here = address([("p", view.range if view.range != "4w" else None), ("team", "")])
@@ -240,7 +240,7 @@ def hardware(own: pl.DataFrame) -> Component:
         for row in rows.head(MOST).iter_rows(named=True)
     ]  # fmt: skip
     heads = ("Deployment", "Accelerator-hours", "Tokens seen", "Energy measured", "Unobserved")
-    return _table(heads, body, rows.height - len(body), "own")
+    return _table(heads, body, rows.height - len(body), "trust-own")
 
 
 def _table(heads: Sequence[str], body: Sequence[Component], left: int, look: str, wordy: int = 1) -> Component:
