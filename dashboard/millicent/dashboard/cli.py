@@ -22,6 +22,7 @@ from millicent.dashboard import catalog_file, serve
 from millicent.dashboard.charge_commands import list_charges
 from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
 from millicent.dashboard.doctor import accelerators
+from millicent.dashboard.export_commands import export
 from millicent.dashboard.price_commands import prices
 from millicent.dashboard.reprice_commands import periods, reprice
 from millicent.dashboard.rereading import reread_calls
@@ -42,6 +43,7 @@ app.add_typer(prices, name="prices")
 app.add_typer(rules, name="rules")
 app.add_typer(reprice, name="reprice")
 app.add_typer(periods, name="periods")
+app.add_typer(export, name="export")
 app.command("reread")(reread_calls)
 app.command("charges")(list_charges)
 

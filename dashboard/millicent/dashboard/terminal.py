@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
@@ -46,6 +47,23 @@ def get(url: str, token: str | None, path: str, params: dict[str, Any]) -> Any:
 
 def ask(method: str, url: str, token: str | None, path: str, headers: Mapping[str, str] = _NONE, **sent: Any) -> Any:
     """As `get`, with any method; `sent` is what httpx takes: `params`, `json`, `content`."""
+    return _answer(method, url, token, path, headers, **sent).json()
+
+
+def fetch(url: str, token: str | None, path: str, params: Mapping[str, Any]) -> tuple[bytes, str]:
+    """A file of an address below `/api/v1`, and its name.
+
+    Raises:
+        Failed: as `get`.
+    """
+    answer = _answer("GET", url, token, path, _NONE, params=dict(params))
+    name = answer.headers.get("content-disposition", "").partition('filename="')[2].partition('"')[0]
+    return answer.content, PurePath(name).name or "millicent"
+
+
+def _answer(
+    method: str, url: str, token: str | None, path: str, headers: Mapping[str, str], **sent: Any
+) -> httpx.Response:
     headers = {**headers, "sec-fetch-site": "none"}  # a person asked, not a page of another site
     if token:
         headers["authorization"] = f"Bearer {token}"
@@ -59,7 +77,7 @@ def ask(method: str, url: str, token: str | None, path: str, headers: Mapping[st
             raise Failed(answer.text)
         told = answer.json()
         raise Failed(*(told.get("problems") or [told["detail"]]))
-    return answer.json()
+    return answer
 
 
 _Item = TypeVar("_Item")

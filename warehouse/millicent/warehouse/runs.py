@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select
+import polars as pl
+from sqlalchemy import cast, func, select
 
-from millicent.warehouse.tables import charges, repricing_days, without_zone
+from millicent.warehouse.tables import EXACT, charges, repricing_days, without_zone
 
 if TYPE_CHECKING:
     from millicent.warehouse.engine import Engine
@@ -45,3 +46,28 @@ def charged(engine: Engine, tenant: str, period: Period, types: Collection[str] 
     asked = select(*shown).where(*within).order_by(c.charged_at.desc(), c.type, c.name, c.model).limit(MOST_CHARGES)
     rows: list[dict[str, Any]] = engine.read(asked).to_pylist()
     return rows
+
+
+def taken_back(engine: Engine, tenant: str, period: Period) -> pl.DataFrame:
+    """What closed hours took back of calls that came after they were closed, so that their amounts stay.
+
+    Returns:
+        `hour`, `team`, `billed_usd`, `hardware_usd`: what is to be added to adjustments and taken from calls, negative
+        where calls are more than they were.
+
+    Raises:
+        EngineError: they cannot be read.
+    """
+    c = charges.c
+    names = ("billed_usd", "hardware_usd")
+    asked = (
+        select(c.charged_at.label("hour"), c.team, *(cast(func.sum(c[name]), EXACT).label(name) for name in names))
+        .where(
+            c.tenant == tenant, c.type == "adjustment", c.charged_at == c.period_start,
+            c.charged_at >= without_zone(period.start), c.charged_at < without_zone(period.end),
+        )
+        .group_by(c.charged_at, c.team)
+        .order_by(c.charged_at, c.team)
+    )  # fmt: skip
+    frame = pl.DataFrame(pl.from_arrow(engine.read(asked)))
+    return frame.with_columns(pl.col("hour").dt.replace_time_zone("UTC"))

@@ -1,0 +1,10 @@
+"""`millicent export`: what others ask for, as files."""
+
+from __future__ import annotations
+
+import typer
+
+from millicent.dashboard.statement_commands import export_statement
+
+export = typer.Typer(no_args_is_help=True, help="Files for others: statements of teams.")
+export.command("statement")(export_statement)
