@@ -4,6 +4,7 @@
   const LOOK = ["by", "and", "as", "in", "g", "top", "call", "q", "open", "order", "at"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
   const CARRIED = ["p", "basis", "cur", "tz", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
+  const PATHS = { chargeback: "/teams" }; // of pages whose address is not what the ids of their parts begin with
   const dash = window.dash_clientside = window.dash_clientside || {};
 
   const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
@@ -71,7 +72,7 @@
 
   const steered = (_search, ...rest) => {
     const name = dash.callback_context.inputs_list[0].id.replace(/-url$/, "");
-    return steer(`/${name}`, new URLSearchParams(location.search), rest, ...rest.slice(-3));
+    return steer(PATHS[name] ?? `/${name}`, new URLSearchParams(location.search), rest, ...rest.slice(-3));
   };
 
   // What is searched and what is open are asked for apart, so that neither is answered again when the other changes.

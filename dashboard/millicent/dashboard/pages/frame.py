@@ -61,6 +61,7 @@ class Place:
 
     Attributes:
         name: what the ids of its parts begin with.
+        at: its address where that is another; `PATHS` in `app.js` knows it, too.
         title: its heading.
         filters: dimensions that can be filtered on, and how they are called.
         compared: whether numbers are compared with those of another period.
@@ -77,10 +78,11 @@ class Place:
     based: bool = True
     ranged: bool = True
     more: tuple[Control, ...] = ()
+    at: str | None = None
 
     @property
     def path(self) -> str:
-        return f"/{self.name}"
+        return self.at or f"/{self.name}"
 
     @property
     def controls(self) -> tuple[Control, ...]:
