@@ -5,13 +5,11 @@ Errors are RFC 9457 problems whose detail names the value, the rule and the reme
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
-import polars as pl
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -19,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
-from millicent.dashboard import access, asking, filters
+from millicent.dashboard import access, asking, export_files, exporting, filters
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
 from millicent.dashboard.forward import mount_forward
@@ -39,12 +37,6 @@ from millicent.warehouse.record import CALLS
 from millicent.warehouse.store import Warehouse
 
 PREFIX: Final = "/api/v1"
-_FORMATS: Final = {
-    "csv": "text/csv; charset=utf-8",
-    "parquet": "application/vnd.apache.parquet",
-    "arrow": "application/vnd.apache.arrow.stream",
-}
-
 _NAMES: Final = Query(description="Names; repeat the parameter or separate with commas.")
 
 
@@ -118,7 +110,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         ] = "UTC",
         order: Annotated[list[str] | None, _NAMES] = None,
         limit: int | None = None,
-        format: Literal["json", "csv", "parquet", "arrow"] = "json",  # noqa: A002 - likewise
+        format: Literal["json", "csv", "xlsx", "parquet", "arrow"] = "json",  # noqa: A002 - likewise
     ) -> Response:
         question = Question(
             measures=_list(measures),
@@ -132,9 +124,11 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             order=_list(order),
             limit=limit,
         )
-        answer = warehouse.ask(access.principal().tenant, question)
+        tenant = access.principal().tenant
+        answer = warehouse.ask(tenant, question)
         if format != "json":
-            return _file(answer.frame, format)
+            sheet = exporting.sheet(answer.frame, lambda whole: warehouse.ask(tenant, whole).frame, question)
+            return export_files.answered(sheet, format)
         meta = {
             "start": question.period.start.isoformat(),
             "end": question.period.end.isoformat(),
@@ -145,7 +139,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             "elapsed_ms": answer.elapsed_ms,
             "measures": {name: _described(name) for name in question.measures},
         }
-        rows = _texts(answer.frame).write_json()
+        rows = export_files.texts(answer.frame).write_json()
         return Response(f'{{"rows":{rows},"meta":{_json(meta)}}}', media_type="application/json")
 
     @server.get(f"{PREFIX}/calls", summary="Single calls", openapi_extra=_BY_DIMENSION)
@@ -211,6 +205,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_repricing(server, PREFIX, warehouse)
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
+    mount_units(server, PREFIX, warehouse)
 
     @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
     def unknown(path: str) -> None:
@@ -243,28 +238,6 @@ def _one(warehouse: Warehouse, trace_id: str, span_id: str) -> dict[str, Any]:
 def _described(name: str) -> dict[str, Any]:
     measure = DICTIONARY[name]
     return {"label": measure.label, "unit": measure.unit, "formula": measure.formula}
-
-
-def _texts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Decimals as plain digits, instants as ISO 8601."""
-    return frame.with_columns(
-        pl.col(pl.Decimal).cast(pl.String).str.replace(r"(\.\d*?)0+$", "$1").str.strip_suffix("."),
-        pl.col(pl.Datetime).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
-
-
-def _file(frame: pl.DataFrame, form: Literal["csv", "parquet", "arrow"]) -> Response:
-    buffer = io.BytesIO()
-    if form == "csv":
-        _texts(frame).with_columns(pl.col(pl.String).str.replace(r"^([=+\-@\t\r][^0-9.]|[=@\t\r])", "'$1")).write_csv(
-            buffer
-        )
-    elif form == "parquet":
-        frame.write_parquet(buffer)
-    else:
-        frame.write_ipc_stream(buffer)
-    headers = {"content-disposition": f'attachment; filename="millicent.{form}"'}
-    return Response(buffer.getvalue(), media_type=_FORMATS[form], headers=headers)
 
 
 def _json(value: Any) -> str:

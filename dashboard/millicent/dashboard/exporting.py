@@ -6,21 +6,37 @@ order and limit.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dash import html
 
+from millicent.dashboard import filters
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, icon
-from millicent.dashboard.state import BASES, api_query
+from millicent.dashboard.export_files import Sheet
+from millicent.dashboard.state import BASES, api_query, instant
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
+    import polars as pl
     from dash.development.base_component import Component
 
-    from millicent.warehouse.query import Query
+    from millicent.warehouse.query import Basis, Query
+
+
+WORDS: Final[dict[Basis, str]] = {
+    "list": "what API list prices make of every call",
+    "billed": "what API providers bill; own hardware is in no sum",
+    "effective": "billed API calls, own hardware with idle, charges and credits",
+    "usage": "billed API calls, own hardware without idle, charges and credits",
+    "marginal": "billed API calls, electricity of own hardware, charges and credits",
+}
+"""What each cost basis counts."""
 
 
 class Choice(NamedTuple):
@@ -33,6 +49,7 @@ class Choice(NamedTuple):
 
 FORMATS: Final = {
     "csv": ("CSV", "opens everywhere"),
+    "xlsx": ("Excel", "typed, with totals and notes"),
     "parquet": ("Parquet", "exact amounts, for tools"),
     "json": ("JSON", "as the API answers"),
 }
@@ -56,7 +73,7 @@ def menu(query: Query, name: str, also: Sequence[Choice] = ()) -> list[Component
 
 def address(query: Query, form: str) -> str:
     """Where the API answers `query` as a file of that form."""
-    more: dict[str, Any] = {"currency": query.currency, "time_zone": getattr(query, "time_zone", "UTC")}
+    more: dict[str, Any] = {"currency": query.currency, "time_zone": query.time_zone}
     kept = {key: value for key, value in more.items() if value not in {"USD", "UTC"}}
     if query.order:
         kept["order"] = ",".join(query.order)
@@ -67,9 +84,62 @@ def address(query: Query, form: str) -> str:
 
 def told(query: Query) -> str:
     """What a file of `query` holds, in words: measures, by what, when, on which basis."""
+    period = fmt.span(query.period.start, query.period.end)
+    basis = BASES.get(query.basis, query.basis)
+    return f"{asked(query)} · {period} {fmt.zone()} · {basis} · {query.currency}"
+
+
+def asked(query: Query) -> str:
+    """Measures, by what, in words."""
     measures = [DICTIONARY[name].label for name in query.measures]
     shown = ", ".join(measures[:3]) + (f" and {len(measures) - 3} more" if len(measures) > 3 else "")
     by = [name.replace("_", " ") for name in query.dimensions] + ([query.grain] if query.grain else [])
-    cut = f" by {', '.join(by)}" if by else ""
-    period = fmt.span(query.period.start, query.period.end)
-    return f"{shown}{cut} · {period} {fmt.zone()} · {BASES.get(query.basis, query.basis)} · {query.currency}"
+    return f"{shown} by {', '.join(by)}" if by else shown
+
+
+def totals(ask: Callable[[Query], pl.DataFrame], query: Query) -> dict[str, Decimal | int | None]:
+    """What the rows of an answer add up to, by measure; all of them, where `query` asks for the first few only.
+
+    Ratios are the sum ÷ the sum.
+    """
+    whole = replace(query, dimensions=(), grain=None, order=(), limit=None)
+    frame = ask(whole)
+    return frame.row(0, named=True) if frame.height else {}
+
+
+def sheet(frame: pl.DataFrame, ask: Callable[[Query], pl.DataFrame], query: Query, also: Sequence[str] = ()) -> Sheet:
+    """The answer to `query` as a file has it: with totals, and notes that say how it came about.
+
+    Args:
+        frame: the answer.
+        ask: answers queries.
+        query: what was asked.
+        also: further notes, such as the rates of exchange.
+    """
+    found = totals(ask, query)
+    notes = [
+        ("What", asked(query)),
+        ("From", instant(query.period.start)),
+        ("Up to, not included", instant(query.period.end)),
+        ("Filters", "; ".join(map(filters.written, query.filters)) or "none"),
+        ("Cost basis", f"{query.basis}: {WORDS[query.basis]}"),
+        ("Currency", query.currency),
+        ("Time zone of days", f"{query.time_zone}; instants are in UTC"),
+        ("Empty cells", "unknown, which is not 0"),
+        *(("Rows left out", "the totals are of all rows, of which these are the first") for _ in [query.limit] if _),
+        *([("Exchange rates", "; ".join(also))] if also else []),
+        ("Written", instant(datetime.now(UTC).replace(microsecond=0))),
+    ]
+    defined = [(DICTIONARY[name].label, _definition(name)) for name in query.measures]
+    return Sheet(frame, found, [*notes, *defined], file_name(query))
+
+
+def file_name(query: Query) -> str:
+    """Of a file of `query`, without ending: what, by what, and its days."""
+    what = "-".join((query.measures[0].removesuffix("_usd").replace("_", "-"), *query.dimensions[:3]))
+    return f"millicent-{what}-{query.period.start:%Y-%m-%d}-{query.period.end:%Y-%m-%d}"
+
+
+def _definition(name: str) -> str:
+    measure = DICTIONARY[name]
+    return f"{name} ({measure.unit}): {measure.formula}. {measure.words}"
