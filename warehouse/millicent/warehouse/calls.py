@@ -40,9 +40,12 @@ _CURSOR: Final = struct.Struct(">qQ16s")
 _COST_CURSOR: Final = struct.Struct(">qQ16s16s")
 _UNKNOWN_LAST: Final = Decimal(-1)
 _WIDE: Final = Context(prec=38)
+EDGES: Final = tuple(Decimal(f"{digit}e{power}") for power in range(-7, 4) for digit in (1, 2, 5))
+"""Costs, in USD, at which the next bar of a histogram begins: 0.0000001 to 5000."""
 APART: Final = timedelta(days=1)
 """Two tellings of one call do not begin further from each other than this."""
 
+Cost = Literal["effective_cost_usd", "billed_cost_usd", "list_cost_usd"]
 Order = Literal["-started_at", "-effective_cost_usd", "-billed_cost_usd", "-list_cost_usd"]
 """Newest first, or most expensive first by one of three costs."""
 
@@ -51,7 +54,8 @@ Order = Literal["-started_at", "-effective_cost_usd", "-billed_cost_usd", "-list
 class Search:
     """Which calls. In `order`, then newest first, `limit` at a time; `cursor` is the `next` of the page before.
 
-    `counted_as` (trace and span of a call that counts) asks for the other tellings of it. Unknown costs come last.
+    `counted_as` (trace and span of a call that counts) asks for the other tellings of it. Of `cost`, only calls that
+    took `least_usd` or more and less than `below_usd`. Unknown costs come last, and are in no such range.
 
     Raises:
         BadQuery: a bound is not what it must be.
@@ -63,6 +67,9 @@ class Search:
     counted_as: tuple[UUID, int] | None = None
     filters: Sequence[Filter] = ()
     include_uncounted: bool = False
+    cost: Cost = "effective_cost_usd"
+    least_usd: Decimal | None = None
+    below_usd: Decimal | None = None
     order: Order = "-started_at"
     limit: int = 100
     cursor: str | None = None
@@ -72,6 +79,16 @@ class Search:
             raise BadQuery(f"limit {self.limit} is outside 1 to {MOST}: page with cursor")
         if self.order not in get_args(Order):
             raise BadQuery(f"calls cannot be ordered by {self.order!r}: choose from {', '.join(get_args(Order))}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Calls that cost `least_usd` or more and less than `below_usd`; None is nothing, and without end."""
+
+    least_usd: Decimal | None
+    below_usd: Decimal | None
+    calls: int
+    spend_usd: Decimal
 
 
 def find(engine: Engine, tenant: str, search: Search) -> tuple[list[dict[str, Any]], str | None]:
@@ -98,6 +115,30 @@ def tellings(engine: Engine, tenant: str, call: dict[str, Any]) -> list[dict[str
     return find(engine, tenant, told)[0]
 
 
+def histogram(engine: Engine, tenant: str, search: Search) -> list[Bar]:
+    """How many of the counted calls of a search cost how much, by `EDGES`, cheapest first, every bar between two there.
+
+    Calls of unknown cost are in none; of the search, `order`, `limit` and `cursor` mean nothing here.
+    """
+    cost = _cost(search.cost)
+    own = search.cost == "effective_cost_usd"
+    amount = EXACT if own else calls.c[search.cost].type
+    place = case(*((cost < cast(literal(edge), amount), at) for at, edge in enumerate(EDGES)), else_=len(EDGES))
+    asked = (
+        select(place.label("place"), func.count().label("calls"), func.sum(cost).label("spend_usd"))
+        .select_from(_with_hours() if own else calls)
+        .where(*_wanted(search, tenant), calls.c.counted, cost.is_not(None))
+        .group_by(place)
+    )
+    found = {row["place"]: row for row in engine.read(asked).to_pylist()}
+    if not found:
+        return []
+    bounds = (None, *EDGES, None)
+    none = {"calls": 0, "spend_usd": Decimal(0)}
+    rows = ((at, found.get(at, none)) for at in range(min(found), max(found) + 1))
+    return [Bar(bounds[at], bounds[at + 1], int(row["calls"]), row["spend_usd"]) for at, row in rows]
+
+
 def uncounted(engine: Engine, tenant: str, period: Period, filters: Sequence[Filter] = ()) -> list[tuple[str, int]]:
     """(reason, rows) of what is stored but not counted, most first."""
     rows, reason = func.count().label("rows"), calls.c.not_counted_reason
@@ -108,6 +149,25 @@ def uncounted(engine: Engine, tenant: str, period: Period, filters: Sequence[Fil
 
 def _places(tenant: str, search: Search) -> Select[Any]:
     """Which rows, in order, with `amount` where that is what orders them: few columns, so that few are read."""
+    where = _wanted(search, tenant)
+    if not search.include_uncounted:
+        where.append(calls.c.counted)
+    order: list[ColumnElement[Any]] = [*_NEWEST_FIRST]
+    bounded = search.least_usd is not None or search.below_usd is not None
+    of_hours = {search.order.removeprefix("-"), search.cost if bounded else ""}
+    source: FromClause = _with_hours() if "effective_cost_usd" in of_hours else calls
+    if search.order != "-started_at":
+        cost = func.coalesce(_cost(search.order.removeprefix("-")), _amount(_UNKNOWN_LAST, search.order))
+        order.insert(0, cost.label("amount"))
+    if search.cursor is not None:
+        after = _after(search.cursor, search.order)
+        where += [order[0] <= after[0], tuple_(*order) < tuple_(*after)]  # the first alone decides for most, and fast
+    by = [place.desc() for place in order]
+    return select(*order).select_from(source).where(*where).order_by(*by).limit(search.limit + 1)
+
+
+def _wanted(search: Search, tenant: str) -> list[ColumnElement[bool]]:
+    """The calls of a search, whether they count or not."""
     where = _within(tenant, search.period, search.filters)
     if search.trace_id is not None:
         where.append(calls.c.trace_id == search.trace_id)
@@ -116,21 +176,15 @@ def _places(tenant: str, search: Search) -> Select[Any]:
     if search.counted_as is not None:
         trace, span = search.counted_as
         where += [calls.c.counted_as_trace_id == trace, calls.c.counted_as == span]
-    if not search.include_uncounted:
-        where.append(calls.c.counted)
-    order: list[ColumnElement[Any]] = [*_NEWEST_FIRST]
-    source: FromClause = calls
-    if search.order != "-started_at":
-        name = search.order.removeprefix("-")
-        own = name == "effective_cost_usd"
-        source = _with_hours() if own else calls
-        cost = func.coalesce(_effective() if own else calls.c[name], _amount(_UNKNOWN_LAST, search.order))
-        order.insert(0, cost.label("amount"))
-    if search.cursor is not None:
-        after = _after(search.cursor, search.order)
-        where += [order[0] <= after[0], tuple_(*order) < tuple_(*after)]  # the first alone decides for most, and fast
-    by = [place.desc() for place in order]
-    return select(*order).select_from(source).where(*where).order_by(*by).limit(search.limit + 1)
+    cost = _cost(search.cost)
+    where += [cost >= cast(literal(search.least_usd), EXACT)] if search.least_usd is not None else []
+    where += [cost < cast(literal(search.below_usd), EXACT)] if search.below_usd is not None else []
+    return where
+
+
+def _cost(name: str) -> ColumnElement[Any]:
+    """What a call cost, by the name of one of `Cost`."""
+    return _effective() if name == "effective_cost_usd" else calls.c[name]
 
 
 def _rows(tenant: str, places: Sequence[dict[str, Any]]) -> Select[Any]:
