@@ -1,8 +1,11 @@
-"""Instants in the control plane: its columns hold them in UTC without saying so, everybody else has them aware."""
+"""Instants: where days begin, and how the control plane holds them.
+
+Its columns hold them in UTC without saying so, everybody else has them aware.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, tzinfo
 
 from sqlalchemy import DateTime, Dialect
 from sqlalchemy.types import TypeDecorator
@@ -21,3 +24,8 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - theirs
         return value.replace(tzinfo=UTC) if value else None
+
+
+def midnight(day: date, zone: tzinfo) -> datetime:
+    """The instant, in UTC, at which a day begins in a time zone."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
