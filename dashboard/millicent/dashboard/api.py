@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
+from millicent.dashboard.business_units import mount_units
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
 from millicent.dashboard.forward import mount_forward
@@ -26,8 +28,9 @@ from millicent.dashboard.prices import mount_prices
 from millicent.dashboard.repricing import mount_repricing
 from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
+from millicent.dashboard.statement_answers import mount_statements
 from millicent.pricing.entries import BadPricesError
-from millicent.warehouse.calls import Order, Search
+from millicent.warehouse.calls import Cost, Order, Search
 from millicent.warehouse.deployments import BadDeploymentsError
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY
@@ -157,12 +160,18 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
                 "`counted_as`, `counted_as_trace_id` of the row that counts."
             ),
         ] = None,
+        cost: Annotated[
+            Cost, Query(description="The cost that `least_usd` and `below_usd` are of.")
+        ] = "effective_cost_usd",
+        least_usd: Annotated[Decimal | None, Query(description="Only calls that cost as much or more.")] = None,
+        below_usd: Annotated[Decimal | None, Query(description="Only calls that cost less.")] = None,
         order: Annotated[Order, Query(description="Equal costs newest first, unknown costs last.")] = "-started_at",
         limit: int = 100,
         cursor: Annotated[str | None, Query(description="`next` of the page before, in the same order.")] = None,
     ) -> JSONResponse:
         bounded = start or end or period
-        named = {"trace_id", "filter", "start", "end", "period", "include", "order", "limit", "cursor"}
+        named = {"trace_id", "filter", "start", "end", "period", "include", "order", "limit", "cursor", "cost",
+                 "least_usd", "below_usd"}  # fmt: skip
         wanted = [*(filter or ())]
         wanted += [f"{name}:{value}" for name, value in request.query_params.multi_items() if name not in named]
         search = Search(
@@ -170,6 +179,9 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             period=asking.period(start, end, period) if bounded else None,
             filters=filters.parse_all(wanted),
             include_uncounted=include == "uncounted",
+            cost=cost,
+            least_usd=least_usd,
+            below_usd=below_usd,
             order=order,
             limit=limit,
             cursor=cursor,
@@ -206,6 +218,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
     mount_units(server, PREFIX, warehouse)
+    mount_statements(server, PREFIX, warehouse)
 
     @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
     def unknown(path: str) -> None:

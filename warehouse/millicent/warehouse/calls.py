@@ -33,6 +33,7 @@ from millicent.warehouse.sums import carried
 from millicent.warehouse.tables import EXACT, calls, deployment_hours, without_zone
 
 MOST: Final = 1000
+MOST_USD: Final = 1_000_000
 COLUMNS: Final = (*(column.name for column in CALLS), "effective_cost_usd", "energy_wh", "gco2e_g")
 _IDS: Final = ("span_id", "parent_span_id", "counted_as", "response_id", "request_id")
 _NEWEST_FIRST: Final = (calls.c.started_at, calls.c.span_id, calls.c.trace_id)
@@ -77,6 +78,9 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST:
             raise BadQuery(f"limit {self.limit} is outside 1 to {MOST}: page with cursor")
+        for name, bound in (("least_usd", self.least_usd), ("below_usd", self.below_usd)):
+            if bound is not None and not (bound.is_finite() and 0 <= bound < MOST_USD):
+                raise BadQuery(f"{name} {bound} is outside 0 to {MOST_USD:,}: write what a call may cost, such as 0.05")
         if self.order not in get_args(Order):
             raise BadQuery(f"calls cannot be ordered by {self.order!r}: choose from {', '.join(get_args(Order))}")
 
