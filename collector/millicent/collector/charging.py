@@ -187,7 +187,8 @@ def _replace(transaction: Transaction, there: list[Row], wanted: list[Row]) -> i
     if gone:
         mine = (charges.c[name] == _ASKED.c[name] for name in ("tenant", "charged_at", "entry"))
         frame = pl.DataFrame(gone, schema=_ROW).select("tenant", "charged_at", "entry").to_arrow()
-        transaction.execute(charges.delete().where(*mine, charges.c.type != "adjustment"), asked=frame)
+        days = {row["charged_at"].date() for row in gone}
+        transaction.execute(charges.delete().where(*mine, charges.c.type != "adjustment"), days=days, asked=frame)
     if new:
         transaction.insert("charges", pl.DataFrame(new, schema=_ROW).to_arrow())
     return len(gone) + len(new)

@@ -297,7 +297,8 @@ def _forget(transaction: Transaction, rows: Table, slots: Collection[Slot]) -> N
     keys = table("keys", *(column(name) for name in Slot._fields))
     same = [rows.c[name] == keys.c[name] for name in Slot._fields]
     frame = pa.table({name: [getattr(slot, name) for slot in slots] for name in Slot._fields})
-    transaction.execute(rows.delete().where(exists(select(keys.c.hour).where(*same))), keys=frame)
+    gone = rows.delete().where(exists(select(keys.c.hour).where(*same)))
+    transaction.execute(gone, days={slot.hour.date() for slot in slots}, keys=frame)
 
 
 def _schema(rows: Table) -> pa.Schema:

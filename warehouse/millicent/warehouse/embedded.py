@@ -7,16 +7,19 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 from duckdb_sqlalchemy import Dialect
 from sqlalchemy.sql import ClauseElement, Executable
 
 from millicent.warehouse.engine import EngineError, RowsRefusedError
+from millicent.warehouse.revisions import FACTS, Days, Revisions, changed_table, days_of
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -58,6 +61,7 @@ class Embedded:
 
     def __init__(self, directory: Path, *, memory_limit: str = "1GB", threads: int = os.cpu_count() or 2) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.revisions = Revisions()
         self._path = directory / FILE
         self._config: dict[str, str | bool | int | float | list[str]] = {
             **SETTINGS,
@@ -106,8 +110,9 @@ class Embedded:
             cursor = self._cursor()
             try:
                 cursor.execute("BEGIN TRANSACTION")
-                yield EmbeddedTransaction(cursor)
-                cursor.execute("COMMIT")
+                yield (transaction := EmbeddedTransaction(cursor))
+                with self.revisions.changing(transaction.days):
+                    cursor.execute("COMMIT")
             except BaseException as error:
                 with suppress(duckdb.Error):  # nothing is open any more when the commit itself failed
                     cursor.execute("ROLLBACK")
@@ -118,7 +123,7 @@ class Embedded:
                 raise
 
     def reopen(self) -> None:
-        with self._write_lock:
+        with self._write_lock, self.revisions.changing(None):  # a commit that failed may turn out to be durable
             self._connection.close()
             self._open()
 
@@ -140,17 +145,26 @@ class Embedded:
 
 
 class EmbeddedTransaction:
-    """One open transaction on the writer's cursor."""
+    """One open transaction on the writer's cursor.
+
+    Attributes:
+        days: UTC days whose facts it changes; None when any may be.
+    """
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self.days: set[date] | None = set()
         self._cursor = cursor
         self._beside: duckdb.DuckDBPyConnection | None = None
 
-    def insert(self, table: str, rows: pa.Table) -> None:
+    def insert(self, table: str, rows: pa.Table, *, days: Days | None = None) -> None:
+        if table in FACTS:
+            self._change(days_of(pl.Series(rows[FACTS[table]])) if days is None else days)
         with self._visible({"incoming": rows}):
             self._cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 - table is ours
 
-    def execute(self, statement: Executable, **frames: pa.Table) -> None:
+    def execute(self, statement: Executable, *, days: Days | None = None, **frames: pa.Table) -> None:
+        if changed_table(statement) is not None:
+            self._change(days)
         with self._visible(frames):
             self._cursor.execute(*compiled(statement))
 
@@ -162,6 +176,9 @@ class EmbeddedTransaction:
         if self._beside is None:  # nothing commits beside the one transaction that may write
             self._beside = self._cursor.cursor()
         return _read(self._beside, statement)
+
+    def _change(self, days: Days | None) -> None:
+        self.days = None if days is None or self.days is None else self.days | set(days)
 
     @contextmanager
     def _visible(self, frames: dict[str, pa.Table]) -> Iterator[None]:

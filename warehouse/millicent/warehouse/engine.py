@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 from sqlalchemy.sql import Executable
 
+from millicent.warehouse.revisions import Days, Revisions
+
 
 class EngineError(RuntimeError):
     """The database refused or failed; the message says what to do."""
@@ -20,11 +22,18 @@ class RowsRefusedError(EngineError):
 class Transaction(Protocol):
     """What may happen between begin and commit; all of it or none of it."""
 
-    def insert(self, table: str, rows: pa.Table) -> None:
-        """Append `rows`, matched to the columns of `table` by name; a missing column becomes NULL."""
+    def insert(self, table: str, rows: pa.Table, *, days: Days | None = None) -> None:
+        """Append `rows`, matched to the columns of `table` by name; a missing column becomes NULL.
 
-    def execute(self, statement: Executable, **frames: pa.Table) -> None:
-        """Run one statement that returns nothing; `frames` are tables by name."""
+        `days` are those whose facts change by it, where that is not the days of the rows.
+        """
+
+    def execute(self, statement: Executable, *, days: Days | None = None, **frames: pa.Table) -> None:
+        """Run one statement that returns nothing; `frames` are tables by name.
+
+        `days` are those whose facts it changes; where it changes facts and does not tell, nothing that was answered is
+        taken for still true.
+        """
 
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
         """Run one statement that returns rows, seeing this transaction's own changes; `frames` are tables by name."""
@@ -34,7 +43,13 @@ class Transaction(Protocol):
 
 
 class Engine(Protocol):
-    """A database that holds the facts."""
+    """A database that holds the facts.
+
+    Attributes:
+        revisions: counts every change that is committed to them.
+    """
+
+    revisions: Revisions
 
     def read(self, statement: Executable) -> pa.Table:
         """Run one statement on a consistent snapshot; safe from any thread.

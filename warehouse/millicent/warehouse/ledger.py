@@ -18,6 +18,7 @@ from sqlalchemy import and_, column, func, select, table
 from millicent.warehouse import late, metered, record, rollups
 from millicent.warehouse.engine import Engine, EngineError, Transaction
 from millicent.warehouse.frames import arrow, plain
+from millicent.warehouse.revisions import days_of
 from millicent.warehouse.tables import PRICE, calls, loaded, outcomes, repriced_amounts, series, told, without_zone
 
 KEY: Final = ("tenant", "started_at", "trace_id", "span_id")
@@ -213,7 +214,7 @@ def _replace(transaction: Transaction, rows: pl.DataFrame, change: int, closed: 
     old = plain(transaction.read(select(calls).where(*mine), asked=asked))
     if old.height != rows.height:
         raise EngineError(f"{rows.height} calls to replace, {old.height} of them stored: read them again and retry")
-    transaction.execute(calls.delete().where(*mine), asked=asked)
+    transaction.execute(calls.delete().where(*mine), days=days_of(rows["started_at"]), asked=asked)
     transaction.insert("calls", arrow(rows))
     rollups.correct(transaction, old, rows)
     anew = _priced_anew(old, rows)

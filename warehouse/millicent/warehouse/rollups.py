@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, and_, cast, column, func, literal_column, sel
 
 from millicent.warehouse import record
 from millicent.warehouse.engine import Engine, Transaction
+from millicent.warehouse.revisions import days_between, days_of
 from millicent.warehouse.tables import calls, usage_hourly, without_zone
 
 KEY: Final = ("tenant", "hour", *record.DIMENSIONS)
@@ -65,7 +66,7 @@ def correct(transaction: Transaction, old: pl.DataFrame, new: pl.DataFrame) -> N
         .filter(pl.col("row_count") > 0)
     )
     known = (pl.when(pl.col(f"{name}_nulls") < pl.col("row_count")).then(name).alias(name) for name in record.SUMMED)
-    transaction.execute(usage_hourly.delete().where(concerned, *hours), **frame)
+    transaction.execute(usage_hourly.delete().where(concerned, *hours), days=days_of(keys["hour"]), **frame)
     transaction.insert("usage_hourly", folded.with_columns(known).to_arrow())
 
 
@@ -76,7 +77,8 @@ def recount(transaction: Transaction, tenant: str, start: datetime, end: datetim
     """
     since, until = without_zone(start), without_zone(end)
     c = usage_hourly.c
-    transaction.execute(usage_hourly.delete().where(c.tenant == tenant, c.hour >= since, c.hour < until))
+    days = days_between(start, end)
+    transaction.execute(usage_hourly.delete().where(c.tenant == tenant, c.hour >= since, c.hour < until), days=days)
     hour = func.date_trunc(literal_column("'hour'"), calls.c.started_at).label("hour")
     keys = [calls.c.tenant, hour, *(calls.c[name] for name in record.DIMENSIONS)]
     summed = [
@@ -89,7 +91,7 @@ def recount(transaction: Transaction, tenant: str, start: datetime, end: datetim
     of_hours = (calls.c.tenant == tenant, calls.c.started_at >= since, calls.c.started_at < until, calls.c.counted)
     folded = select(*keys, *(one.label(f"sum_{at}") for at, one in enumerate(summed))).where(*of_hours)
     grouped = folded.group_by(*(literal_column(str(at + 1)) for at in range(len(keys))))
-    transaction.execute(usage_hourly.insert().from_select([*KEY, *SUMS], grouped))
+    transaction.execute(usage_hourly.insert().from_select([*KEY, *SUMS], grouped), days=days)
 
 
 def compact(engine: Engine, before: datetime) -> int:
@@ -107,8 +109,8 @@ def compact(engine: Engine, before: datetime) -> int:
         folded = transaction.read(select(*keys, *sums).where(old).group_by(*keys))
         if folded.num_rows == rows:
             return 0
-        transaction.execute(usage_hourly.delete().where(old))
-        transaction.insert("usage_hourly", folded)
+        transaction.execute(usage_hourly.delete().where(old), days=())
+        transaction.insert("usage_hourly", folded, days=())
         return int(rows - folded.num_rows)
 
 

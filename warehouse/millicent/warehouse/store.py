@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import polars as pl
 from sqlalchemy import select
 
 from millicent.warehouse import beside, calls, capacity, explain, ledger, query
+from millicent.warehouse.answers import Answers
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
@@ -41,6 +43,7 @@ class Warehouse:
         self.prices = prices
         self.writing = threading.Lock()
         self.complete_through: datetime | None = None
+        self._answers = Answers(engine.revisions, partial(query.run, engine))
 
     @classmethod
     def embedded(cls, directory: Path, *, memory_limit: str = "1GB") -> Warehouse:
@@ -58,8 +61,8 @@ class Warehouse:
         return self.prices.base().version
 
     def ask(self, tenant: str, question: Query) -> Answer:
-        """Answer a query; see `millicent.warehouse.query.run`."""
-        return query.run(self.engine, tenant, question)
+        """Answer a query; see `millicent.warehouse.query.run`. What was answered is remembered while it is true."""
+        return self._answers.ask(tenant, question)
 
     def find(self, tenant: str, search: calls.Search) -> tuple[list[dict[str, Any]], str | None]:
         """Single calls; see `millicent.warehouse.calls.find`."""
