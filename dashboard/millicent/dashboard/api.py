@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
+from millicent.dashboard.budgets import mount_budgets
 from millicent.dashboard.business_units import mount_units
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
@@ -218,6 +219,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
     mount_units(server, PREFIX, warehouse)
+    mount_budgets(server, PREFIX, warehouse)
     mount_statements(server, PREFIX, warehouse)
 
     @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
