@@ -19,10 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from millicent.dashboard import catalog_file, serve
+from millicent.dashboard.budget_commands import budgets
 from millicent.dashboard.charge_commands import list_charges
 from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
 from millicent.dashboard.doctor import accelerators
 from millicent.dashboard.export_commands import export
+from millicent.dashboard.import_commands import imports
 from millicent.dashboard.price_commands import prices
 from millicent.dashboard.reprice_commands import periods, reprice
 from millicent.dashboard.rereading import reread_calls
@@ -43,6 +45,8 @@ app.add_typer(prices, name="prices")
 app.add_typer(rules, name="rules")
 app.add_typer(reprice, name="reprice")
 app.add_typer(periods, name="periods")
+app.add_typer(budgets, name="budgets")
+app.add_typer(imports, name="import")
 app.add_typer(export, name="export")
 app.command("reread")(reread_calls)
 app.command("charges")(list_charges)
