@@ -21,6 +21,7 @@ from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
 from millicent.dashboard.budgets import mount_budgets
 from millicent.dashboard.business_units import mount_units
+from millicent.dashboard.business_units import mount_units
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
 from millicent.dashboard.forward import mount_forward
@@ -218,6 +219,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_repricing(server, PREFIX, warehouse)
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
+    mount_units(server, PREFIX, warehouse)
     mount_units(server, PREFIX, warehouse)
     mount_budgets(server, PREFIX, warehouse)
     mount_statements(server, PREFIX, warehouse)
