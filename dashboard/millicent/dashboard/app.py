@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import structlog
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from fastapi import FastAPI, HTTPException, Request
 from starlette.datastructures import MutableHeaders
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from millicent.warehouse.store import Warehouse
 
+log = structlog.get_logger("millicent")
 ASSETS: Final = Path(__file__).parent / "assets"
 BUNDLE: Final = ASSETS / "vendor" / "plotly-cartesian.min.js"
 FONT: Final = ASSETS / "vendor" / "inter.woff2"
@@ -94,6 +96,7 @@ def create_app(
         __name__, server=cast("Any", server), title=title, update_title="", enable_mcp=False, add_log_handler=False,
         use_pages=False, pages_folder="", index_string=_PAGE.replace("<!--head-->", _head()),
         assets_folder=str(ASSETS), assets_path_ignore=["vendor"], assets_ignore=r"theme\.js|login\.css|\.svg",
+        on_error=_told,
         suppress_callback_exceptions=True,  # one page's components are there at a time
     )  # fmt: skip
     dash.enable_dev_tools(debug=False, dev_tools_disable_version_check=True)
@@ -105,6 +108,16 @@ def create_app(
     server.add_middleware(OneDocument)
     server.add_middleware(Headers, policy=_content_security_policy(dash))
     return server
+
+
+def _told(error: Exception) -> None:
+    """Tell the log why a part of a page could not be answered; the browser is told that it was not.
+
+    Raises:
+        Exception: the same again.
+    """
+    log.error("a part of a page could not be answered", exc_info=error)
+    raise error
 
 
 def _pages(dash: Dash, warehouse: Warehouse) -> None:
