@@ -10,6 +10,8 @@ VENDOR := dashboard/millicent/dashboard/assets/vendor
 BUNDLE := $(VENDOR)/plotly-cartesian.min.js
 INTER := 5.3.0
 FONT := $(VENDOR)/inter.woff2
+AXE_CORE := 4.14.1
+AXE := .browser/axe.min.js
 VENVS := $(patsubst locks/instrumentations-%.txt,.venvs/%/.installed,$(wildcard locks/instrumentations-*.txt))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -85,8 +87,13 @@ bench: install  ## run the benchmarks; each prints its reference beside its figu
 docs: install  ## regenerate docs/reference from the code
 	@$(BIN)/python -m millicent.dashboard.reference docs/reference
 
-browser:  ## find or install the Chromium that the browser tests drive
+browser: $(AXE)  ## find or install the Chromium that the browser tests drive, and what finds barriers in pages
 	@tests/browser/chromium
+
+$(AXE):
+	@mkdir -p $(@D)
+	@command -v npm >/dev/null || { echo "missing: npm, which fetches axe-core for the browser tests. Install Node.js 20 or newer and run this again."; exit 1; }
+	@tar=$$(cd $(@D) && npm pack --silent axe-core@$(AXE_CORE)) && tar -xzf $(@D)/$$tar -C $(@D) --strip-components=1 package/axe.min.js && rm $(@D)/$$tar && touch $@
 
 lock:  ## recompute the hash-pinned locks (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
