@@ -149,11 +149,14 @@ def test_periods_begin_where_people_expect(told, start, over):
 @pytest.fixture
 def stand(facts, a_call):
     """Spends 10 USD a day of team a and 5 of team b, from 1 February to 18 March, and says how budgets stand then."""
-    for n in range(46):
-        at = datetime(2026, 2, 1, 9, tzinfo=UTC) + n * DAY
-        facts.store(
-            *(a_call(started_at=at, team=team, billed_cost_usd=Decimal(usd)) for team, usd in (("a", 10), ("b", 5)))
+    first = datetime(2026, 2, 1, 9, tzinfo=UTC)
+    facts.store(
+        *(
+            a_call(started_at=first + n * DAY, team=team, billed_cost_usd=Decimal(usd))
+            for n in range(46)
+            for team, usd in (("a", 10), ("b", 5))
         )
+    )
 
     def standing(*wanted: Budget, at: datetime = NOON):
         asked.clear()
