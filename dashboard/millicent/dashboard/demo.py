@@ -24,9 +24,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
 from millicent.collector.dialects import DIALECTS
-from millicent.dashboard import demo_hardware
+from millicent.dashboard import demo_budgets, demo_hardware
 from millicent.pricing.entries import BookEntry, Charge, Override, Term
-from millicent.warehouse import ledger, record
+from millicent.warehouse import budgets, ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
@@ -124,11 +124,13 @@ _WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
 
 
 def declare(warehouse: Warehouse, now: datetime) -> None:
-    """Declare the company's deployments since the first day of its history, and what it negotiated."""
+    """Declare the company's deployments and budgets since the first day of its history, and what it negotiated."""
     since = _midnight(now) - timedelta(days=DAYS)
     warehouse.control.add_prices(list(_prices(since, now)), actor="demo")
     for deployment in demo_hardware.deployments(since):
         warehouse.control.declare(deployment, actor="demo")
+    for budget in demo_budgets.budgets(since, now):
+        budgets.put(warehouse.control, DEFAULT_TENANT, budget, actor="demo")
 
 
 def _prices(since: datetime, now: datetime) -> Iterator[BookEntry]:

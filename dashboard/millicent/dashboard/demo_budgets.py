@@ -1,0 +1,40 @@
+"""The example company's budgets: the whole will just be kept, Code Copilot's is overrun since its retry loop."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from millicent.warehouse.budgets import Budget
+from millicent.warehouse.query import Filter
+
+PER_DAY: Final = 910
+"""USD of the whole company a day, own hardware with idle."""
+OWNERS: Final = {
+    "Code Copilot": (139, "Mei Tanaka"), "Assistants": (142, "Jonas Weber"), "Search": (101, "Priya Nair"),
+    "Data Platform": (59, "Elif Kaya"), "Support AI": (64, "Tom Becker"), "Research": (47, "Ana Souza"),
+    "Ads Ranking": (40, "Lucas Martin"),
+}  # fmt: skip
+"""USD of each team a day, own hardware without idle, and who answers for it."""
+COMPANY: Final = "Company"
+
+
+def budgets(since: datetime, now: datetime) -> Iterator[Budget]:
+    """What holds from `since` on, sized for the month that `now` is in; the company's comes first, as number 1."""
+    days = monthrange(now.year, now.month)[1]
+    yield Budget(
+        name=COMPANY, amount=_round(PER_DAY * days), owner="Dana Okafor, finance", effective_from=since,
+        note="Plan 2026, all providers and accelerators",
+    )  # fmt: skip
+    for team, (per_day, owner) in OWNERS.items():
+        yield Budget(
+            name=team, amount=_round(per_day * days), filters=(Filter("team", (team,)),), parent=1, owner=owner,
+            effective_from=since,
+        )  # fmt: skip
+
+
+def _round(usd: int) -> Decimal:
+    return Decimal(round(usd, -2))
