@@ -212,6 +212,15 @@ def smoothed(
     return result
 
 
+def marked_days(dates: Sequence[datetime]) -> list[datetime]:
+    """Which of consecutive dates an axis names: all of a few, else Sundays, every second one or fewer of many."""
+    if len(dates) <= 10:
+        return list(dates)
+    weeks = 1 if len(dates) <= 45 else 2 if len(dates) <= 100 else -(-len(dates) // 100) * 2
+    sundays = [day for day in dates if day.weekday() == 6 and (dates[-1] - day).days // 7 % weeks == 0]
+    return sundays or [dates[0]]
+
+
 def by_day(frame: pl.DataFrame, measure: str, days: Sequence[datetime]) -> list[Any]:
     """One value per day of `days`; None where the frame has no row."""
     known = dict(zip(frame["time"].to_list(), frame[measure].to_list(), strict=True))
@@ -257,13 +266,15 @@ def _prior(window: Window, daily: dict[datetime, dict[str, Any]], scale: Scale) 
     """The same day of the period before, for each day shown."""
     if window.prior is None:
         return [None] * len(window.days)
-    shift = window.period.start - window.prior.start
-    days = [day - shift for day in window.days]
-    return [_height(daily.get(day), scale) if day < window.period.start else None for day in days]
+    return [
+        _height(daily.get(then), scale) if then is not None and then < window.period.start else None
+        for then in window.counterparts
+    ]
 
 
 def _at(day: datetime) -> str:
-    return f"{day:%Y-%m-%d}"
+    """The date of a midnight in the time zone in force: all that an axis of days knows of."""
+    return f"{fmt.local(day):%Y-%m-%d}"
 
 
 def _mark(value: Decimal | None) -> float | None:
@@ -305,9 +316,10 @@ def _line(layer: Series, heights: list[Decimal | None], window: Window, href: st
 def _ticks(days: Sequence[datetime], prior: Sequence[Decimal | None]) -> dict[str, Any]:
     """A short line across each bar, at the height of the period before."""
     half = timedelta(milliseconds=BAR_MS / 2)
+    dates = [datetime.fromisoformat(_at(day)) for day in days]
     xs: list[str | None] = []
     ys: list[float | None] = []
-    for day, value in zip(days, prior, strict=True):
+    for day, value in zip(dates, prior, strict=True):
         if value is not None:
             xs += [f"{day - half:%Y-%m-%d %H:%M:%S}", f"{day + half:%Y-%m-%d %H:%M:%S}", None]
             ys += [float(value), float(value), None]
@@ -319,11 +331,10 @@ def _total(
     days: Sequence[datetime], now: list[Decimal | None], prior: list[Decimal | None], window: Window
 ) -> dict[str, Any]:
     """Unseen marks that tell the total, and the prior one, in the hover box."""
-    shift = window.period.start - window.prior.start if window.prior else timedelta()
     texts = []
-    for day, value, before in zip(days, now, prior, strict=True):
+    for day, then, value, before in zip(days, window.counterparts, now, prior, strict=True):
         so_far = ", so far" if day == window.today else ""
-        than = f"  · {fmt.day(day - shift)} {fmt.usd(before)}" if before is not None else ""
+        than = f"  · {fmt.day(then)} {fmt.usd(before)}" if before is not None and then is not None else ""
         texts.append(f"{fmt.usd(value)}</b>  total{so_far}{than}")
     return {"type": "scatter", "mode": "markers", "x": [_at(day) for day in days], "y": [_mark(v) for v in now],
             "name": "Total", "meta": {"label": "Total", "texts": [fmt.usd(value) for value in now]},
@@ -337,14 +348,9 @@ def _literal(text: str) -> str:
 
 
 def _layout(window: Window, top: Decimal) -> dict[str, Any]:
-    days = window.days
+    days = [datetime.fromisoformat(_at(day)) for day in window.days]
     ticks = nice_ticks(top)
-    step = 1 if len(days) <= 10 else 7 if len(days) <= 45 else 14
-    marked = [
-        day for day in days if step == 1 or (day.weekday() == 6 and (days[-1] - day).days // 7 % (step // 7) == 0)
-    ]
-    if not marked:
-        marked = [days[0]]
+    marked = marked_days(days)
     margin = timedelta(hours=14)
     return {
         "autosize": True,
@@ -362,8 +368,8 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
         "xaxis": {
             "type": "date",
             "range": [f"{days[0] - margin:%Y-%m-%d %H:%M}", f"{days[-1] + margin:%Y-%m-%d %H:%M}"],
-            "tickvals": [_at(day) for day in marked],
-            "ticktext": [fmt.day(day) for day in marked],
+            "tickvals": [f"{day:%Y-%m-%d}" for day in marked],
+            "ticktext": [f"{day.day} {day:%b}" for day in marked],
             "showgrid": False,
             "zeroline": False,
             "unifiedhovertitle": {"text": "%{x|%a %-d %b %Y}"},

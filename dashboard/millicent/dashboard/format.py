@@ -7,8 +7,10 @@ next unit is written in that unit ($999,950 is $1.00M, not $1000.0k).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final, Literal
@@ -69,6 +71,16 @@ def present(presentation: Presentation) -> None:
 def presented() -> Presentation:
     """The currency and time zone in force."""
     return _shown.get()
+
+
+@contextmanager
+def stored() -> Iterator[None]:
+    """Write amounts as they are stored, in USD, for as long as the block lasts: those that no query converted."""
+    before = _shown.set(replace(_shown.get(), currency="USD"))
+    try:
+        yield
+    finally:
+        _shown.reset(before)
 
 
 def local(instant: datetime) -> datetime:

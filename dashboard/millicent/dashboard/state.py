@@ -114,7 +114,14 @@ class View:
             now = {name: kept for name, kept in now.items() if name not in values}
         else:
             now |= {name: (value,) for name, value in values.items()}
-        return replace(self, filters=tuple((name, now[name]) for name in HARDWARE_FILTERS if name in now))
+        return replace(
+            self,
+            filters=tuple(
+                (name, now[name])
+                for name in (*HARDWARE_FILTERS, *sorted(now.keys() - {*HARDWARE_FILTERS}))
+                if name in now
+            ),
+        )
 
     def unfiltered(self) -> View:
         return replace(self, filters=())

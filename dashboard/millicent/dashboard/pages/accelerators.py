@@ -39,7 +39,7 @@ from millicent.dashboard.pages.accelerators_homes import (
 )
 from millicent.dashboard.pages.accelerators_layout import layout
 from millicent.dashboard.pages.accelerators_place import CONTROLS, Place
-from millicent.dashboard.pages.figures import Figure, exact, opener
+from millicent.dashboard.pages.figures import Figure, exact, opener, own
 from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.state import api_query, question
 from millicent.warehouse.discovered import discovered
@@ -77,7 +77,9 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Output("accelerators-order", "data"), Input("accelerators-look", "data"), State("accelerators-order", "data"),
     )  # fmt: skip
     browser(ClientsideFunction("millicent", "done"), Input("accelerators-acted", "data"), prevent_initial_call=True)
-    derivation.register(app, warehouse, "accelerators", lambda scope: Place.parse(scope).view, form=declaring.drawer)
+    derivation.register(
+        app, warehouse, "accelerators", lambda scope: own(Place.parse(scope).view), form=declaring.drawer
+    )
     _of_the_server(app, warehouse)
     _of_the_form(app, warehouse)
 
@@ -167,7 +169,7 @@ def _headed(warehouse: Warehouse, place: Place) -> list[Any]:
         return [empty("forbidden"), "", [], *nothing]
     if reader is None:
         return [empty("unconnected"), "", pill("No calls yet"), *nothing]
-    words = [fmt.span(reader.window.period.start, reader.window.period.end), " UTC"]
+    words = [fmt.span(reader.window.period.start, reader.window.period.end), f" {fmt.zone()}"]
     if reader.window.prior:
         words.append(f" · compared with {fmt.span(reader.window.prior.start, reader.window.prior.end, year=False)}")
     pills = [freshness(reader.fresh, reader.now)]

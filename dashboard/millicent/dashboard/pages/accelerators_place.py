@@ -20,7 +20,7 @@ Cut = Literal["model", "deployment"]
 PERS: Final[dict[Per, str]] = {"total": "Input + output", "output": "Output"}
 CUTS: Final[dict[Cut, str]] = {"model": "Model", "deployment": "Deployment"}
 CONTROLS: Final = (
-    ("p", "accelerators-range", "4w"), ("vs", "accelerators-compare", "previous"),
+    ("p", "accelerators-range", "4w"), ("vs", "accelerators-compare", "previous"), ("cur", None, ""), ("tz", None, ""),
     ("per", "accelerators-per", "total"), *((name, f"accelerators-{name}", None) for name in HARDWARE_FILTERS),
     ("by", "accelerators-by", "model"), ("order", None, ""), ("open", None, ""),
 )  # fmt: skip
@@ -55,7 +55,13 @@ class Place:
             return Place()
         per, cut = told.get("per"), told.get("by")
         return Place(
-            view=View(range=whole.range, compare=whole.compare, filters=whole.filters),
+            view=View(
+                range=whole.range,
+                compare=whole.compare,
+                filters=whole.filters,
+                currency=whole.currency,
+                zone=whole.zone,
+            ),
             per=cast("Per", per if per in get_args(Per) else "total"),
             cut=cast("Cut", cut if cut in get_args(Cut) else "model"),
             order=told.get("order", "")[:_LONGEST],
@@ -68,6 +74,8 @@ class Place:
         told: tuple[tuple[str, str | None], ...] = (
             ("p", self.view.range if self.view.range != default.range else None),
             ("vs", self.view.compare if self.view.compare != default.compare else None),
+            ("cur", self.view.currency),
+            ("tz", self.view.zone),
             ("per", self.per if self.per != "total" else None),
             *((name, value or "") for name, values in self.view.filters for value in values),
             ("by", self.cut if self.cut != "model" else None),

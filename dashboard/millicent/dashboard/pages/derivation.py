@@ -1,4 +1,4 @@
-"""How a figure of own hardware came about, in a drawer beside it: its words, its sums, its hours, and one hour in full.
+"""How a figure came about, in a drawer beside it: its words, its sums, its parts, its hours, and the calls behind it.
 
 A page shows figures with `opener`, keeps what is open under `open` of its address, and calls `register`. Everything in
 the drawer is asked again with the very filters of the page, so that it cannot tell another number.
@@ -15,8 +15,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_u
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, delta, icon, link
-from millicent.dashboard.pages import derivation_hours
-from millicent.dashboard.pages.figures import Figure, exact, opener, own, sums_of, written
+from millicent.dashboard.pages import derivation_calls, derivation_hours
+from millicent.dashboard.pages.figures import OWN, Figure, exact, opener, own, sums_of, written
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import HARDWARE_FILTERS, api_query
 from millicent.warehouse.metrics import DICTIONARY
@@ -58,7 +58,7 @@ def register(
         app: the application.
         warehouse: what is asked.
         prefix: what the ids of the page begin with.
-        view_of: reads the view out of the page's scope.
+        view_of: reads the view out of the page's scope: `own` of it where the page tells of own hardware alone.
         also: what stands in the drawer for what else a page opens; None where that is nothing of its own.
         form: a form that a page opens, whatever there is to see; None where that is something else. What was typed in
             it stays when the filters change.
@@ -88,7 +88,7 @@ def _opened(
         return None
     figure = Figure.parse(open_)
     try:
-        reader = Reader.of(warehouse, own(view), declared=True)
+        reader = Reader.of(warehouse, view, declared=True)
     except PermissionError:
         reader = None
     if figure is None and reader is not None and also is not None and (own_ := also(reader, open_)):
@@ -107,7 +107,7 @@ def drawer(reader: Reader, figure: Figure) -> Component:
     """
     measure, window = DICTIONARY[figure.measure], reader.window
     period = figure.during or window.period
-    words = [fmt.span(period.start, period.end), " UTC", *(f" · {one}" for one in _narrowed(figure))]
+    words = [fmt.span(period.start, period.end), f" {fmt.zone()}", *(f" · {one}" for one in _narrowed(figure))]
     if figure.hour is not None:
         return shelf(measure.label, words, derivation_hours.hour(reader, figure), key=figure.written)
     try:
@@ -122,10 +122,26 @@ def drawer(reader: Reader, figure: Figure) -> Component:
         _section("What it is", _definition(measure, figure)),
         _section("Its sums, exactly", _sums(measure, now)),
         _section("Its parts", _parts(reader, figure, measure, period)),
-        _section("Deployment-hours behind it", derivation_hours.hours(reader, figure, period)),
+        _section("Its calls", derivation_calls.calls(reader, figure, period)),
+        _section("Deployment-hours behind it", _hours(reader, figure, measure, period)),
         _section("What was asked", _asked(reader, figure, period)),
     ]
     return shelf(measure.label, words, body, key=figure.written)
+
+
+def _hours(reader: Reader, figure: Figure, measure: Measure, period: Period) -> Component | None:
+    """The hours of own hardware in it; None where none is, or none could be."""
+    kinds = [values for name, values in (*reader.view.filters, *_told(figure)) if name == "cost_type"]
+    if figure.hour is None and OWN not in reader.view.filters:
+        money = {*sums_of(measure)} & {*derivation_hours.OF_HARDWARE} or measure.of_deployments
+        api_alone = any("api" in values and len(values) == 1 for values in kinds)
+        if not money or api_alone or derivation_hours.behind(reader, figure, period).is_empty():
+            return None
+    return derivation_hours.hours(reader, figure, period)
+
+
+def _told(figure: Figure) -> list[tuple[str, tuple[str | None, ...]]]:
+    return [(name, (value,)) for name, value in figure.kept]
 
 
 def _row(reader: Reader, figure: Figure, period: Period) -> Row:
@@ -168,6 +184,10 @@ def _values(measure: Measure, now: Row, before: Row | None, reader: Reader) -> C
     )
 
 
+def _named(name: str, value: str | None) -> str:
+    return label(name, value) if value else "unknown"
+
+
 def _definition(measure: Measure, figure: Figure) -> Component:
     basis = f"Cost basis: {BASES[figure.basis]}." if "spend_usd" in sums_of(measure) else None
     return html.Div(
@@ -187,7 +207,7 @@ def _sums(measure: Measure, now: Row) -> Component:
 
 def _amount(measure: Measure, value: Decimal | int | None, what: str | None = None) -> Component:
     told = exact(value, measure.unit)
-    unit = UNITS.get(measure.unit, measure.unit.replace("_", " "))
+    unit = UNITS.get(measure.unit, measure.unit.replace("_", " ")).replace("USD", fmt.presented().currency)
     name: list[Any] = [what or measure.label, html.Small(None if what else measure.words)]
     return html.Tr([html.Th(name, scope="row"), html.Td([told, html.Small(unit)] if value is not None else told)])
 
@@ -208,14 +228,15 @@ def _parts(reader: Reader, figure: Figure, measure: Measure, period: Period) -> 
 
 
 def _asked(reader: Reader, figure: Figure, period: Period) -> Component:
-    chosen = dict(reader.view.filters)
+    chosen = {name: values for name, values in reader.view.filters if (name, values) != OWN}
     facts = [("Period", f"{written(period.start)} to {written(period.end)} UTC, the end not included")]
     facts += [
-        (name.capitalize(), ", ".join(label(name, value) if value else "unknown" for value in values))
-        for name in HARDWARE_FILTERS
+        (name.replace("_", " ").capitalize(), ", ".join(_named(name, value) for value in values))
+        for name in dict.fromkeys([*HARDWARE_FILTERS, *chosen, *dict(figure.kept)])
         if (values := (*chosen.get(name, ()), *(value for key, value in figure.kept if key == name)))
     ]
-    facts.append(("Counted", "own hardware: its calls, idle, unavailable and untracked"))
+    if OWN in reader.view.filters:
+        facts.append(("Counted", "own hardware: its calls, idle, unavailable and untracked"))
     query = figure.asked(
         reader.view, period, tuple(dict.fromkeys((figure.measure, *sums_of(DICTIONARY[figure.measure]))))
     )

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from millicent.warehouse.query import Period
 
 MOST: Final = 24
+OF_HARDWARE: Final = frozenset({
+    "spend_usd", "capacity_cost_usd", "hardware_cost_usd", "idle_cost_usd", "unavailable_cost_usd",
+    "untracked_cost_usd",
+})  # fmt: skip
+"""Sums that hold the cost of own hardware."""
 PAID: Final = pl.col("fixed_usd") + pl.col("energy_usd") + pl.col("hosting_usd")
 READ: Final = ("hour", "deployment", "elapsed_ms", "busy_ms", "idle_usd", "input_tokens", "output_tokens",
                "provisional")  # fmt: skip
@@ -43,10 +48,12 @@ def hours(reader: Reader, figure: Figure, period: Period) -> Component:
     shown = f", the {rows.height} {'newest' if figure.newest else 'most expensive'} here" if found.height > MOST else ""
     other = replace(figure, newest=not figure.newest)
     switch = opener("Most expensive first" if figure.newest else "Newest first", other, className="there")
-    head = html.P([html.B(count), " cost ", html.B(fmt.usd_exact(whole), title=exact(whole, "usd")), f"{shown}. ",
-                   switch], className="sum")  # fmt: skip
-    heads = [html.Th(name, scope="col") for name in ("Hour (UTC)", "Deployment", "Cost", "Busy", "Idle", "Tokens")]
-    body = [_row(row, figure) for row in rows.iter_rows(named=True)]
+    heads = [html.Th(name, scope="col") for name in (f"Hour ({fmt.zone()})", "Deployment", "Cost", "Busy", "Idle",
+                                                     "Tokens")]  # fmt: skip
+    with fmt.stored():
+        head = html.P([html.B(count), " cost ", html.B(fmt.usd_exact(whole), title=exact(whole, "usd")), f"{shown}. ",
+                       switch], className="sum")  # fmt: skip
+        body = [_row(row, figure) for row in rows.iter_rows(named=True)]
     return html.Div([head, html.Table([html.Thead(html.Tr(heads)), html.Tbody(body)], className="hours")])
 
 
@@ -91,5 +98,6 @@ def hour(reader: Reader, figure: Figure) -> list[Component]:
         return [back, html.P(["No such hour is known of ", html.Bdi(name), "."], className="banner")]
     where = f"/api/v1/explain/deployments/{quote(name, safe='')}/{at:%Y-%m-%dT%H:%M:%SZ}"
     api = html.Div(html.A("As JSON", href=where, className="button"), className="pager")
-    title = html.H3([html.Bdi(name), f", {fmt.moment(at)} UTC"], **aria(level="3"))
-    return [back, html.Div([title, derived(lines), api])]
+    title = html.H3([html.Bdi(name), f", {fmt.moment(at)} {fmt.zone()}"], **aria(level="3"))
+    with fmt.stored():
+        return [back, html.Div([title, derived(lines), api])]

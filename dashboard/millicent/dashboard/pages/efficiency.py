@@ -18,6 +18,7 @@ from millicent.dashboard.pages import efficiency_answers as answers
 from millicent.dashboard.pages.efficiency_acts import carry_out
 from millicent.dashboard.pages.efficiency_layout import layout
 from millicent.dashboard.pages.efficiency_place import CONTROLS, Place
+from millicent.dashboard.pages.figures import own
 from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.overview_layout import NOTHING
 
@@ -39,7 +40,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 
 
 def _view(scope: str | None) -> View:
-    return Place.parse(scope).view
+    return own(Place.parse(scope).view)
 
 
 def _in_the_browser(app: Dash) -> None:

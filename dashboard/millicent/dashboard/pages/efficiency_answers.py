@@ -171,7 +171,7 @@ def daily(warehouse: Warehouse, place: Place) -> list[Any]:
     frame = reader.daily(efficiency_daily.DAILY)
     if not frame["accelerator_hours"].count():
         return [NOTHING, [], ""]
-    return [efficiency_daily.figure(frame, reader.window), efficiency_daily.legend(), "per UTC day"]
+    return [efficiency_daily.figure(frame, reader.window), efficiency_daily.legend(), f"per day, {fmt.zone()}"]
 
 
 def reader_of(warehouse: Warehouse, place: Place) -> Reader | None:
@@ -185,7 +185,7 @@ def reader_of(warehouse: Warehouse, place: Place) -> Reader | None:
 
 def period_words(window: Window) -> str:
     """The period and what it is compared with."""
-    words = fmt.span(window.period.start, window.period.end) + " UTC"
+    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
     if window.prior:
         words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
     return words

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import IDLE_COLOUR, PALETTE, by_day
+from millicent.dashboard.charts import IDLE_COLOUR, PALETTE, by_day, marked_days
 from millicent.dashboard.components import aria, dot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     import polars as pl
     from dash.development.base_component import Component
@@ -63,7 +62,7 @@ def _line(
     texts = [fmt.percent(value) + told for value, told in zip(values, so_far, strict=True)]
     return {
         "type": "scatter", "mode": "lines", "name": name, "connectgaps": False,
-        "x": [f"{day:%Y-%m-%d}" for day in days],
+        "x": [f"{fmt.local(day):%Y-%m-%d}" for day in days],
         "y": [None if value is None else float(value) for value in values],
         "line": {"color": colour, "width": 2, "dash": dash}, "customdata": texts,
         "hovertemplate": f"<b>%{{customdata}}</b>  {name}<extra></extra>", "meta": {"label": name},
@@ -71,16 +70,17 @@ def _line(
 
 
 def _layout(days: Sequence[datetime], top: float) -> dict[str, Any]:
-    step = 1 if len(days) <= 10 else 7 if len(days) <= 45 else 14
-    marked = [day for day in days if (days[-1] - day).days % step == 0]
+    dates = [datetime.fromisoformat(f"{fmt.local(day):%Y-%m-%d}") for day in days]
+    marked = marked_days(dates)
     ticks = [part / 10 for part in range(0, 11, 2 if top >= 1 else 1) if part / 10 <= top]
     return {
         "autosize": True, "margin": {"l": 40, "r": 6, "t": 8, "b": 24}, "showlegend": False, "dragmode": False,
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "x unified",
         "font": {"family": "Inter, system-ui, sans-serif", "size": 11}, "hoverlabel": {"font": {"size": 11.5}},
         "xaxis": {"type": "date", "showgrid": False, "zeroline": False, "fixedrange": True, "showspikes": False,
-                  "range": [f"{days[0] - HALF_A_DAY:%Y-%m-%d %H:%M}", f"{days[-1] + HALF_A_DAY:%Y-%m-%d %H:%M}"],
-                  "tickvals": [f"{day:%Y-%m-%d}" for day in marked], "ticktext": [fmt.day(day) for day in marked],
+                  "range": [f"{dates[0] - HALF_A_DAY:%Y-%m-%d %H:%M}", f"{dates[-1] + HALF_A_DAY:%Y-%m-%d %H:%M}"],
+                  "tickvals": [f"{day:%Y-%m-%d}" for day in marked],
+                  "ticktext": [f"{day.day} {day:%b}" for day in marked],
                   "unifiedhovertitle": {"text": "%{x|%a %-d %b %Y}"}},
         "yaxis": {"range": [0, top * 1.03], "tickvals": ticks, "ticktext": [f"{tick:.0%}" for tick in ticks],
                   "zeroline": False, "fixedrange": True},

@@ -21,7 +21,8 @@ CHOSEN: Final = {
 """Dimensions that can be filtered on, and how they are called."""
 UNITS: Final[dict[Unit, str]] = {"usd": "$", "hours": "Hours"}
 CONTROLS: Final = (
-    ("p", "efficiency-range", "4w"), ("vs", "efficiency-compare", "previous"), ("in", "efficiency-unit", "usd"),
+    ("p", "efficiency-range", "4w"), ("vs", "efficiency-compare", "previous"), ("cur", None, ""), ("tz", None, ""),
+    ("in", "efficiency-unit", "usd"),
     *((name, f"efficiency-{name}", None) for name in CHOSEN), ("team", None, None), ("at", None, ""),
     ("open", None, ""),
 )  # fmt: skip
@@ -87,7 +88,7 @@ class Place:
         kept = tuple((name, values) for name, values in whole.filters if name in CHOSEN)
         unit = told.get("in", "")
         return Place(
-            view=View(range=whole.range, compare=whole.compare, filters=kept),
+            view=View(range=whole.range, compare=whole.compare, filters=kept, currency=whole.currency, zone=whole.zone),
             team=whole.chosen("team"),
             unit=cast("Unit", unit) if unit in get_args(Unit) else "usd",
             slot=Slot.parse(told.get("at")),
@@ -100,6 +101,8 @@ class Place:
         told: tuple[tuple[str, str | None], ...] = (
             ("p", self.view.range if self.view.range != default.range else None),
             ("vs", self.view.compare if self.view.compare != default.compare else None),
+            ("cur", self.view.currency),
+            ("tz", self.view.zone),
             ("in", self.unit if self.unit != "usd" else None),
             *((name, value or "") for name, values in self.view.filters for value in values),
             *(("team", value or "") for value in self.team),

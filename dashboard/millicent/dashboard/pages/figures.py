@@ -1,4 +1,4 @@
-"""A figure of own hardware as it can be opened: which measure, on which basis, of what; how far its drawer is open."""
+"""A figure as it can be opened: which measure, on which basis, of what; how far its drawer is open."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from urllib.parse import quote, urlencode
 
+from millicent.dashboard import format as fmt
 from millicent.dashboard.components import data, link
 from millicent.dashboard.state import pairs_of, question
 from millicent.warehouse.metrics import DICTIONARY
@@ -122,12 +123,15 @@ def opener(face: Any, figure: Figure, here: str = "", **props: Any) -> Component
 
 
 def exact(value: Decimal | int | None, unit: str) -> str:
-    """Every digit that is not a trailing zero, with thousands separators; `unknown` for None."""
+    """Every digit that is not a trailing zero, in the currency in force; `unknown` for None."""
     if value is None:
         return "unknown"
     text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
     short = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"${short}".replace("$-", "\N{MINUS SIGN}$") if unit in {"usd", "usd_per_mtok"} else short
+    if unit not in {"usd", "usd_per_mtok"}:
+        return short
+    sign = fmt.presented().sign
+    return f"{fmt.MINUS}{sign}{short[1:]}" if short.startswith("-") else f"{sign}{short}"
 
 
 def written(instant: datetime) -> str:

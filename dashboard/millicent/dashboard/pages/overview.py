@@ -60,11 +60,12 @@ NO_BREAKDOWN: Final = ["What changed", None, "", None, "", None, ""]
 def register(app: Dash, warehouse: Warehouse) -> None:
     """Add the page's callbacks to `app`."""
     browser: Any = app.clientside_callback
-    single = [Output(control, "value") for _, control, default in CONTROLS if default is not None]
+    shown = [(control, default) for _, control, default in CONTROLS if control]
+    single = [Output(control, "value") for control, default in shown if default is not None]
     browser(
         ClientsideFunction("millicent", "overview"),
         Output("url", "search"), Output("scope", "data"), Output("look", "data"), *single,
-        Input("url", "search"), Input("chart", "clickData"), *(Input(control, "value") for _, control, _ in CONTROLS),
+        Input("url", "search"), Input("chart", "clickData"), *(Input(control, "value") for control, _ in shown),
         State("controls", "data"), State("chart", "figure"), State("scope", "data"), State("look", "data"),
     )  # fmt: skip
     browser(ClientsideFunction("millicent", "offer"), Input("choices", "data"), State("controls", "data"))
@@ -212,7 +213,11 @@ def _chart(warehouse: Warehouse, view: View) -> list[Any]:
     figure = charts.spend_figure(layers, totals, window, view.scale, parts=view.cut == "cost",
                                  href=lambda layer: _narrowed(view, dimension, layer))  # fmt: skip
     unit = "per 1M tokens, input plus output" if view.scale == "mtok" else f"stacked by {CUTS[view.cut].lower()}"
-    return [figure, _legend(layers, view, dimension, compared=window.prior is not None), f"daily {unit} · UTC days"]
+    return [
+        figure,
+        _legend(layers, view, dimension, compared=window.prior is not None),
+        f"daily {unit} · {fmt.zone()} days",
+    ]
 
 
 def _narrowed(view: View, dimension: str, layer: charts.Series) -> str | None:
@@ -289,7 +294,7 @@ def _trends(reader: Reader) -> dict[str | None, Sequence[Any]]:
 
 
 def _period_words(window: Window) -> str:
-    words = fmt.span(window.period.start, window.period.end) + " UTC"
+    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
     if window.prior:
         words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
     return words

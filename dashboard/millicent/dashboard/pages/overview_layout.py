@@ -17,7 +17,8 @@ CHART_HEIGHT: Final = "248px"
 
 CONTROLS: Final = (
     ("p", "range", "4w"), ("vs", "compare", "previous"), ("basis", "basis", "effective"),
-    ("by", "cut", "team"), ("in", "scale", "usd"), *((name, name, None) for name in FILTERS),
+    ("by", "cut", "team"), ("in", "scale", "usd"),
+    ("cur", None, ""), ("tz", None, ""), *((name, name, None) for name in FILTERS),
 )  # fmt: skip
 """Key in the address, id of the control, default; no default means many values."""
 
@@ -83,4 +84,4 @@ def _spend_panel() -> Component:
     graph = dcc.Graph(id="chart", figure=NOTHING, responsive=True, style={"height": CHART_HEIGHT}, className="chart",
                       config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
     body = html.Div([html.Ul(id="legend", className="legend"), graph, html.Div(id="chart-table", className="as-table")])
-    return panel("Spend over time", "daily · UTC days", body, aside=aside, id="spend")
+    return panel("Spend over time", "daily", body, aside=aside, id="spend")

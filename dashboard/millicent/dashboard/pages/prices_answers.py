@@ -55,7 +55,7 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     )
     about = [told, "an update waits for you" if update else "nothing waits for you"]
     version = pill(["Price book ", html.B(book.version)])
-    reader = Reader.of(warehouse, View(range=place.view.range))
+    reader = Reader.of(warehouse, View(range=place.view.range, currency="USD", zone=place.view.zone))
     if reader is None:
         said = prices_unpriced.listing([], Known({}, [], [], {}), place, operates=who.operates)
         return ["No calls yet", [version, _closed(warehouse, who.tenant)], said, "", *about]
@@ -65,7 +65,7 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     used = _used(warehouse, who.tenant, place)[:MOST_OFFERED]
     known = _known(book, found, used, _progress(warehouse, who.tenant), now)
     listing = prices_unpriced.listing(found, known, place, operates=who.operates)
-    words = fmt.span(period.start, period.end) + " UTC"
+    words = f"{fmt.span(period.start, period.end)} {fmt.zone()}"
     calls = fmt.count(sum(one.calls for one in found))
     left = f"{calls} calls whose cost is not known, most tokens first" if found else ""
     return [words, [coverage(total), version, _closed(warehouse, who.tenant)], listing, left, *about]
@@ -211,7 +211,7 @@ def _closed(warehouse: Warehouse, tenant: str) -> Component:
 
 def _used(warehouse: Warehouse, tenant: str, place: Place) -> list[tuple[str | None, str | None]]:
     """Provider and model of the API calls of the period, most spend first."""
-    reader = Reader.of(warehouse, View(range=place.view.range))
+    reader = Reader.of(warehouse, View(range=place.view.range, currency="USD", zone=place.view.zone))
     if reader is None:
         return []
     asked = Query(measures=("spend_usd",), dimensions=("provider", "model"), period=reader.window.period, basis="list",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Opening = Literal["price", "entry", "add", "reprice", "run"]
 
 CONTROLS: Final = (
-    ("p", "prices-range", "4w"), ("q", "prices-search", ""), *((name, None, None) for name in FILTERS),
+    ("p", "prices-range", "4w"), ("cur", None, ""), ("tz", None, ""),
+    ("q", "prices-search", ""), *((name, None, None) for name in FILTERS),
     ("open", None, ""),
 )  # fmt: skip
 """Key in the address, id of the control (None: links alone set it), default; no default means many values."""
@@ -76,7 +77,7 @@ class Place:
         if told.get("v", VERSION) != VERSION:
             return Place()
         return Place(
-            view=View(range=whole.range, filters=whole.filters),
+            view=View(range=whole.range, filters=whole.filters, currency=whole.currency, zone=whole.zone),
             text=told.get("q", "")[:_LONGEST],
             opened=Opened.parse(told.get("open", "")),
         )
@@ -91,6 +92,8 @@ class Place:
         """The query string, with its `?`; empty for the default."""
         told: tuple[tuple[str, str | None], ...] = (
             ("p", self.view.range if self.view.range != View().range else None),
+            ("cur", self.view.currency),
+            ("tz", self.view.zone),
             ("q", self.text or None),
             *((name, value or "") for name, values in self.view.filters for value in values),
             ("open", self.opened.written if self.opened else None),
