@@ -20,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import accelerators, efficiency, overview, prices, quality, requests
+from millicent.dashboard.pages import accelerators, efficiency, explore, overview, prices, quality, requests, teams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ PLOTLY: Final = "/_dash-component-suites/plotly/package_data/plotly.min.js"
 FOREVER: Final = "public, max-age=31536000, immutable"
 PAGES: Final = {
     "/": ("Millicent", overview),
+    "/explore": ("Cost explorer · Millicent", explore),
+    "/teams": ("Teams & chargeback · Millicent", teams),
     "/accelerators": ("Accelerators · Millicent", accelerators),
     "/efficiency": ("Efficiency · Millicent", efficiency),
     "/requests": ("Requests · Millicent", requests),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from millicent.warehouse.store import Warehouse
 
-_TEAM: Final = Query(description="A team; empty for calls that carry none, left out for everybody.")
+_TEAM: Final = Query(description="A team, or several; empty for calls that carry none, left out for everybody.")
 _MONTH: Final = Query(description="2026-11; the present one if left out.")
 _CHARGED: Final = Query(description="Refuse a month that is not closed: what is open is charged to nobody.")
 _ZONE: Final = Query(description="IANA name, at whose midnights months begin; that of the workspace if left out.")
@@ -34,7 +34,7 @@ def mount_statements(server: FastAPI, prefix: str, warehouse: Warehouse) -> None
 
     @server.get(f"{prefix}/exports/statement", summary="What a team pays for in a month, with the rule")
     def exported(
-        team: Annotated[str | None, _TEAM] = None,
+        team: Annotated[list[str] | None, _TEAM] = None,
         month: Annotated[str | None, _MONTH] = None,
         format: Form = "json",  # noqa: A002 - the parameter's public name
         chargeback: Annotated[bool, _CHARGED] = False,
@@ -47,7 +47,7 @@ def mount_statements(server: FastAPI, prefix: str, warehouse: Warehouse) -> None
             shown = Presentation(currency or liked.currency, zone(time_zone or liked.time_zone))
         except ValueError as error:
             raise BadQuery(str(error)) from error
-        who = EVERYBODY if team is None else (team or None,)
+        who = EVERYBODY if team is None else tuple(dict.fromkeys(name or None for name in team))
         found = statement(warehouse, tenant, who, asked_month(month, now, shown), shown, now)
         if chargeback and found.monthly.closing is None:
             raise BadQuery(

@@ -13,7 +13,9 @@ FileForm = Literal["pdf", "xlsx", "csv"]
 
 
 def export_statement(
-    team: Annotated[str | None, typer.Option(help="A team; '' for calls without one.", show_default="all")] = None,
+    team: Annotated[
+        list[str] | None, typer.Option(help="A team (repeat for more); '' for calls without one.", show_default="all")
+    ] = None,
     month: Annotated[str | None, typer.Option(help="2026-11.", show_default="the present one")] = None,
     form: Annotated[
         FileForm | None, typer.Option("--format", help="Write a file of this kind.", show_default="print it")
@@ -29,7 +31,7 @@ def export_statement(
     """What a team pays for in a month: lines, total, rule, control totals."""
     told = {"team": team, "month": month, "time_zone": time_zone, "currency": currency,
             "chargeback": "true" if chargeback else None}  # fmt: skip
-    asked: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in told.items() if value not in (None, [])}
     if form is None and to is not None:
         raise Failed(f"--to {to} has no --format: add --format pdf, xlsx or csv")
     if form is None:

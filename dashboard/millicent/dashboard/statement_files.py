@@ -117,7 +117,7 @@ def told(statement: Statement, zone: tzinfo) -> dict[str, Any]:
 
     closing = statement.monthly.closing
     return {
-        "team": statement.who[0] if statement.who else None, "for": statement.name, "kind": statement.kind,
+        "teams": list(statement.who), "for": statement.name, "kind": statement.kind,
         "month": statement.monthly.month.written, "currency": statement.currency, "time_zone": statement.zone,
         **plain({"start": statement.monthly.period.start, "end": statement.monthly.period.end,
                  "closed_at": closing.at if closing else None}),

@@ -198,14 +198,17 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
 
 
 def statement(
-    warehouse: Warehouse, tenant: str, who: Who, month: Month, shown: Presentation, now: datetime
-) -> Statement:
+    warehouse: Warehouse, tenant: str, who: Who, month: Month, shown: Presentation, now: datetime,
+    whole: Monthly | None = None,
+) -> Statement:  # fmt: skip
     """What a team pays for in a month, as the ledger stands; `now` (UTC) is told while the month is open.
+
+    `whole` is the month of everybody, where it is asked for already.
 
     Raises:
         BadQuery: the currency has no rate then.
     """
-    whole = monthly(warehouse, tenant, month, shown)
+    whole = whole or monthly(warehouse, tenant, month, shown)
     policies = [policy for _, policy in warehouse.control.policies(tenant)]
     fresh = warehouse.freshness(tenant) or now
     return Statement(

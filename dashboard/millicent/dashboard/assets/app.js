@@ -157,7 +157,7 @@
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});

@@ -27,6 +27,8 @@ PAGES: Final[tuple[Section, ...]] = (
         "",
         (
             ("home", "Overview", "/"),
+            ("bars", "Cost explorer", "/explore"),
+            ("people", "Teams", "/teams"),
         ),
     ),
     (
