@@ -32,7 +32,7 @@ __all__ = ["layout", "register"]
 PLACE: Final = Place(name="quality", title="Data quality", filters={}, compared=False, based=False)
 PLACES: Final[Section] = (
     "On this page",
-    (("people", "Sources", "#sources"), ("check", "Books", "#books"), ("tag", "No price", "#unpriced"),
+    (("people", "Sources", "#sources"), ("check", "Books", "#books"), ("tag", "No price", "#lacking"),
      ("alert", "No team", "#nobody"), ("list", "Usage to doubt", "#doubts"), ("chip", "Own hardware", "#seen")),
 )  # fmt: skip
 HEADLINE: Final = ("priced_ratio", "attributed_ratio", "calls", "unpriced_calls", "unattributed_calls",
@@ -47,7 +47,7 @@ def layout(price_version: str) -> Component:
     panels = (
         ("sources", "Where calls come from", "by service and instrumentation"),
         ("books", "What became of every span", ""),
-        ("unpriced", "Calls without a price", ""),
+        ("lacking", "Calls without a price", ""),
         ("nobody", "Calls without a team", ""),
         ("doubts", "Usage to doubt", ""),
         ("seen", "Own hardware: what we see of it", ""),
@@ -75,7 +75,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         return await asyncio.to_thread(_headline, warehouse, View.parse(scope).unfiltered())
 
     @app.callback(
-        *(Output(f"{name}-{part}", "children") for name in ("books", "unpriced", "nobody", "doubts")
+        *(Output(f"{name}-{part}", "children") for name in ("books", "lacking", "nobody", "doubts")
           for part in ("body", "words")),
         Input("quality-scope", "data"), Input("quality-tick", "data"),
     )  # fmt: skip

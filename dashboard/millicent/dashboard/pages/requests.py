@@ -1,6 +1,6 @@
-"""The Requests page: the single calls behind the sums, dearest first, and each one explained.
+"""The Requests page: the single calls behind the sums, dearest first, how much they cost, and each one explained.
 
-The address is the state, as on the Overview. Two callbacks: the list, and the call that is open.
+The address is the state, as on the Overview. Three callbacks: the list, the histogram, and the call that is open.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 
 from millicent.dashboard import filters
 from millicent.dashboard import format as fmt
+from millicent.dashboard.charts import label
 from millicent.dashboard.components import STALE, aria, data, empty, freshness, link, pill
 from millicent.dashboard.listing import CONTROLS, Listing
 from millicent.dashboard.pages import requests_table
 from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
+from millicent.dashboard.pages.requests_spread import spread
 from millicent.dashboard.reader import Reader
-from millicent.dashboard.state import FILTERS, instant
+from millicent.dashboard.state import FILTERS, View, instant
 from millicent.warehouse.calls import Search, tellings, uncounted
 from millicent.warehouse.query import BadQuery
 from millicent.warehouse.record import NOT_COUNTED
+from millicent.warehouse.workspace import preferences
 
 if TYPE_CHECKING:
     from dash.development.base_component import Component
@@ -60,6 +63,13 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         return await asyncio.to_thread(_listed, warehouse, Listing.parse(scope))
 
     @app.callback(
+        Output("spread-body", "children"), Output("spread-words", "children"),
+        Input("requests-scope", "data"), Input("requests-tick", "data"),
+    )  # fmt: skip
+    async def spread_out(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(_spread, warehouse, Listing.parse(scope))
+
+    @app.callback(
         Output("requests-drawer", "children"), Input("requests-look", "data"), Input("requests-scope", "data")
     )
     async def opened(look: str | None, scope: str | None) -> Any:
@@ -70,24 +80,31 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 def _listed(warehouse: Warehouse, listing: Listing) -> list[Any]:
     nothing = ["#", "", None, None, None, no_update]
     try:
-        reader = Reader.of(warehouse, listing.view)
+        reader = Reader.of(warehouse, replace(listing.view, currency="USD"))
     except PermissionError:
         return [empty("forbidden"), "", [], *nothing]
     if reader is None:
         return [empty("unconnected"), "", pill("No calls yet"), *nothing]
     period = reader.window.period
     rows, following = _page(reader, listing)
-    words = fmt.span(period.start, period.end) + " UTC"
+    words = f"{fmt.span(period.start, period.end)} {fmt.zone()}"
     fresh = [freshness(reader.fresh, reader.now)]
     beside = [_switch(listing), _chips(listing), {name: reader.choices(name) for name in FILTERS}]
     if not rows:
-        narrowed = listing.view.filters or listing.trace or listing.after
-        waiting = reader.now - reader.fresh > STALE and not narrowed
-        clear = Listing(view=listing.view.unfiltered()).href() if narrowed else None
+        waiting = reader.now - reader.fresh > STALE and not listing.narrowed
+        clear = Listing(view=listing.view.unfiltered()).href() if listing.narrowed else None
         return [empty("ingesting" if waiting else "no_rows", clear=clear), words, fresh, "#", "", None, *beside]
     table = requests_table.calls(rows, listing, reader.colours("team"), following)
     body = [_reasons(reader, listing), table] if listing.uncounted else table
     return [None, words, fresh, _export(reader, listing), _counted(reader, listing), body, *beside]
+
+
+def _spread(warehouse: Warehouse, listing: Listing) -> Any:
+    try:
+        reader = Reader.of(warehouse, replace(listing.view, currency="USD"))
+    except PermissionError:
+        reader = None
+    return spread(reader, listing) if reader else (None, "")
 
 
 def _page(reader: Reader, listing: Listing) -> tuple[list[Row], str | None]:
@@ -102,6 +119,8 @@ def _counted(reader: Reader, listing: Listing) -> str:
     order = "newest first" if listing.newest else "most expensive first"
     if listing.trace:
         return f"everything that this trace told · {order}"
+    if listing.least is not None or listing.below is not None:
+        return f"of a cost · {order} · click a row to see why it costs what it does"
     number = reader.over(("calls",))["calls"].item() or 0
     return f"{fmt.count(number)} counted · {order} · click a row to see why it costs what it does"
 
@@ -126,12 +145,28 @@ def _switch(listing: Listing) -> Component:
     )  # fmt: skip
 
 
-def _chips(listing: Listing) -> list[Component]:
-    if not listing.trace:
-        return []
-    face = ["Trace ", html.Code(f"{listing.trace[:8]}…"), html.Span("×", **aria(hidden="true"))]
-    href = listing.href(trace=None, after=None, call=None)
-    return [link(face, href, className="button", title=f"Show calls of every trace, not only {listing.trace}")]
+def _chips(listing: Listing) -> list[Any]:
+    """What narrows the list and has no control of its own; each takes itself away."""
+    chips = []
+    for name, values in listing.view.filters:
+        if name not in FILTERS:
+            told = ", ".join(label(name, value) for value in values)
+            kept = tuple(one for one in listing.view.filters if one[0] != name)
+            chips.append(_chip([f"{name.replace('_', ' ').capitalize()} ", html.Bdi(told)], listing,
+                               view=replace(listing.view, filters=kept)))  # fmt: skip
+    if listing.least is not None or listing.below is not None:
+        least = fmt.usd(listing.least) if listing.least is not None else "$0"
+        told = f"{least} to {fmt.usd(listing.below)}" if listing.below is not None else f"{least} or more"
+        chips.append(_chip(f"Cost {told}", listing, least=None, below=None))
+    if listing.trace:
+        chips.append(_chip(["Trace ", html.Code(f"{listing.trace[:8]}…")], listing, trace=None))
+    return chips
+
+
+def _chip(face: Any, listing: Listing, **without: Any) -> Component:
+    href = listing.href(after=None, call=None, **without)
+    cross = html.Span("×", **aria(hidden="true"))
+    return link([html.Span(face), cross], href, className="button", title="Show calls without this filter")
 
 
 def _export(reader: Reader, listing: Listing) -> str:
@@ -142,6 +177,9 @@ def _export(reader: Reader, listing: Listing) -> str:
     pairs += [("order", asked.order), ("limit", str(asked.limit))]
     told = (
         ("trace_id", listing.trace),
+        ("cost", asked.cost if listing.least is not None or listing.below is not None else ""),
+        ("least_usd", f"{listing.least:f}" if listing.least is not None else ""),
+        ("below_usd", f"{listing.below:f}" if listing.below is not None else ""),
         ("cursor", asked.cursor),
         ("include", "uncounted" if listing.uncounted else ""),
     )
@@ -153,7 +191,7 @@ def _opened(warehouse: Warehouse, listing: Listing) -> Component | None:
     if listing.call is None:
         return None
     try:
-        reader = Reader.of(warehouse, listing.view)
+        reader = Reader.of(warehouse, replace(listing.view, currency="USD"))
     except PermissionError:
         reader = None
     if reader is None:
@@ -164,5 +202,6 @@ def _opened(warehouse: Warehouse, listing: Listing) -> Component | None:
         rows, _ = warehouse.find(reader.tenant, asked)
         if rows:
             others = tellings(warehouse.engine, reader.tenant, rows[0]) if rows[0]["counted"] else []
-            return drawer(rows[0], warehouse.explain(reader.tenant, rows[0]), others, listing)
+            viewer = preferences(warehouse.control, reader.tenant).trace_link(*listing.call)
+            return drawer(rows[0], warehouse.explain(reader.tenant, rows[0]), others, listing, viewer)
     return gone(listing)

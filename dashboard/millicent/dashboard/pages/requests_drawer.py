@@ -77,7 +77,9 @@ IDS: Final = (
 COPIED: Final = ("trace_id", "span_id", "parent_span_id")
 
 
-def drawer(call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: Listing) -> Component:
+def drawer(
+    call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: Listing, viewer: str | None = None
+) -> Component:
     """Everything about a call.
 
     Args:
@@ -85,11 +87,15 @@ def drawer(call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: L
         lines: its derivation.
         tellings: the rows that are not counted because it is.
         listing: where it was opened; closing leads back there.
+        viewer: address of its trace elsewhere.
     """
     at = call["started_at"]
     close = link(icon("close"), listing.href(call=None), className="button square", **data(close=""),
                  **aria(label="Close"), title="Close (Esc)")  # fmt: skip
-    words: list[Any] = [f"{fmt.moment(at)}:{at:%S} UTC · {served_by(call)} · ", html.Bdi(label("team", call["team"]))]
+    words: list[Any] = [
+        f"{fmt.moment(at)}:{at:%S} {fmt.zone()} · {served_by(call)} · ",
+        html.Bdi(label("team", call["team"])),
+    ]
     head = html.Div([html.Div([html.H2(call["model"] or "Unknown model", id="drawer-title"), html.P(words)]), close],
                     className="drawer-head")  # fmt: skip
     sections = [
@@ -102,7 +108,7 @@ def drawer(call: Row, lines: Sequence[Line], tellings: Sequence[Row], listing: L
         _section("How usage was read", _reading(call)),
         _section("Tags and where they came from", _tags(call)),
         _section(f"Also told by ({len(tellings)})", _told(tellings, listing)) if tellings else None,
-        _section("Ids", _ids(call, listing)),
+        _section("Ids", _ids(call, listing, viewer)),
     ]
     return html.Section([head, *filter(None, sections)], role="dialog", tabIndex=-1, **aria(labelledby="drawer-title"))
 
@@ -270,7 +276,7 @@ def _told(tellings: Sequence[Row], listing: Listing) -> Component:
     return html.Ul(items, className="tellings")
 
 
-def _ids(call: Row, listing: Listing) -> Component:
+def _ids(call: Row, listing: Listing, viewer: str | None) -> Component:
     rows = []
     for name, words in IDS:
         value = call[name]
@@ -284,4 +290,8 @@ def _ids(call: Row, listing: Listing) -> Component:
         )
     trace = link("All calls of this trace", listing.of_trace(call["trace_id"]).href(), className="button")
     api = html.A("As JSON", href=f"/api/v1/calls/{call['trace_id']}/{call['span_id']}", className="button")
-    return html.Div([html.Table(html.Tbody(rows), className="lines ids"), html.Div([trace, api], className="pager")])
+    there = html.A(
+        "Open in the trace viewer", href=viewer, className="button", target="_blank", rel="noopener noreferrer"
+    )
+    ways = [trace, *([there] if viewer else []), api]
+    return html.Div([html.Table(html.Tbody(rows), className="lines ids"), html.Div(ways, className="pager")])

@@ -21,9 +21,10 @@ def layout(price_version: str) -> Component:
                     title="The calls shown, with every column, as JSON", download="calls.json")  # fmt: skip
     body = html.Div(id="requests-list", className="listing")
     board = html.Div(
-        panel("Calls", "", body, aside=html.Div(id="requests-switch", className="aside"), id="calls"),
+        [panel("What single calls cost", "", html.Div(id="spread-body"), id="spread"),
+         panel("Calls", "", body, aside=html.Div(id="requests-switch", className="aside"), id="calls")],
         className="board",
-    )
+    )  # fmt: skip
     page = html.Main(
         [header("Requests", [share(), export], "requests-"), _filter_bar(), html.Div(id="requests-notice"), board,
          html.Div(id="requests-drawer", className="drawer")],

@@ -52,7 +52,7 @@ def calls(
     """
     dearest = max((row[listing.amount] for row in rows if row[listing.amount] is not None), default=Decimal(0))
     heads = [
-        _sorted("Time (UTC)", listing, "time"), html.Th("Team", scope="col"), html.Th("Model", scope="col"),
+        _sorted(f"Time ({fmt.zone()})", listing, "time"), html.Th("Team", scope="col"), html.Th("Model", scope="col"),
         html.Th("Served by", scope="col"), html.Th("Input", scope="col", className="number"),
         html.Th("Cached", scope="col", className="number"), html.Th("Output", scope="col", className="number"),
         _sorted("Cost", listing, "cost"), html.Th("Status", scope="col"), html.Th("Notes", scope="col"),
