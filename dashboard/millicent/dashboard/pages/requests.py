@@ -24,7 +24,7 @@ from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
 from millicent.dashboard.pages.requests_spread import spread
 from millicent.dashboard.reader import Reader
-from millicent.dashboard.state import FILTERS, View, instant
+from millicent.dashboard.state import FILTERS, instant
 from millicent.warehouse.calls import Search, tellings, uncounted
 from millicent.warehouse.query import BadQuery
 from millicent.warehouse.record import NOT_COUNTED
