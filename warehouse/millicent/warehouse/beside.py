@@ -25,8 +25,11 @@ from millicent.warehouse.tables import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Collection
 
+    from sqlalchemy import Values
+
+    from millicent.warehouse.cuts import Cuts
     from millicent.warehouse.query import Basis, Period
 
 HOUR: Final = timedelta(hours=1)
@@ -69,10 +72,10 @@ class _Huge(UserDefinedType[int]):
         return "HUGEINT"
 
 
-def parts(tenant: str, period: Period, basis: Basis) -> list[Part]:
-    """Everything that stands beside calls in an answer."""
-    hours = (_of_hours(kind, tenant, period, basis) for kind in get_args(Kind))
-    return [*hours, _of_shares(tenant, period, basis), _of_charges(tenant, period, basis)]
+def parts(tenant: str, period: Period, cuts: Cuts, basis: Basis, wanted: Collection[str]) -> list[Part]:
+    """Everything that stands beside calls in an answer, with what it adds to the sums that are wanted."""
+    asked = _Asked(tenant, period, cuts.table() if cuts.pieces else None, basis, wanted)
+    return [*(_of_hours(kind, asked) for kind in get_args(Kind)), _of_shares(asked), _of_charges(asked)]
 
 
 def share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: ColumnElement[Any] | int) -> Any:
@@ -81,44 +84,88 @@ def share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: Col
     return cast((pico * part).op("//")(whole), Numeric(26, 0)) * literal_column("0.000000000001")
 
 
-def _of_hours(kind: Kind, tenant: str, period: Period, basis: Basis) -> Part:
+class _Asked(NamedTuple):
+    """What is asked of which deployment-hours; `pieces` of those that are told in pieces, None where all are whole."""
+
+    tenant: str
+    period: Period
+    pieces: Values | None
+    basis: Basis
+    wanted: Collection[str]
+
+    def inside(self, hours: FromClause) -> list[ColumnElement[bool]]:
+        """Hours of the tenant that are in the period, at least in part."""
+        begun, ended = without_zone(self.period.start) - HOUR, without_zone(self.period.end)
+        return [hours.c.tenant == self.tenant, hours.c.hour > begun, hours.c.hour < ended]
+
+    def parted(self, source: FromClause) -> FromClause:
+        """Deployment-hours, each as often as there are pieces of it."""
+        if self.pieces is None:
+            return source
+        return source.outerjoin(self.pieces, self.pieces.c.hour == deployment_hours.c.hour)
+
+    @property
+    def time(self) -> ColumnElement[Any]:
+        """When a deployment-hour, or the piece of it, begins."""
+        hour = deployment_hours.c.hour
+        return hour if self.pieces is None else func.coalesce(self.pieces.c.start, hour)
+
+    def within(self, amount: ColumnElement[Any], *, whole: bool = False) -> ColumnElement[Any]:
+        """An hour's `amount`, or what of it accrued in the piece, by time; `whole` where it is a number of things.
+
+        What has accrued by an instant is cut at 12 decimals, so pieces that follow each other add up to the amount.
+        """
+        kind = BigInteger() if whole else EXACT
+        if self.pieces is None:
+            return cast(amount, kind)
+        c = self.pieces.c
+        until = [_accrued(amount, at) for at in (c.until, c.since)]
+        end, start = (cast(func.trunc(one), kind) for one in until) if whole else until
+        return case((c.hour.is_(None), cast(amount, kind)), else_=end - start)
+
+
+def _of_hours(kind: Kind, asked: _Asked) -> Part:
     """What of an hour no call carries and no team does; with `idle` what belongs to the hour itself."""
     c = deployment_hours.c
     source: FromClause = deployment_hours
     usd: ColumnElement[Any] = c[f"{kind}_usd"]
-    if kind in SHARED:
-        taken = _taken(kind, tenant, period)
+    cost = _cost(kind, asked)
+    if kind in SHARED and cost:
+        taken = _taken(kind, asked)
         source = deployment_hours.outerjoin(taken, and_(taken.c.deployment == c.deployment, taken.c.hour == c.hour))
         usd = usd - func.coalesce(taken.c.usd, NOTHING)
-    where = _inside(deployment_hours, tenant, period)
+    where = asked.inside(deployment_hours)
     if kind != "idle":
         where.append(or_(c[f"{kind}_usd"] != NOTHING, c[f"{kind}_joules"] != NOTHING))
-    amount = _within(usd, period)
-    amounts = {f"{kind}_cost_usd": amount, "capacity_cost_usd": amount}
-    if basis == "effective":
-        amounts["spend_usd"] = amount
-    amounts |= {measure: _within(_energy(kind, name), period) for name, measure in _ENERGY.items()}
-    amounts["energy_wh"] = amounts["energy_joules"]
+    amounts = dict.fromkeys(cost, asked.within(usd))
+    amounts |= {to: asked.within(_energy(kind, name)) for name, to in _ENERGY.items() if to in asked.wanted}
     if kind == "idle":
-        amounts |= _of_the_hour(period)
-    return Part(source, where, c.hour, _tags(literal(kind, String())), amounts)
+        amounts |= _of_the_hour(asked)
+    return Part(asked.parted(source), where, asked.time, _tags(literal(kind, String())), amounts)
 
 
-def _of_shares(tenant: str, period: Period, basis: Basis) -> Part:
+def _of_shares(asked: _Asked) -> Part:
     """What teams carry of it."""
     c, hours = idle_shares.c, deployment_hours.c
     same_hour = and_(hours.tenant == c.tenant, hours.deployment == c.deployment, hours.hour == c.hour)
-    where = [*_inside(idle_shares, tenant, period), c.kind.in_(SHARED), c.team.is_not(None)]
-    amount = _within(c.usd, period)
-    amounts: dict[str, ColumnElement[Any]] = {f"{kind}_cost_usd": case((c.kind == kind, amount)) for kind in SHARED}
-    amounts["capacity_cost_usd"] = amount
-    if basis == "effective":
-        amounts["spend_usd"] = amount
+    where = [*asked.inside(idle_shares), c.kind.in_(SHARED), c.team.is_not(None)]
+    amount = asked.within(c.usd)
+    amounts: dict[str, ColumnElement[Any]] = {}
+    for kind in SHARED:
+        amounts |= dict.fromkeys(_cost(kind, asked), amount)
+        amounts[f"{kind}_cost_usd"] = case((c.kind == kind, amount))
     columns = _tags(c.kind) | {"team": c.team}
-    return Part(idle_shares.join(deployment_hours, same_hour), where, hours.hour, columns, amounts)
+    source = asked.parted(idle_shares.join(deployment_hours, same_hour))
+    return Part(source, where, asked.time, columns, amounts)
 
 
-def _of_charges(tenant: str, period: Period, basis: Basis) -> Part:
+def _cost(kind: Kind, asked: _Asked) -> list[str]:
+    """Sums that are wanted and that the cost of unused hardware is a part of."""
+    measures = (f"{kind}_cost_usd", "capacity_cost_usd", *(["spend_usd"] if asked.basis == "effective" else []))
+    return [name for name in measures if name in asked.wanted]
+
+
+def _of_charges(asked: _Asked) -> Part:
     """What belongs to no call: adjustments of closed periods, fees, commitments, discounts by volume, credits."""
     c = charges.c
     adjustment = c.type == "adjustment"
@@ -128,17 +175,16 @@ def _of_charges(tenant: str, period: Period, basis: Basis) -> Part:
     own: dict[Basis, tuple[ColumnElement[Any], ...]] = {
         "effective": (c.hardware_usd, c.idle_usd), "usage": (c.hardware_usd,), "marginal": (c.energy_usd,),
     }  # fmt: skip
-    amount: ColumnElement[Any] = cast(c.list_usd if basis == "list" else c.billed_usd, EXACT)
-    for one in own.get(basis, ()):
+    amount: ColumnElement[Any] = cast(c.list_usd if asked.basis == "list" else c.billed_usd, EXACT)
+    for one in own.get(asked.basis, ()):
         amount += func.coalesce(one, NOTHING)
     amounts: dict[str, ColumnElement[Any]] = {
         "charges_usd": amount,
         "spend_usd": amount,
         "unattributed_spend_usd": case((columns["team"].is_(None), amount), else_=NOTHING),
     }
-    where = [
-        c.tenant == tenant, c.charged_at >= without_zone(period.start), c.charged_at < without_zone(period.end),
-    ]  # fmt: skip
+    start, end = without_zone(asked.period.start), without_zone(asked.period.end)
+    where = [c.tenant == asked.tenant, c.charged_at >= start, c.charged_at < end]
     return Part(charges, where, c.charged_at, columns, amounts)
 
 
@@ -160,33 +206,37 @@ def _energy(kind: Kind, name: str) -> ColumnElement[Any]:
     return amount
 
 
-def _of_the_hour(period: Period) -> dict[str, ColumnElement[Any]]:
-    """Facts of a deployment-hour that nothing splits."""
+def _of_the_hour(asked: _Asked) -> dict[str, ColumnElement[Any]]:
+    """Facts of a deployment-hour that nothing splits, as far as they are wanted."""
     c = deployment_hours.c
     paid, unused = c.accelerator_ms, func.coalesce(c.unused_accelerator_ms, 0)
     busy = func.coalesce(c.busy_accelerator_ms, c.busy_ms * c.accelerator_count)
     serving = paid - unused - func.coalesce(c.unavailable_accelerator_ms, 0)
-    engine = ((c.engine_input_tokens, c.input_tokens), (c.engine_output_tokens, c.output_tokens))
-    amounts: dict[str, ColumnElement[Any]] = {
-        "accelerator_hours": share(paid, 1, MS_PER_HOUR),
-        "allocated_accelerator_hours": share(paid - unused, 1, MS_PER_HOUR),
-        "serving_accelerator_hours": share(serving, 1, MS_PER_HOUR),
-        "busy_accelerator_hours": share(busy, 1, MS_PER_HOUR),
-        "unobserved_accelerator_hours": share(func.coalesce(c.unobserved_accelerator_ms, 0), 1, MS_PER_HOUR),
-        "busy_accelerator_seconds": share(busy, 1, MS_PER_SECOND),
+    times = {
+        "accelerator_hours": paid,
+        "allocated_accelerator_hours": paid - unused,
+        "serving_accelerator_hours": serving,
+        "busy_accelerator_hours": busy,
+        "unobserved_accelerator_hours": func.coalesce(c.unobserved_accelerator_ms, 0),
+        "busy_accelerator_seconds": busy,
+    }
+    amounts = {
         "fixed_cost_usd": c.fixed_usd,
         "hosting_cost_usd": c.hosting_usd,
         "measured_energy_joules": case(
             (c.energy_source == "measured", cast(c.joules, EXACT)), else_=c.joules * NOTHING
         ),
     }
+    engine = ((c.engine_input_tokens, c.input_tokens), (c.engine_output_tokens, c.output_tokens))
     tokens = {
         "engine_tokens": _both(*(counted for counted, _ in engine)),
         "metered_tokens": _both(*(case((counted.is_not(None), seen)) for counted, seen in engine)),
     }
+    per = {name: MS_PER_SECOND if name.endswith("_seconds") else MS_PER_HOUR for name in times}
     return {
-        **{name: _within(amount, period) for name, amount in amounts.items()},
-        **{name: _within(amount, period, whole=True) for name, amount in tokens.items()},
+        **{name: asked.within(share(ms, 1, per[name])) for name, ms in times.items() if name in asked.wanted},
+        **{name: asked.within(amount) for name, amount in amounts.items() if name in asked.wanted},
+        **{name: asked.within(amount, whole=True) for name, amount in tokens.items() if name in asked.wanted},
     }
 
 
@@ -195,11 +245,11 @@ def _both(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[A
     return func.coalesce(one + other, one, other)
 
 
-def _taken(kind: Kind, tenant: str, period: Period) -> Any:
+def _taken(kind: Kind, asked: _Asked) -> Any:
     """What teams carry of each deployment-hour, all together."""
     c = idle_shares.c
     by = (c.deployment, c.hour)
-    where = (*_inside(idle_shares, tenant, period), c.kind == kind, c.team.is_not(None))
+    where = (*asked.inside(idle_shares), c.kind == kind, c.team.is_not(None))
     return select(*by, func.sum(c.usd).label("usd")).where(*where).group_by(*by).subquery(f"taken_{kind}")
 
 
@@ -216,27 +266,7 @@ def _beside_calls(value: str) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def _inside(hours: FromClause, tenant: str, period: Period) -> list[ColumnElement[bool]]:
-    """Hours of `tenant` that are in `period`, at least in part."""
-    c = hours.c
-    return [c.tenant == tenant, c.hour > without_zone(period.start) - HOUR, c.hour < without_zone(period.end)]
-
-
-def _within(amount: ColumnElement[Any], period: Period, *, whole: bool = False) -> ColumnElement[Any]:
-    """The part of an hour's `amount` that accrued inside `period`, by time; `whole` where it is a number of things.
-
-    What has accrued by an instant is cut at 12 decimals, so periods that follow each other add up to the amount.
-    """
-    kind = BigInteger() if whole else EXACT
-    if period.on_the_hour:
-        return cast(amount, kind)
-    until = [_accrued(amount, instant) for instant in (period.end, period.start)]
-    end, start = (cast(func.trunc(one), kind) for one in until) if whole else until
-    return end - start
-
-
-def _accrued(amount: ColumnElement[Any], instant: datetime) -> ColumnElement[Any]:
-    """What of an hour's `amount` has accrued by `instant`."""
-    hour, elapsed = func.epoch_ms(deployment_hours.c.hour), deployment_hours.c.elapsed_ms
-    passed = func.greatest(0, literal(round(instant.timestamp() * 1000), BigInteger()) - hour)
+def _accrued(amount: ColumnElement[Any], passed: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What of an hour's `amount` has accrued after so many milliseconds of it."""
+    elapsed = deployment_hours.c.elapsed_ms
     return case((passed >= elapsed, cast(amount, EXACT)), else_=cast(share(amount, passed, elapsed), EXACT))

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import polars as pl
 from sqlalchemy import (
@@ -33,11 +34,14 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric
 
-from millicent.warehouse import beside
+from millicent.warehouse import beside, exchange
+from millicent.warehouse.cuts import Cuts, placed
+from millicent.warehouse.cuts import begins as days_of
 from millicent.warehouse.engine import Engine
+from millicent.warehouse.exchange import Rate, Span
 from millicent.warehouse.metrics import DICTIONARY, WHOLE
 from millicent.warehouse.record import COST_TYPE, DETAILS, DIMENSIONS
-from millicent.warehouse.sums import of_calls
+from millicent.warehouse.sums import of_own, of_themselves, typed
 from millicent.warehouse.tables import EXACT, OF_DEPLOYMENTS, calls, deployment_hours, usage_hourly, without_zone
 from millicent.warehouse.workspace import zone
 
@@ -50,6 +54,7 @@ MAX_ROWS: Final = 100_000
 JOULES_PER_WH: Final = 3600
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+_SUMMED_AS: Final = {"energy_wh": "energy_joules"}
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
@@ -113,7 +118,8 @@ class Query:
     """Measures by dimensions over a period.
 
     `grain` adds a first column `time`: the UTC instant at which each hour, day, week (Monday) or month of `time_zone`
-    (IANA name) begins. `currency` (ISO 4217) is that of every amount. `order` names measures, dimensions or `time`,
+    (IANA name) begins; hours are those of UTC. `currency` (ISO 4217) is that of every amount, by the `rates` that
+    `Warehouse.ask` takes from the price book. `order` names measures, dimensions or `time`,
     descending with a leading `-`. Every name is checked against closed lists.
     """
 
@@ -125,6 +131,7 @@ class Query:
     basis: Basis = "effective"
     currency: str = "USD"
     time_zone: str = "UTC"
+    rates: tuple[Rate, ...] = field(default=(), repr=False)
     order: tuple[str, ...] = ()
     limit: int | None = None
 
@@ -169,35 +176,92 @@ class Query:
 class Answer:
     """`frame`: `time` (if a grain was asked), the dimensions, then the measures.
 
-    Money and ratios are Decimal, counts and tokens Int64, unknown is null. `source` tells what was read.
+    Money and ratios are Decimal, counts and tokens Int64, unknown is null. `source` tells whether single calls were
+    read, if only for an hour. `rates` are the exchange rates that amounts were converted by.
     """
 
     frame: pl.DataFrame
     source: Literal["rollup", "calls"]
     elapsed_ms: int
+    rates: tuple[Rate, ...] = ()
 
 
 def run(engine: Engine, tenant: str, query: Query) -> Answer:
     """Answer `query` for one tenant.
 
     Raises:
-        BadQuery: the answer has more than 100,000 rows, or it is the first of so many in the order of a ratio.
+        BadQuery: the answer has more than 100,000 rows, or it is the first of so many in the order of a ratio; or an
+            amount has no exchange rate.
         EngineError: the database failed.
     """
     began = time.monotonic()
-    if query.currency != "USD":
-        raise BadQuery(f"currency {query.currency!r} has no exchange rate yet: ask for USD")
-    if query.time_zone != "UTC" and query.grain not in {None, "hour"}:
-        raise BadQuery(f"{query.grain}s of {query.time_zone} cannot be told yet: ask for hours, or for those of UTC")
-    source: Literal["rollup", "calls"] = "rollup"
-    if set(query.asked()) & set(DETAILS) or not query.period.on_the_hour:
-        source = "calls"
-    table = engine.read(_statement(tenant, query, source))
-    if table.num_rows > MAX_ROWS:
+    cuts, spans = _cuts(query)
+    raw = bool(set(query.asked()) & set(DETAILS) or cuts.pieces)
+    frame = pl.DataFrame(pl.from_arrow(engine.read(_statement(tenant, query, cuts))))
+    if cuts.begins:
+        days = pl.Series("time", cuts.begins, dtype=pl.Datetime("us", "UTC"))
+        frame = frame.with_columns(days.gather(frame["time"]))
+    if spans and frame.height <= MAX_ROWS * len(spans):
+        frame = _exchanged(frame, query, spans)
+    if frame.height > MAX_ROWS:
         raise BadQuery(
             f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
         )
-    return Answer(of_sums(pl.DataFrame(pl.from_arrow(table)), query), source, round((time.monotonic() - began) * 1000))
+    answer = of_sums(frame, query)
+    used = tuple(dict.fromkeys(span.rate for span in spans if span.rate))
+    return Answer(answer, "calls" if raw else "rollup", round((time.monotonic() - began) * 1000), used)
+
+
+def _cuts(query: Query) -> tuple[Cuts, list[Span]]:
+    """Where the period is cut, and which exchange rates hold when: none unless amounts are asked in a currency."""
+    spans: list[Span] = []
+    if query.currency != "USD" and _amounts(query):
+        spans = exchange.spans(query.rates, query.period)
+        if not query.rates:
+            raise BadQuery(f"no exchange rate of {query.currency} is known: {_add_rate(query, query.period.start)}")
+    begins: tuple[datetime, ...] = ()
+    if query.grain and query.grain != "hour" and query.time_zone != "UTC":
+        try:
+            begins = days_of(query.period, query.grain, zone(query.time_zone))
+        except ValueError as error:
+            raise BadQuery(str(error)) from error
+    return Cuts.of(query.period, begins, [span.start for span in spans[1:]]), spans
+
+
+def _exchanged(frame: pl.DataFrame, query: Query, spans: Sequence[Span]) -> pl.DataFrame:
+    """The rows in the currency that is asked for, those of the same keys added up."""
+    amounts = _amounts(query)
+    for at, (start, rate) in enumerate(spans):
+        rows = frame.filter(pl.col("rate") == at) if "rate" in frame.columns else frame
+        if rate is None and any(rows[name].fill_null(0).ne(0).any() for name in amounts):
+            raise BadQuery(
+                f"no exchange rate of {query.currency} holds from {start.isoformat()} on, and there are amounts: "
+                f"{_add_rate(query, start)}"
+            )
+    try:
+        frame = exchange.converted(frame, amounts, spans)
+    except exchange.TooLargeError as error:
+        raise BadQuery(f"{error} in {query.currency}: ask for a shorter period, or for USD") from error
+    return added(frame, query) if "rate" in frame.columns else frame
+
+
+def added(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
+    """Rows with all that `sums_of` names, those of the same keys added up; unknown where all of them are."""
+    keys = [*(["time"] if query.grain else []), *query.dimensions]
+    sums = [pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in sums_of(query)]
+    return frame.group_by(keys).agg(sums) if keys else frame.select(sums)
+
+
+def _amounts(query: Query) -> list[str]:
+    """The sums of money among those that are needed."""
+    return [name for name in sums_of(query) if DICTIONARY[name].unit == "usd"]
+
+
+def _add_rate(query: Query, start: datetime) -> str:
+    return (
+        f'add to the price book an fx_rate with currency = "{query.currency}" and usd_per_unit, effective from '
+        f"{start:%Y-%m-%d} or before, or ask for USD"
+    )
 
 
 def _known(what: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
@@ -247,62 +311,124 @@ def sums_of(query: Query) -> list[str]:
     return list(needed)
 
 
-def _statement(tenant: str, query: Query, source: Literal["rollup", "calls"]) -> Select[Any]:
-    sums = sums_of(query)
+def _statement(tenant: str, query: Query, cuts: Cuts) -> Select[Any]:
+    """One row for each time, exchange rate and values of the dimensions that occur, with the sums."""
+    needed = sums_of(query)
+    sums = list(dict.fromkeys(_SUMMED_AS.get(name, name) for name in needed))
+    layout = _Layout(query, cuts, sums)
     facts = union_all(
-        _of_calls(tenant, query, sums, usage_hourly if source == "rollup" else calls),
-        *(_beside(part, query, sums) for part in beside.parts(tenant, query.period, query.basis)),
+        *(rows for source, where in _sources(tenant, query, cuts) for rows in _of_calls(tenant, layout, source, where)),
+        *(_beside(part, layout) for part in beside.parts(tenant, query.period, cuts, query.basis, sums)),
     ).subquery("facts")
-    keys: list[ColumnElement[Any]] = [facts.c[name] for name in query.dimensions]
-    if query.grain:
-        keys.insert(0, func.date_trunc(literal_column(f"'{query.grain}'"), facts.c.time).label("time"))
-    statement = select(*keys, *(_summed(facts.c[name]) for name in sums))
-    if keys:
-        statement = statement.group_by(*(literal_column(str(n + 1)) for n in range(len(keys))))
+    keys = [facts.c[name] for name in layout.names]
+    totals = {name: _summed(facts.c[name]) for name in sums}
+    statement = select(*keys, *(_as(name, totals[_SUMMED_AS.get(name, name)]).label(name) for name in needed))
+    statement = _grouped(statement, len(keys))
     order = _order(query)
-    if query.limit is None or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
-        return statement.limit(MAX_ROWS + 1)
+    if query.limit is None or cuts.changes or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
+        return statement.limit(MAX_ROWS * (len(cuts.changes) + 1) + 1)
     columns = ((statement.selected_columns[name], down) for name, down in order.items())
     return statement.order_by(*((c.desc() if down else c.asc()).nulls_last() for c, down in columns)).limit(query.limit)
 
 
+class _Layout(NamedTuple):
+    """The columns of facts, whatever they are of: keys first, then sums."""
+
+    query: Query
+    cuts: Cuts
+    sums: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the keys."""
+        return [
+            *(["time"] if self.query.grain else []),
+            *(["rate"] if self.cuts.changes else []),
+            *self.query.dimensions,
+        ]
+
+    def keys(self, instant: ColumnElement[Any], dimensions: Mapping[str, ColumnElement[Any]]) -> list[Any]:
+        """The keys of facts of an instant."""
+        told = dict(dimensions)
+        if self.cuts.begins:
+            told["time"] = placed(instant, self.cuts.begins[1:])
+        elif self.query.grain:
+            told["time"] = func.date_trunc(literal_column(f"'{self.query.grain}'"), instant)
+        if self.cuts.changes:
+            told["rate"] = placed(instant, self.cuts.changes)
+        return [told[name].label(name) for name in self.names]
+
+
 def _summed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     unit = DICTIONARY[column.name].unit
-    total: ColumnElement[Any] = cast(func.sum(column), BigInteger if unit in WHOLE else EXACT)
-    if unit in {"joules", "wh"}:  # terajoules need more digits than 24 decimals leave: whole ones are added apart
+    if unit == "joules":  # terajoules need more digits than 24 decimals leave: whole ones are added apart
         whole = func.trunc(column)
-        total = cast(func.sum(whole), Numeric(38, 12)) + cast(func.sum(column - whole), Numeric(38, 12))
-    if unit == "wh":
-        total = beside.share(total * literal_column("0.001"), 1000, JOULES_PER_WH)
-    return total.label(column.name)
+        return cast(func.sum(whole), Numeric(38, 12)) + cast(func.sum(column - whole), Numeric(38, 12))
+    return cast(func.sum(column), BigInteger if unit in WHOLE else EXACT)
 
 
-def _of_calls(tenant: str, query: Query, sums: list[str], source: FromClause) -> Select[Any]:
-    raw = source is calls
-    instant: ColumnElement[datetime] = source.c.started_at if raw else source.c.hour
-    hours = deployment_hours
-    same_hour = (
-        hours.c.tenant == source.c.tenant,
-        hours.c.deployment == source.c.deployment,
-        hours.c.hour == (func.date_trunc(literal_column("'hour'"), instant) if raw else instant),
-    )
-    columns = askable(source)
-    where = [
-        source.c.tenant == tenant,
-        instant >= without_zone(query.period.start),
-        instant < without_zone(query.period.end),
-    ]
-    if raw:
-        where.append(source.c.counted)
-    return (
-        select(
-            instant.label("time"),
-            *(columns[name].label(name) for name in query.dimensions),
-            *(of_calls(name, source, query.basis).label(name) for name in sums),
-        )
-        .select_from(source.outerjoin(hours, and_(*same_hour)))
-        .where(*where, *(kept(f, columns[f.dimension]) for f in query.filters))
-    )
+def _as(name: str, total: ColumnElement[Any]) -> ColumnElement[Any]:
+    return beside.share(total * literal_column("0.001"), 1000, JOULES_PER_WH) if name == "energy_wh" else total
+
+
+def _sources(tenant: str, query: Query, cuts: Cuts) -> Iterator[tuple[FromClause, list[ColumnElement[bool]]]]:
+    """Where calls are read from, and which of them: the rollup where it can tell them, else the calls themselves."""
+    start, end = without_zone(query.period.start), without_zone(query.period.end)
+    raw = [calls.c.tenant == tenant, calls.c.started_at >= start, calls.c.started_at < end, calls.c.counted]
+    if set(query.asked()) & set(DETAILS):
+        yield calls, raw
+        return
+    cut = [without_zone(hour) for hour in cuts.hours]
+    hour = usage_hourly.c.hour
+    whole = [usage_hourly.c.tenant == tenant, hour >= start, hour < end]
+    yield usage_hourly, [*whole, hour.not_in(cut)] if cut else whole
+    if cut:
+        yield calls, [*raw, _hour_of(calls).in_(cut)]
+
+
+def _hour_of(source: FromClause) -> ColumnElement[Any]:
+    return func.date_trunc(literal_column("'hour'"), source.c.started_at) if source is calls else source.c.hour
+
+
+def _of_calls(
+    tenant: str, layout: _Layout, source: FromClause, where: list[ColumnElement[bool]]
+) -> Iterator[Select[Any]]:
+    """What calls tell by themselves, and what own calls tell by their deployment-hours."""
+    query, columns = layout.query, askable(source)
+    where = [*where, *(kept(f, columns[f.dimension]) for f in query.filters)]
+    instant = source.c.started_at if source is calls else source.c.hour
+    keys = layout.keys(instant, columns)
+    told = [typed(name, func.sum(of_themselves(name, source, query.basis))).label(name) for name in layout.sums]
+    yield _grouped(select(*keys, *told).where(*where), len(keys))
+    if all(of_own(name, source, query.basis) is None for name in layout.sums):
+        return
+    yield _weighed(tenant, layout, source, [*where, source.c.billing == "self_hosted"], keys)
+
+
+def _weighed(
+    tenant: str, layout: _Layout, source: FromClause, where: list[ColumnElement[bool]], keys: list[Any]
+) -> Select[Any]:
+    """What own calls tell by their deployment-hours: their tokens are added up before rates are applied."""
+    c, hours = source.c, deployment_hours
+    alike = {"hour": _hour_of(source), "deployment": c.deployment}
+    if "unattributed_spend_usd" in layout.sums:
+        alike["team"] = case((c.team.is_not(None), literal_column("''")))
+    keys = [*keys, *(one.label(name) for name, one in alike.items() if name not in layout.names)]
+    number = c.call_count if source is calls else c.calls
+    tokens = {"calls": number, **{name: c[name] for name in ("input_tokens", "cache_read_tokens", "output_tokens")}}
+    sums = [cast(func.sum(one), BigInteger).label(name) for name, one in tokens.items()]
+    own = _grouped(select(*keys, *sums).where(*where), len(keys)).subquery("own")
+    same_hour = (hours.c.tenant == tenant, hours.c.deployment == own.c.deployment, hours.c.hour == own.c.hour)
+    told = {name: of_own(name, own, layout.query.basis) for name in layout.sums}
+    return select(
+        *(own.c[name] for name in layout.names),
+        *(typed(name, null() if amount is None else amount).label(name) for name, amount in told.items()),
+    ).select_from(own.outerjoin(hours, and_(*same_hour)))
+
+
+def _grouped(statement: Select[Any], keys: int) -> Select[Any]:
+    """Rows of one layout, by their first columns."""
+    return statement.group_by(*(literal_column(str(n + 1)) for n in range(keys)))
 
 
 def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
@@ -311,18 +437,12 @@ def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
     return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
 
 
-def _beside(part: beside.Part, query: Query, sums: list[str]) -> Select[Any]:
+def _beside(part: beside.Part, layout: _Layout) -> Select[Any]:
     """Rows that are no calls, in the layout of calls; sums that they are not part of are unknown."""
-    unknown = {name: cast(null(), BigInteger if DICTIONARY[name].unit in WHOLE else EXACT) for name in sums}
-    return (
-        select(
-            cast(part.time, DateTime).label("time"),
-            *(part.columns[name].label(name) for name in query.dimensions),
-            *(part.amounts.get(name, unknown[name]).label(name) for name in sums),
-        )
-        .select_from(part.source)
-        .where(*part.where, *(kept(f, part.columns[f.dimension]) for f in query.filters))
-    )
+    keys = layout.keys(cast(part.time, DateTime), part.columns)
+    sums = [typed(name, part.amounts.get(name, null())).label(name) for name in layout.sums]
+    where = [*part.where, *(kept(f, part.columns[f.dimension]) for f in layout.query.filters)]
+    return select(*keys, *sums).select_from(part.source).where(*where)
 
 
 def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
