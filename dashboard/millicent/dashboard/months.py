@@ -54,8 +54,8 @@ class Month:
 
     @property
     def short(self) -> str:
-        """`Nov`, with the year in January."""
-        return f"{date(self.year, self.month, 1):{'%b %Y' if self.month == 1 else '%b'}}"
+        """`Nov`, with the year in January: `Jan 27`."""
+        return f"{date(self.year, self.month, 1):{'%b %y' if self.month == 1 else '%b'}}"
 
     def before(self, months: int = 1) -> Month:
         """The month that many before; after it where negative."""

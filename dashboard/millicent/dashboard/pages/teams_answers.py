@@ -42,7 +42,7 @@ CARDS: Final = (
     ("api", "billed_cost_usd", "API calls", ("api",)),
     ("hardware", "hardware_cost_usd", "Own hardware, used", ("hardware",)),
     ("idle", "idle_cost_usd", "Idle share", ("idle", "unavailable", "untracked")),
-    ("charge", "charges_usd", "Charges, credits, adjustments", ("charge", "adjustment")),
+    ("charge", "charges_usd", "Charges and credits", ("charge", "adjustment")),
 )
 
 
@@ -163,7 +163,9 @@ def _reader(warehouse: Warehouse, place: Looked) -> Reader | None:
 
 
 def _once(reader: Reader, what: tuple[Any, ...], ask: Any) -> Any:
-    return asked_once(reader.warehouse, (reader.tenant, "teams", *what, fmt.presented()), ask)
+    """An answer that parts of the page share; not beyond the closing of a month."""
+    closed = len(reader.warehouse.control.closed_periods(reader.tenant))
+    return asked_once(reader.warehouse, (reader.tenant, "teams", *what, closed, fmt.presented()), ask)
 
 
 def _monthly(reader: Reader, month: Month) -> Monthly:

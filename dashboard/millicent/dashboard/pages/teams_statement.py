@@ -8,10 +8,11 @@ from urllib.parse import quote, urlencode
 from dash import html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import COST_COLOURS, OTHER_COLOUR
+from millicent.dashboard.charts import COST_COLOURS, OTHER_COLOUR, PALETTE
 from millicent.dashboard.components import dot, icon, link
 from millicent.dashboard.pages.figures import Figure, opener
 from millicent.dashboard.statements import ROUNDING, added
+from millicent.warehouse.record import IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ FILES: Final[dict[Form, tuple[str, str]]] = {
 }  # fmt: skip
 """Files of a statement: how they are called, and what they are good for."""
 MOST: Final = 10
+COLOURS: Final = {**COST_COLOURS, "charge": PALETTE[4], "adjustment": PALETTE[4]}
 
 
 def money(amount: Amount) -> str:
@@ -58,10 +60,10 @@ def statement(shown: Statement, place: Looked, colour_of: Mapping[str | None, st
         [
             html.Div([html.Strong(money(shown.total), id="statement-total"), html.Div(files, className="files-of")],
                      className="sum"),
-            _table("What it is made of", shown.lines, "cost_type", here, dict(COST_COLOURS)),
+            _table("What it is made of", shown.lines, "cost_type", here, COLOURS),
             html.Div(
-                [_table("By feature", _top(shown.features), "feature", here),
-                 _table("By model", _top(shown.models), "model", here, colour_of)],
+                [_table("By feature", _top(shown.features), "feature", here, shares=False),
+                 _table("By model", _top(shown.models), "model", here, colour_of, shares=False)],
                 className="pair",
             ),
             html.H3("How the amounts came about"),
@@ -83,25 +85,27 @@ def charged_nothing(place: Looked, month: Month, last: Month | None) -> Componen
 
 
 def _table(
-    title: str, lines: Sequence[Line], dimension: str | None, here: str, colour_of: Mapping[Any, str] | None = None
-) -> Component:
+    title: str, lines: Sequence[Line], dimension: str | None, here: str, colour_of: Mapping[Any, str] | None = None,
+    *, shares: bool = True,
+) -> Component:  # fmt: skip
     *rows, total = lines
     whole = total.amount
     body = []
     for one in rows:
-        known = one.key if dimension != "cost_type" or one.key in COST_COLOURS else None
         links = dimension is not None and one.name != ROUNDING and one.amount
         figure = Figure(measure="spend_usd", kept=((dimension, one.key),)) if dimension else None
         amount: Any = opener(money(one.amount), figure, here) if links and figure else money(one.amount)
-        colour = (colour_of or {}).get(known) if colour_of else None
-        mark = [dot(colour or OTHER_COLOUR, hatched=known == "idle")] if colour_of is not None else []
+        colour = (colour_of or {}).get(one.key, OTHER_COLOUR)
+        mark = [dot(colour, hatched=one.key in {"idle", IDLE})] if colour_of is not None else []
         share = fmt.percent(one.amount / whole, 1) if one.amount and whole else ""
-        head = html.Th(html.Span([*mark, html.Span(one.name, className="name")]), scope="row")
-        body.append(html.Tr([head, html.Td(share, className="share"), html.Td(amount)]))
-    foot = html.Tr([html.Th(total.name, scope="row"), html.Td(), html.Td(money(total.amount))])
+        head = html.Th(html.Span([*mark, html.Span(one.name, className="name")]), scope="row", title=one.name)
+        beside = [html.Td(share, className="share")] if shares else []
+        body.append(html.Tr([head, *beside, html.Td(amount)]))
+    beside = [html.Td()] if shares else []
+    foot = html.Tr([html.Th(total.name, scope="row"), *beside, html.Td(money(total.amount))])
+    heads = ("Item", "Share", "Amount") if shares else ("Item", "Amount")
     return html.Table(
-        [html.Caption(title), html.Thead(html.Tr([html.Th("Item", scope="col"), html.Th("Share", scope="col"),
-                                                  html.Th("Amount", scope="col")]), className="unseen"),
+        [html.Caption(title), html.Thead(html.Tr([html.Th(head, scope="col") for head in heads]), className="unseen"),
          html.Tbody(body), html.Tfoot(foot)],
         className="lines-of",
     )  # fmt: skip

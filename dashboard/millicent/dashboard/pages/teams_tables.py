@@ -97,7 +97,7 @@ def months(found: Sequence[Past], place: Looked, shown: Month) -> Component:
         href = place.href(month=None if one.month == newest else one.month)
         items.append(html.Li(link(face, href, title=words, **aria(label=words), **data(keep="as"), **here)))
     legend = [
-        html.Li([html.I(className=f"dot {kind}", **aria(hidden="true")), words])
+        html.Li(html.Span([html.I(className=f"dot {kind}", **aria(hidden="true")), words]))
         for kind, words in (("api", "API"), ("busy", "Own hardware, used"), ("idle", "Idle share"),
                             ("charge", "Charges"))
         if any(_sum(one.kinds, dict(STACKED)[kind]) > 0 for one in found)
