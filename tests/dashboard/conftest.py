@@ -1,5 +1,6 @@
 """A warehouse of just the calls that a test tells, put there by the ledger itself, and the product around it."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -135,3 +136,30 @@ def run(warehouse, loader) -> Iterator[Callable[..., Any]]:
     yield lambda *words, **more: CliRunner().invoke(commands, words, env=environment, **more)
     server.should_exit = True
     worker.join(10)
+
+
+# ---- pages without a screen
+
+
+@pytest.fixture(scope="module")
+def answered() -> Callable[..., str]:
+    """What a page's callback answers, as JSON: of which application, an output of it, and its inputs by name."""
+
+    def ask(site: TestClient, output: str, **told: str) -> str:
+        known = site.get("/_dash-dependencies").json()
+        (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
+        names = [part.rsplit(".", 1) for part in found["output"].strip(".").split("...")]
+        outputs = [{"id": name, "property": prop} for name, prop in names]
+        inputs = [{**one, "value": told.get(one["id"].rpartition("-")[2])} for one in found["inputs"]]
+        body = {
+            "output": found["output"],
+            "outputs": outputs if found["output"].startswith("..") else outputs[0],
+            "inputs": inputs,
+            "changedPropIds": [f"{inputs[0]['id']}.{inputs[0]['property']}"],
+        }
+        headers = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
+        answer = site.post("/_dash-update-component", content=json.dumps(body), headers=headers)
+        assert answer.status_code == 200, answer.text
+        return json.dumps(answer.json(), ensure_ascii=False)
+
+    return ask
