@@ -61,7 +61,6 @@ _AMOUNTS: Final = (
     "spend_usd", "calls", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "list_cost_usd",
     "list_input_usd", "list_cache_read_usd", "list_cache_write_usd",
 )  # fmt: skip
-_NAMES: Final = {None: "Unattributed", IDLE: "Idle hardware", CHARGE: "Charges and credits"}
 _BESIDE: Final = {"idle": "idle", "unavailable": "unused", "untracked": "unused"}
 """Effect of what no call carries; all else beside calls is a charge."""
 
@@ -103,7 +102,13 @@ class Effect:
 
     @property
     def title(self) -> str:
+        """How it is called by itself."""
         return TITLES[self.name]
+
+    @property
+    def spoken(self) -> str:
+        """How it is called within a sentence."""
+        return self.title if self.title[1].isupper() else self.title[0].lower() + self.title[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +197,11 @@ def sentence(movers: Sequence[Mover], bridge: Bridge, money: Callable[[Decimal],
     same = [one for one in bridge.effects if (one.amount_usd > 0) == (moved > 0)]
     most = sorted(same, key=lambda one: -abs(one.amount_usd))[:2]
     if most:
-        told += ", mostly " + " and ".join(f"{one.title.lower()} ({signed(one.amount_usd)})" for one in most)
-    who = next((one for one in movers if one.delta_usd and (one.delta_usd > 0) == (moved > 0)), None)
+        told += ", mostly " + " and ".join(f"{one.spoken} ({signed(one.amount_usd)})" for one in most)
+    callers = (one for one in movers if one.value not in {IDLE, CHARGE} and one.delta_usd)
+    who = next((one for one in callers if (one.delta_usd > 0) == (moved > 0)), None)
     if who is not None:
-        told += f". {_NAMES.get(who.value, who.value)} moved most ({signed(who.delta_usd)})"
+        told += f". {who.value or 'Unattributed'} moved most ({signed(who.delta_usd)})"
     return f"{told}."
 
 

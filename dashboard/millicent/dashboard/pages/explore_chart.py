@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from millicent.warehouse.metrics import Measure
 
 MOST_RANKED: Final = 20
-MOST_MARKS: Final = 9
+MOST_MARKS: Final = 7
 FADED: Final = 0.5
 
 
@@ -150,7 +150,7 @@ def _rank(
     share = "" if measure.numerator or not total or now is None else fmt.percent(Decimal(now) / Decimal(total), 0)
     mark = None
     if compared and before:
-        mark = html.I(className="was", style={"left": f"{abs(Decimal(before)) / widest:.2%}"},
+        mark = html.I(className="prior", style={"left": f"{abs(Decimal(before)) / widest:.2%}"},
                       title=f"before: {fmt.value_text(before, measure.unit)}")  # fmt: skip
     return html.Li(
         [link(html.Span(name, className="name"), exploration.deeper(value), title=_goes(exploration, name)),
@@ -268,7 +268,7 @@ def _mark(value: Number | None) -> float | None:
 
 
 def _width(steps: int) -> int:
-    return max(3, min(34, 620 // max(steps, 1)))
+    return max(3, min(30, 480 // max(steps, 1)))
 
 
 def _literal(text: str) -> str:

@@ -28,7 +28,6 @@ GRAINS: Final[dict[Grain, str]] = {"hour": "Hour", "day": "Day", "week": "Week",
 TOPS: Final = {"3": "Top 3", "5": "Top 5", "8": "Top 8"}
 FILTERS: Final = {
     "team": "Team", "feature": "Feature", "model": "Model", "deployment": "Deployment", "accelerator": "Accelerator",
-    "environment": "Environment",
 }  # fmt: skip
 """Dimensions that have a list of their own in the filter bar."""
 PATH: Final = ("team", "feature", "model", "deployment")

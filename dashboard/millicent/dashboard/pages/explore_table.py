@@ -99,7 +99,7 @@ def _line(
         nothing = None if measure.numerator else Decimal(0)
         change = fmt.change(current if current is not None else nothing, was if was is not None else nothing,
                             unit=measure.unit, better=measure.better, digits=0)  # fmt: skip
-        numbers += [html.Td(fmt.value_text(was, measure.unit), className="was"), html.Td(delta(change, fmt.UNKNOWN))]
+        numbers += [html.Td(fmt.value_text(was, measure.unit), className="prior"), html.Td(delta(change, fmt.UNKNOWN))]
     if not measure.numerator:
         all_ = value_of(measure, sums_in(exploration, total))
         share = Decimal(current) / Decimal(all_) if current is not None and all_ else None

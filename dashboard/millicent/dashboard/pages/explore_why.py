@@ -12,11 +12,10 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR
 from millicent.dashboard.components import aria, delta, dot, link
 from millicent.dashboard.pages.asked_once import asked_once
-from millicent.dashboard.pages.explore_asked import ask, looks, named
+from millicent.dashboard.pages.explore_asked import BESIDE, ask, looks, named
 from millicent.dashboard.pages.explore_place import is_yes_or_no, title
 from millicent.dashboard.state import question
 from millicent.warehouse import drivers
-from millicent.warehouse.record import IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +68,10 @@ def why(reader: Reader, exploration: Exploration) -> tuple[Any, Any, Any, Any]:
     if bridge.before_usd is None and bridge.after_usd is None:
         return None, "", None, ""
     against = fmt.span(prior.start, prior.end, year=False)
-    said = drivers.sentence([one for one in movers if one.dimension == groups[0]] if groups else [], bridge, fmt.usd)
-    lists = [_group(reader, exploration, name, [one for one in movers if one.dimension == name]) for name in groups]
+    by_group = {name: [one for one in movers if one.dimension == name] for name in groups}
+    who = next((found for found in by_group.values() if len(found) > 1), [])
+    said = drivers.sentence(who, bridge, fmt.usd)
+    lists = [_group(reader, exploration, name, found) for name, found in by_group.items()]
     return _bridge(exploration, bridge, against), said, html.Div(lists), f"against {against} · click to look into one"
 
 
@@ -87,8 +88,8 @@ def steps(bridge: Bridge) -> list[Step]:
         found.append(Step(effect.title, effect, level, level + effect.amount_usd))
         level += effect.amount_usd
     if small:
-        words = ", ".join(f"{one.title.lower()} {fmt.usd_change(one.amount_usd)}" for one in small)
-        found.append(Step("Small effects", f"{words[:1].upper()}{words[1:]}.", level, bridge.after_usd or Decimal(0)))
+        words = ", ".join(f"{one.spoken} {fmt.usd_change(one.amount_usd)}" for one in small)
+        found.append(Step("Small effects", f"{words[0].upper()}{words[1:]}.", level, bridge.after_usd or Decimal(0)))
     return found
 
 
@@ -150,7 +151,8 @@ def _parts(exploration: Exploration, effect: Effect) -> Component | None:
 
 
 def _group(reader: Reader, exploration: Exploration, dimension: str, movers: Sequence[Mover]) -> Component:
-    shown = [mover for mover in movers if mover.delta_usd][:MOST_MOVERS]
+    callers = [mover for mover in movers if mover.value not in BESIDE and mover.delta_usd]
+    shown = callers[:MOST_MOVERS]
     widest = max((abs(mover.delta_usd) for mover in shown), default=Decimal(1))
     colour_of = {} if is_yes_or_no(dimension) else reader.colours(dimension)
     items = [_mover(exploration, mover, widest, colour_of) for mover in shown]
@@ -165,12 +167,11 @@ def _mover(exploration: Exploration, mover: Mover, widest: Decimal, colour_of: A
             html.Span(name, className="name")]  # fmt: skip
     into = exploration.narrowed(**{mover.dimension: mover.value})
     up = mover.delta_usd > 0
-    href = f"/efficiency{exploration.carried}" if mover.value == IDLE else into.href()
     change = fmt.change(
         mover.after_usd or Decimal(0), mover.before_usd or Decimal(0), unit="usd", better="lower", digits=0
     )
     return html.Li(
-        [link(face, href, title=f"Only {name}: why it changed"),
+        [link(face, into.href(), title=f"Only {name}: why it changed"),
          html.I(className=f"swing {'up' if up else 'down'}", style={"--reach": f"{abs(mover.delta_usd) / widest:.1%}"},
                 **aria(hidden="true")),
          html.B(fmt.usd_change(mover.delta_usd)), delta(change, "new")],
