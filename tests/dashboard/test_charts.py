@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millicent.dashboard import charts
 from millicent.dashboard.state import View, Window
-from millicent.warehouse.record import IDLE
+from millicent.warehouse.record import CHARGE, IDLE
 
 NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
 SCHEMA = {
@@ -19,7 +19,7 @@ SCHEMA = {
     "untracked_cost_usd": pl.Decimal(38, 24),
 }  # fmt: skip
 HOSTILE = "<a href='javascript:alert(1)'>%{y}</a>"
-team_names = st.one_of(st.none(), st.sampled_from([*(f"team-{n}" for n in range(12)), HOSTILE]))
+team_names = st.one_of(st.none(), st.sampled_from([*(f"team-{n}" for n in range(12)), HOSTILE, CHARGE]))
 money = st.one_of(st.none(), st.decimals(min_value=0, max_value=10**6, places=6))
 
 
@@ -59,8 +59,8 @@ def test_the_layers_add_up_to_the_spend(frame):
 def test_at_most_eight_colours_then_other_and_idle_last(frame):
     layers = charts.series(frame, "team", Window.of(View(range="7d"), NOW).days, {}, idle=True)
     kinds = [layer.kind for layer in layers]
-    assert len([kind for kind in kinds if kind not in charts.UNUSED]) <= charts.MOST
-    assert kinds == sorted(kinds, key=["entity", "other", *charts.UNUSED].index)
+    assert len([kind for kind in kinds if kind not in charts.BESIDE]) <= charts.MOST
+    assert kinds == sorted(kinds, key=["entity", "other", "charge", *charts.UNUSED].index)
 
 
 @given(facts(), st.sampled_from(["usd", "mtok"]), st.sampled_from(["7d", "4w", "12w", "mtd"]), st.booleans())
@@ -72,6 +72,17 @@ def test_any_answer_makes_a_figure_that_plotly_accepts(frame, scale, range_, par
     go.Figure(figure)
     assert json.loads(json.dumps(figure)) == figure
     assert "<a" not in "".join(trace.get("hovertemplate", "") + trace["name"] for trace in figure["data"])
+
+
+def test_charges_are_a_layer_of_their_own_however_many_teams_there_are():
+    window = Window.of(View(range="7d"), NOW)
+    rows = [(window.days[1], f"team-{n}", Decimal(n + 1), None, 1) for n in range(9)]
+    layers = charts.series(told(*rows, (window.days[0], CHARGE, Decimal(250), None, None)), "team", window.days, {},
+                           idle=True)  # fmt: skip
+    assert [(layer.label, layer.kind) for layer in layers[-2:]] == [
+        ("Other (2)", "other"), ("Charges and credits", "charge"),
+    ]  # fmt: skip
+    assert layers[-1].spend_usd[:2] == [250, None]
 
 
 def test_hostile_names_are_text_in_labels_and_hover():

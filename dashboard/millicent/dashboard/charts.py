@@ -17,7 +17,7 @@ import polars as pl
 
 from millicent.dashboard import format as fmt
 from millicent.warehouse.metrics import MTOK
-from millicent.warehouse.record import CHARGE, IDLE
+from millicent.warehouse.record import CHARGE, COST_TYPE, IDLE
 from millicent.warehouse.tables import OF_DEPLOYMENTS
 
 if TYPE_CHECKING:
@@ -36,9 +36,12 @@ API_COLOUR: Final = "#5d7196"
 UNUSED: Final[tuple[Unused, ...]] = ("idle", "unavailable", "untracked")
 COST_COLOURS: Final = {
     "api": PALETTE[0], "hardware": PALETTE[1], "idle": IDLE_COLOUR, "unavailable": "#d9485c", "untracked": "#77839a",
+    "charge": API_COLOUR,
 }  # fmt: skip
-PATTERNS: Final = {"idle": "/", "unavailable": "|", "untracked": "."}
+PATTERNS: Final = {"idle": "/", "unavailable": "|", "untracked": ".", "charge": "x"}
 """How bars of what no call carries are filled."""
+BESIDE: Final = (*UNUSED, "charge")
+"""Kinds of layers that are of no call."""
 COST_LABELS: Final = {
     "api": "API", "hardware": "Own hardware, busy", "idle": "Idle", "unavailable": "Unavailable",
     "untracked": "Untracked", "charge": "Charges and credits",
@@ -48,12 +51,12 @@ MOST: Final = 8
 DAY_MS: Final = 86_400_000
 BAR_MS: Final = DAY_MS * 4 // 5
 
-Kind = Literal["entity", "other"] | Unused
+Kind = Literal["entity", "other", "charge"] | Unused
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One layer of the stack: a value of a dimension (None is unknown), all the rest, or what no call carries.
+    """One layer of the stack: a value of a dimension (None is unknown), all the rest, charges, or what no call carries.
 
     `spend_usd` and `tokens` have one entry per day; None is unknown.
     """
@@ -102,7 +105,7 @@ def label(dimension: str, value: str | None) -> str:
 def series(
     frame: pl.DataFrame, dimension: str, days: Sequence[datetime], colour_of: dict[str | None, str], *, idle: bool
 ) -> list[Series]:
-    """Layers of a stack, most spend first, then Other, then what no call carries: idle, unavailable, untracked.
+    """Layers of a stack, most spend first, then Other, charges, and what no call carries: idle, unavailable, untracked.
 
     What a policy has a team carry is with the team.
 
@@ -125,7 +128,8 @@ def series(
     shown = frame.filter(pl.col("time").is_in(list(days))).with_columns(
         spend_usd=left, **{f"{kind}_cost_usd": cost for kind, cost in costs.items()}
     )
-    real = shown.filter(~nobodys)
+    charged = pl.col(dimension).is_in([CHARGE, "charge"] if dimension == COST_TYPE else [CHARGE]).fill_null(value=False)
+    charges, real = shown.filter(charged), shown.filter(~nobodys & ~charged)
     ranked = (
         real.group_by(dimension)
         .agg(_sum("spend_usd"))
@@ -141,6 +145,8 @@ def series(
         others = real.filter(pl.col(dimension).is_in([name for name in rest if name is not None])
                              | (pl.col(dimension).is_null() & (None in rest)))  # fmt: skip
         layers.append(_layer(others, days, None, f"Other ({len(rest)})", OTHER_COLOUR, "other"))
+    if (charges["spend_usd"] != 0).any():
+        layers.append(_layer(charges, days, None, COST_LABELS["charge"], COST_COLOURS["charge"], "charge"))
     for kind in UNUSED:
         cost = shown[f"{kind}_cost_usd"]
         if (cost != 0).any():
@@ -172,7 +178,7 @@ def spend_figure(
     traces = [
         (_line if lines else _bar)(layer, _heights(layer, scale, parts, daily, days), window, href(layer))
         for layer in layers
-        if not (lines and layer.kind in UNUSED)
+        if not (lines and layer.kind in BESIDE)
     ]
     if any(tick is not None for tick in prior):
         traces.append(_ticks(days, prior))
