@@ -68,10 +68,7 @@ def facts(statement: Statement, zone: tzinfo) -> tuple[tuple[str, str], ...]:
         ("Cost basis", "Fully loaded: API as billed, own hardware with what the allocation policy says of idle"),
         ("Workspace", statement.tenant),
     ]
-    found += [
-        ("Exchange rate", f"1 {currency} = {plain_digits(rate)} USD from {_moment(since, zone)}, {source}")
-        for currency, since, rate, source in whole.rates
-    ]
+    found += [("Exchange rate", f"{rate.words}, {rate.source}") for rate in whole.rates]
     if whole.closing:
         closed = f"{_moment(whole.closing.at, zone)} by {whole.closing.by}"
         found += [("State", "Final: the month is closed"), ("Closed", closed),
@@ -128,12 +125,6 @@ def told(statement: Statement, zone: tzinfo) -> dict[str, Any]:
                    for one in statement.history],
         "rules": statement.rules, "facts": dict(facts(statement, zone)),
     }  # fmt: skip
-
-
-def plain_digits(amount: Decimal) -> str:
-    """All digits, without an exponent and without zeros at the end."""
-    text = f"{amount:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _csv(statement: Statement, zone: tzinfo) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from millicent.dashboard import months
@@ -21,13 +22,14 @@ from millicent.warehouse.query import Filter, Period, Query
 from millicent.warehouse.record import CHARGE, IDLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     import polars as pl
 
     from millicent.dashboard.format import Presentation
     from millicent.dashboard.months import Closing, Month
+    from millicent.warehouse.exchange import Rate
     from millicent.warehouse.query import Grain
     from millicent.warehouse.store import Warehouse
 
@@ -45,6 +47,7 @@ ALWAYS: Final = ("api", "hardware", "idle", "charge", "adjustment")
 ROUNDING: Final = "Rounding"
 MONTHS: Final = 13
 CENT: Final = Decimal("0.01")
+_EXACT: Final = Decimal(1).scaleb(-24)
 _WIDE: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _NOTHING: Final = Decimal(0)
 _BESIDE: Final = {IDLE: "Idle and unallocated", CHARGE: "Charges and credits", None: "Without a name"}
@@ -83,14 +86,14 @@ class Monthly:
         period: its instants.
         teams: exact amounts by team and cost type; `IDLE` and `CHARGE` are what no team carries.
         closing: how it was closed; None while it is open.
-        rates: exchange rates used, as an answer tells them.
+        rates: exchange rates that held in it, where amounts are not in USD.
     """
 
     month: Month
     period: Period
     teams: Mapping[str | None, Mapping[str, Amount]]
     closing: Closing | None
-    rates: tuple[tuple[str, datetime, Decimal, str], ...] = ()
+    rates: tuple[Rate, ...] = ()
 
     def of(self, who: Who) -> dict[str, Amount]:
         """Exact amounts by cost type."""
@@ -186,12 +189,12 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
     for team, kind, spend in answer.frame.iter_rows():
         teams[team][kind] = spend
     closed = warehouse.control.closed_periods(tenant)
-    rates = tuple(getattr(answer, "rates", ()))
+    rates = tuple(rate for rate in answer.rates if _holds(rate, answer.rates, period))
     if any(one.start < period.end and period.start < one.end for one in closed):
         for team, kind, taken in _taken_back(warehouse, tenant, period, rates):
             parts = teams[team]
-            parts[kind] = (parts.get(kind) or _NOTHING) + taken
-            parts["adjustment"] = (parts.get("adjustment") or _NOTHING) - taken
+            parts[kind] = _WIDE.add(parts.get(kind) or _NOTHING, taken)
+            parts["adjustment"] = _WIDE.subtract(parts.get("adjustment") or _NOTHING, taken)
     return Monthly(
         month=month, period=period, teams=dict(teams), closing=months.closing(period, closed), rates=rates
     )  # fmt: skip
@@ -270,7 +273,7 @@ def cents(amount: Amount) -> Amount:
 def added(amounts: Iterable[Amount]) -> Amount:
     """The sum of what is known; None where nothing is."""
     known = [amount for amount in amounts if amount is not None]
-    return sum(known[1:], known[0]) if known else None
+    return reduce(_WIDE.add, known) if known else None
 
 
 def adding_up(exact: Iterable[Line], name: str, total: Amount) -> tuple[Line, ...]:
@@ -308,14 +311,23 @@ def by_value(frame: pl.DataFrame, total: Amount) -> tuple[Line, ...]:
 
 
 def _taken_back(
-    warehouse: Warehouse, tenant: str, period: Period, rates: tuple[tuple[str, datetime, Decimal, str], ...]
+    warehouse: Warehouse, tenant: str, period: Period, rates: Sequence[Rate]
 ) -> list[tuple[str | None, str, Decimal]]:
     """What closed hours had taken back of calls that came later: team, cost type, amount."""
     found = []
     for row in runs.taken_back(warehouse.engine, tenant, period).iter_rows(named=True):
-        held = [rate for _, since, rate, _ in rates if since <= row["hour"]]
-        rate = held[-1] if held else None
-        for kind, column in _ADJUSTED.items():
-            if row[column]:
-                found.append((row["team"], kind, _WIDE.divide(row[column], rate) if rate else row[column]))
+        rate = next((rate for rate in reversed(rates) if rate.since <= row["hour"]), None)
+        unit = rate.usd_per_unit if rate else Decimal(1)
+        found += [
+            (row["team"], kind, _WIDE.divide(row[column], unit).quantize(_EXACT, context=_WIDE))
+            for kind, column in _ADJUSTED.items()
+            if row[column]
+        ]
     return found
+
+
+def _holds(rate: Rate, told: Sequence[Rate], period: Period) -> bool:
+    """Whether a rate holds in any part of a period; `told` are all of them, by the instant from which each holds."""
+    later = [one.since for one in told[told.index(rate) + 1 :]]
+    until = min([*later, *([rate.until] if rate.until else []), period.end])
+    return rate.since < period.end and until > period.start and until > rate.since

@@ -47,7 +47,7 @@ def form(month: Month, zone: str, *, operates: bool) -> Component:
         return html.Div([_means("What closing means"), html.P("An operator can close it.", className="quiet")],
                         className="closing")  # fmt: skip
     sure = html.Label(
-        [html.Span([html.Span(f"The amounts of {month.words} are final")]),
+        [html.Span(f"The amounts of {month.words} are final"),
          html.Select([html.Option("not yet", value=""), html.Option("yes, close it for good", value="yes")],
                      name="sure")],
         className="entry",
