@@ -59,6 +59,8 @@ FEATURES: Final = ("answers", "chat", "completion", "triage", "creatives", "enri
 USERS: Final = tuple(f"{customer}-{number:04}" for customer in CUSTOMERS for number in range(1, 1001))
 HEAVY: Final = 0.95
 """How unequal users are: the one of rank n calls in proportion to n to the power of minus this."""
+REUSE: Final = (1.05, 1.03, 1.0, 0.97, 0.75, 1.0, 0.8)
+"""How often the calls of each team find their input in a cache, against the others."""
 PEOPLE_ASK: Final = (0.97, 0.99, 0.94, 0.90, 0.35, 0.0, 0.12)
 """Share of calls behind which there is a person, by team; the rest are jobs, which carry no user."""
 
@@ -214,12 +216,13 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     started_us = (hours * 3600 + rng.uniform(0, 3600, count)) * 1e6
     read = np.maximum(20, rng.lognormal(np.log(source.input_tokens), 0.55, count)).astype(np.int64)
     written = rng.lognormal(np.log(source.output_tokens), 0.6, count).astype(np.int64) if source.output_tokens else 0
-    hit = rng.random(count) < min(0.95, source.cached * 1.35)
-    cached = np.where(hit, read * rng.uniform(0.55, 0.9, count), 0).astype(np.int64)
-    kept = np.where(~hit, read * 0.6, (read - cached) * 0.3).astype(np.int64) if source.cache_writes else 0
+    luck, part = rng.random(count), rng.uniform(0.55, 0.9, count)
     duration_s = 0.25 + read / 22_000 + written / source.tokens_per_s * rng.uniform(0.8, 1.3, count)
     failed = rng.random(count) < FAILED
     team = rng.choice(len(TEAMS), count, p=shares / shares.sum())
+    hit = luck < np.minimum(0.95, source.cached * 1.35 * np.array(REUSE)[team])
+    cached = np.where(hit, read * part, 0).astype(np.int64)
+    kept = np.where(~hit, read * 0.6, (read - cached) * 0.3).astype(np.int64) if source.cache_writes else 0
     tagged = pl.Series(rng.random(count) >= UNATTRIBUTED)
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
     spans = rng.integers(1, 2**63, count, dtype=np.uint64)
