@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple
 import polars as pl
 
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import MAX_ROWS, Answer, BadQuery, Period, Query, of_sums, sums_of
+from millicent.warehouse.query import MAX_ROWS, Answer, BadQuery, Period, Query, added, concluded, rates_of, sums_of
 from millicent.warehouse.revisions import Revisions
 
 MOST_BYTES: Final = 48 * 1024 * 1024
@@ -120,7 +120,7 @@ class Answers:
         cut = (self._clock() - SETTLED_AFTER).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         if not period.start < cut < period.end:
             return None
-        whole = replace(question, measures=tuple(sums_of(question)), order=(), limit=None)
+        whole = replace(question, measures=tuple(sums_of(question)), order=(), limit=None, currency="USD")
         return _Parts(replace(whole, period=Period(period.start, cut)), replace(whole, period=Period(cut, period.end)))
 
     def _added(self, tenant: str, question: Query, parts: _Parts) -> Answer | None:
@@ -134,11 +134,11 @@ class Answers:
             return None
         if self._stamp(parts.settled) != stamps[1]:
             return None
-        frame = _sum([one.frame for one in answers], question)
+        frame = added(pl.concat([one.frame for one in answers]), question)
         if frame.height > MAX_ROWS:
             return None
         source: Literal["rollup", "calls"] = "calls" if any(one.source == "calls" for one in answers) else "rollup"
-        answer = replace(answers[-1], frame=of_sums(frame, question), source=source)
+        answer = replace(answers[-1], frame=concluded(frame, question), source=source, rates=rates_of(question))
         if stamps[0] is not None and self._stamp(question) == stamps[0]:
             done = Future[Answer]()
             done.set_result(answer)
@@ -208,11 +208,3 @@ def _result(answer: Future[Answer]) -> Answer:
     if error is not None:
         raise error.with_traceback(None)  # every raise adds to it, and it may be kept for long
     return answer.result()
-
-
-def _sum(parts: list[pl.DataFrame], question: Query) -> pl.DataFrame:
-    """All rows of the parts, those of the same keys added up; what is unknown in both stays unknown."""
-    keys = (*(["time"] if question.grain else []), *question.dimensions)
-    rows = pl.concat(parts)
-    sums = (pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in sums_of(question))
-    return rows.group_by(keys).agg(sums) if keys else rows.select(sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -40,10 +41,10 @@ class Rate(NamedTuple):
 
 
 class Span(NamedTuple):
-    """From `start` on `rate` holds; None where there is none."""
+    """From `start` on the rate at that place of those that were told holds; None where none does."""
 
     start: datetime
-    rate: Rate | None
+    at: int | None
 
 
 class TooLargeError(ValueError):
@@ -61,28 +62,28 @@ def spans(told: Sequence[Rate], period: Period) -> list[Span]:
     changes = sorted({at for at in {*(rate.since for rate in told), *ends} if period.start < at < period.end})
     found: list[Span] = []
     for start in (period.start, *changes):
-        begun = [rate for rate in told if rate.since <= start][-1:]
-        rate = next((one for one in begun if one.until is None or start < one.until), None)
-        if not found or found[-1].rate != rate:
-            found.append(Span(start, rate))
+        last = bisect_right(told, start, key=lambda rate: rate.since) - 1
+        until = told[last].until if last >= 0 else start
+        at = last if until is None or start < until else None
+        if not found or found[-1].at != at:
+            found.append(Span(start, at))
     return found
 
 
-def converted(frame: pl.DataFrame, amounts: Sequence[str], spanned: Sequence[Span]) -> pl.DataFrame:
+def converted(frame: pl.DataFrame, amounts: Sequence[str], told: Sequence[Rate]) -> pl.DataFrame:
     """The rows, with the columns `amounts`, which are in USD, in the currency of the rates.
 
     Args:
-        frame: `rate` tells which of the spans a row is of; without it all are of the first.
+        frame: `rate` tells the place of the rate of a row; where it is null no amount is told but 0.
         amounts: names of columns that are DECIMAL(38, 24).
-        spanned: with a rate wherever there is an amount that is not 0.
+        told: the rates.
 
     Raises:
         TooLargeError: an amount is 10^14 or more.
     """
-    digits = max(_decimals(one.rate) for one in spanned)
-    units = [int(one.rate.usd_per_unit.scaleb(digits)) if one.rate else 1 for one in spanned]
-    at = frame["rate"] if "rate" in frame.columns else pl.Series([0], dtype=pl.Int32).new_from_index(0, frame.height)
-    divisor = pl.Series("_unit", units, dtype=pl.Int128).gather(at)
+    digits = max(map(_decimals, told))
+    units = pl.Series("_unit", [int(rate.usd_per_unit.scaleb(digits)) for rate in told], dtype=pl.Int128)
+    divisor = units.gather(frame["rate"]).fill_null(1)
     for name in amounts:
         _check(frame[name], divisor, digits)
     whole = frame.with_columns(divisor, *(pl.col(name).to_physical() for name in amounts)).with_columns(
@@ -116,6 +117,6 @@ def _decimal(whole: pl.Series) -> pl.Series:
     return pl.Series(whole.name, points)
 
 
-def _decimals(rate: Rate | None) -> int:
-    exponent = rate.usd_per_unit.normalize().as_tuple().exponent if rate else 0
+def _decimals(rate: Rate) -> int:
+    exponent = rate.usd_per_unit.normalize().as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0

@@ -20,11 +20,12 @@ import polars as pl
 from millicent.pricing import bundled, snapshot
 from millicent.pricing.book import PriceBook
 from millicent.pricing.bundled import Found
-from millicent.pricing.entries import BookEntry, Charge
+from millicent.pricing.entries import BookEntry, Charge, FxRate, rank
 from millicent.pricing.rates import Entry
 from millicent.pricing.snapshot import PriceChange
 from millicent.warehouse import price_data, price_entries, price_names
 from millicent.warehouse.control import DEFAULT_TENANT, Control
+from millicent.warehouse.exchange import Rate, rates
 from millicent.warehouse.price_data import Model, PriceData
 from millicent.warehouse.price_names import Asked
 
@@ -73,6 +74,7 @@ class Prices:
         self._stamp: tuple[int, ...] = ()
         self._in_force = ""
         self._books: dict[str, PriceBook] = {}
+        self._rates: dict[tuple[str, str], tuple[Rate, ...]] = {}
         self._past: OrderedDict[tuple[str, str], PriceBook] = OrderedDict()
         self._bases: dict[str, PriceBook] = {}
         self._waiting: dict[str, Update | None] = {}
@@ -120,6 +122,17 @@ class Prices:
     def version(self, tenant: str) -> str:
         """Version of the book that prices new calls of a tenant."""
         return self.book(tenant).version
+
+    def rates(self, tenant: str, currency: str) -> tuple[Rate, ...]:
+        """What one unit of a currency is in USD by the present book of a tenant, by instant."""
+        with self._lock:
+            self._refresh()
+            key = (tenant, currency)
+            if key not in self._rates:
+                own = (entry for entry in self._own(tenant) if isinstance(entry, FxRate))
+                mine = sorted((e for e in own if e.currency == currency), key=lambda e: (e.effective_from, rank(e)))
+                self._rates[key] = rates(mine)
+            return self._rates[key]
 
     def of_version(self, tenant: str, version: str) -> PriceBook | None:
         """The very book that a `price_version` on a tenant's call names; None when it was never kept."""
@@ -225,6 +238,7 @@ class Prices:
                 self._in_force = price_data.in_force(connection) or self._installed.version
                 self._stamp = stamp
                 self._books.clear()
+                self._rates.clear()
 
     def _present(self, tenant: str) -> PriceBook:
         if tenant not in self._books:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -55,6 +55,9 @@ JOULES_PER_WH: Final = 3600
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 _SUMMED_AS: Final = {"energy_wh": "energy_joules"}
+TOO_MANY: Final = (
+    f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
+)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
@@ -118,9 +121,11 @@ class Query:
     """Measures by dimensions over a period.
 
     `grain` adds a first column `time`: the UTC instant at which each hour, day, week (Monday) or month of `time_zone`
-    (IANA name) begins; hours are those of UTC. `currency` (ISO 4217) is that of every amount, by the `rates` that
-    `Warehouse.ask` takes from the price book. `order` names measures, dimensions or `time`,
-    descending with a leading `-`. Every name is checked against closed lists.
+    (IANA name) begins; hours are those of UTC. `order` names measures, dimensions or `time`, descending with a leading
+    `-`. Every name is checked against closed lists.
+
+    Amounts are in `currency` (ISO 4217) by `rates`, which `Warehouse.ask` takes from the price book. In USD they are
+    told apart by the place of their rate, a column `rate`, where there are rates.
     """
 
     measures: tuple[str, ...]
@@ -198,27 +203,30 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
     cuts, spans = _cuts(query)
     raw = bool(set(query.asked()) & set(DETAILS) or cuts.pieces)
     frame = pl.DataFrame(pl.from_arrow(engine.read(_statement(tenant, query, cuts))))
+    if frame.height > MAX_ROWS * max(1, len(spans)):
+        raise BadQuery(TOO_MANY)
     if cuts.begins:
         days = pl.Series("time", cuts.begins, dtype=pl.Datetime("us", "UTC"))
         frame = frame.with_columns(days.gather(frame["time"]))
-    if spans and frame.height <= MAX_ROWS * len(spans):
-        frame = _exchanged(frame, query, spans)
-    if frame.height > MAX_ROWS:
-        raise BadQuery(
-            f"more than {MAX_ROWS:,} rows: ask for fewer dimensions, a coarser grain, or a limit in the order of a sum"
-        )
-    answer = of_sums(frame, query)
-    used = tuple(dict.fromkeys(span.rate for span in spans if span.rate))
-    return Answer(answer, "calls" if raw else "rollup", round((time.monotonic() - began) * 1000), used)
+    if spans:
+        places = pl.Series("rate", [span.at for span in spans], dtype=pl.Int32)
+        at = frame["rate"] if cuts.changes else pl.Series([0] * frame.height, dtype=pl.Int32)
+        frame = frame.with_columns(places.gather(at))
+    answer = concluded(frame, query)
+    return Answer(answer, "calls" if raw else "rollup", round((time.monotonic() - began) * 1000), rates_of(query))
+
+
+def rates_of(query: Query) -> tuple[Rate, ...]:
+    """The exchange rates by which amounts are told."""
+    spans = exchange.spans(query.rates, query.period) if query.currency != "USD" and _amounts(query) else []
+    return tuple(query.rates[at] for at in dict.fromkeys(span.at for span in spans) if at is not None)
 
 
 def _cuts(query: Query) -> tuple[Cuts, list[Span]]:
     """Where the period is cut, and which exchange rates hold when: none unless amounts are asked in a currency."""
-    spans: list[Span] = []
-    if query.currency != "USD" and _amounts(query):
-        spans = exchange.spans(query.rates, query.period)
-        if not query.rates:
-            raise BadQuery(f"no exchange rate of {query.currency} is known: {_add_rate(query, query.period.start)}")
+    if query.currency != "USD" and _amounts(query) and not query.rates:
+        raise BadQuery(f"no exchange rate of {query.currency} is known: {_add_rate(query, query.period.start)}")
+    spans = exchange.spans(query.rates, query.period) if query.rates and _amounts(query) else []
     begins: tuple[datetime, ...] = ()
     if query.grain and query.grain != "hour" and query.time_zone != "UTC":
         try:
@@ -228,26 +236,39 @@ def _cuts(query: Query) -> tuple[Cuts, list[Span]]:
     return Cuts.of(query.period, begins, [span.start for span in spans[1:]]), spans
 
 
-def _exchanged(frame: pl.DataFrame, query: Query, spans: Sequence[Span]) -> pl.DataFrame:
+def concluded(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
+    """The answer of which `frame` has every row in USD, by `rate` where there are rates, with all sums.
+
+    Raises:
+        BadQuery: there are too many rows, or an amount has no exchange rate.
+    """
+    if "rate" in frame.columns and query.currency != "USD":
+        frame = _exchanged(frame, query)
+    if frame.height > MAX_ROWS and "rate" not in frame.columns:
+        raise BadQuery(TOO_MANY)
+    return of_sums(frame, query)
+
+
+def _exchanged(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
     """The rows in the currency that is asked for, those of the same keys added up."""
     amounts = _amounts(query)
-    for at, (start, rate) in enumerate(spans):
-        rows = frame.filter(pl.col("rate") == at) if "rate" in frame.columns else frame
-        if rate is None and any(rows[name].fill_null(0).ne(0).any() for name in amounts):
-            raise BadQuery(
-                f"no exchange rate of {query.currency} holds from {start.isoformat()} on, and there are amounts: "
-                f"{_add_rate(query, start)}"
-            )
+    lacking = frame.filter(pl.col("rate").is_null())
+    if any(lacking[name].fill_null(0).ne(0).any() for name in amounts):
+        start = next(span.start for span in exchange.spans(query.rates, query.period) if span.at is None)
+        raise BadQuery(
+            f"no exchange rate of {query.currency} holds from {start.isoformat()} on, and there are amounts: "
+            f"{_add_rate(query, start)}"
+        )
     try:
-        frame = exchange.converted(frame, amounts, spans)
+        frame = exchange.converted(frame, amounts, query.rates)
     except exchange.TooLargeError as error:
         raise BadQuery(f"{error} in {query.currency}: ask for a shorter period, or for USD") from error
-    return added(frame, query) if "rate" in frame.columns else frame
+    return added(frame.drop("rate"), query)
 
 
 def added(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
     """Rows with all that `sums_of` names, those of the same keys added up; unknown where all of them are."""
-    keys = [*(["time"] if query.grain else []), *query.dimensions]
+    keys = _keys(frame, query)
     sums = [pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in sums_of(query)]
     return frame.group_by(keys).agg(sums) if keys else frame.select(sums)
 
@@ -273,8 +294,12 @@ def _known(what: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
 def of_sums(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
     """The answer of which `frame` has every row, with all that `sums_of` names: its measures, in the order asked."""
     frame = frame.with_columns(ratio(name) for name in query.measures if DICTIONARY[name].numerator)
-    frame = frame.select(*(["time"] if query.grain else []), *query.dimensions, *dict.fromkeys(query.measures))
-    return _ordered(frame, query)
+    return _ordered(frame.select(*_keys(frame, query), *dict.fromkeys(query.measures)), query)
+
+
+def _keys(frame: pl.DataFrame, query: Query) -> list[str]:
+    rate = ["rate"] if "rate" in frame.columns else []
+    return [*(["time"] if query.grain else []), *rate, *query.dimensions]
 
 
 def _ordered(frame: pl.DataFrame, query: Query) -> pl.DataFrame:

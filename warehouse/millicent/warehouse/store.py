@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,12 @@ class Warehouse:
         return self.prices.base().version
 
     def ask(self, tenant: str, question: Query) -> Answer:
-        """Answer a query; see `millicent.warehouse.query.run`. What was answered is remembered while it is true."""
+        """Answer a query; see `millicent.warehouse.query.run`. What was answered is remembered while it is true.
+
+        Amounts in another currency than USD are by the rates of the tenant's price book.
+        """
+        if question.currency != "USD":
+            question = replace(question, rates=self.prices.rates(tenant, question.currency))
         return self._answers.ask(tenant, question)
 
     def find(self, tenant: str, search: calls.Search) -> tuple[list[dict[str, Any]], str | None]:
