@@ -20,7 +20,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 
-from millicent.dashboard.pages import accelerators, efficiency, explore, overview, prices, quality, requests, teams
+from millicent.dashboard.pages import (
+    accelerators,
+    caching,
+    efficiency,
+    explore,
+    overview,
+    prices,
+    quality,
+    requests,
+    teams,
+    viewing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +50,7 @@ PAGES: Final = {
     "/": ("Millicent", overview),
     "/explore": ("Cost explorer · Millicent", explore),
     "/teams": ("Teams & chargeback · Millicent", teams),
+    "/caching": ("Caching · Millicent", caching),
     "/accelerators": ("Accelerators · Millicent", accelerators),
     "/efficiency": ("Efficiency · Millicent", efficiency),
     "/requests": ("Requests · Millicent", requests),
@@ -126,13 +138,19 @@ def _pages(dash: Dash, warehouse: Warehouse) -> None:
     """Every page in the first answer; the browser puts the one of its address into the frame."""
     places = {path: (title, page.layout(warehouse.price_version)) for path, (title, page) in PAGES.items()}
     dash.layout = html.Div(
-        [dcc.Location(id="place", refresh=False), dcc.Store(id="pages", data=places), html.Div(id="page")]
+        [
+            dcc.Location(id="place", refresh=False),
+            dcc.Store(id="pages", data=places),
+            *viewing.stores(),
+            html.Div(id="page"),
+        ]
     )
     browser: Any = dash.clientside_callback
     browser(
         ClientsideFunction("millicent", "route"),
         Output("page", "children"), Input("place", "pathname"), State("pages", "data"),
     )  # fmt: skip
+    viewing.register(dash, warehouse)
     for _, page in PAGES.values():
         page.register(dash, warehouse)
 

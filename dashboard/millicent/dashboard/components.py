@@ -180,9 +180,11 @@ def meter(parts: Sequence[tuple[str, Decimal, str]]) -> Component:
     )
 
 
-def pill(children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain") -> Component:
+def pill(
+    children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain", title: str | None = None
+) -> Component:
     """A small fact in the header."""
-    return html.Span(children, className=f"pill {tone}")
+    return html.Span(children, className=f"pill {tone}", title=title)
 
 
 def freshness(fresh: datetime, now: datetime) -> Component:
@@ -190,7 +192,7 @@ def freshness(fresh: datetime, now: datetime) -> Component:
     late = now - fresh
     tone: Literal["good", "warn", "bad"] = "bad" if late > STALE else "warn" if late > LATE else "good"
     return pill([html.I(className="lamp"), html.Span("Complete through", className="wide"), html.B(fmt.moment(fresh))],
-                tone)  # fmt: skip
+                tone, "Numbers are complete through this moment")  # fmt: skip
 
 
 def coverage(total: dict[str, Any]) -> Component:

@@ -6,12 +6,14 @@ The tenant comes from the request alone, never from what a callback was sent; ea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
 from millicent.dashboard import access, charts
 from millicent.dashboard import format as fmt
 from millicent.dashboard.state import View, Window, question
+from millicent.pricing.entries import FxRate
+from millicent.warehouse import exchange
 from millicent.warehouse.query import Period
 from millicent.warehouse.workspace import preferences, zone
 
@@ -35,7 +37,7 @@ class Reader:
     """`fresh`: instant through which calls are complete; `now`: the clock. Both UTC.
 
     Whatever is asked and written from then on in its context is in the currency and time zone of the view, or else of
-    the workspace.
+    the workspace; in USD where the currency has no rate throughout the period and what it is compared with.
     """
 
     warehouse: Warehouse
@@ -59,15 +61,18 @@ class Reader:
         except LookupError as error:
             raise PermissionError("this view is asked for outside an authenticated request") from error
         liked = preferences(warehouse.control, tenant)
-        place = _zone(view.zone) or zone(liked.time_zone)
-        fmt.present(fmt.Presentation(view.currency or liked.currency, UTC if str(place) == "UTC" else place))
+        place: tzinfo = _zone(view.zone) or zone(liked.time_zone)
+        place = UTC if str(place) == "UTC" else place
+        fmt.present(fmt.Presentation("USD", place))
         fresh, now = warehouse.freshness(tenant), datetime.now(UTC)
         if fresh is None and declared and warehouse.control.deployments(tenant):
             fresh = now
         if fresh is None:
             return None
-        window = Window.of(view, min(fresh, now), fmt.presented().zone, liked.fiscal_month)
-        return Reader(warehouse, tenant, view, window, fresh, now)
+        window = Window.of(view, min(fresh, now), place, liked.fiscal_month)
+        made = Reader(warehouse, tenant, view, window, fresh, now)
+        fmt.present(fmt.Presentation(_currency(made, view.currency or liked.currency), place))
+        return made
 
     def over(self, measures: Names, *by: str) -> pl.DataFrame:
         """Measures over the period, by dimensions."""
@@ -113,6 +118,24 @@ class Reader:
     def _ask(self, measures: Names, by: Names, period: Period, *, daily: bool = False) -> pl.DataFrame:
         asked = question(self.view, period, measures, by, "day" if daily else None)
         return self.warehouse.ask(self.tenant, asked).frame
+
+
+def currencies(warehouse: Warehouse, tenant: str) -> list[str]:
+    """USD, and every currency of which a tenant's price book has a rate."""
+    told = (entry.currency for _, entry in warehouse.control.prices(tenant) if isinstance(entry, FxRate))
+    return ["USD", *sorted({*told} - {"USD"})]
+
+
+def _currency(reader: Reader, wanted: str) -> str:
+    """The currency wanted, where it has a rate throughout what a page asks about; else USD."""
+    if wanted == "USD":
+        return wanted
+    entries = [entry for _, entry in reader.warehouse.control.prices(reader.tenant) if isinstance(entry, FxRate)]
+    told = exchange.rates(sorted((e for e in entries if e.currency == wanted), key=lambda e: e.effective_from))
+    window = reader.window
+    start = min(window.prior.start if window.prior else window.period.start, reader.trend_start)
+    known = told and all(one.at is not None for one in exchange.spans(told, Period(start, window.period.end)))
+    return wanted if known else "USD"
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

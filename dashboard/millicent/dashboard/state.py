@@ -156,7 +156,7 @@ class Window:
         elif view.range in _DAYS:
             first = today - timedelta(days=_DAYS[view.range] - 1)
         else:
-            first, last = _dates(view.range) or (today, today)
+            first, last = dates_of(view.range) or (today, today)
         start = midnight(first, zone)
         end = max(min(midnight(last + timedelta(days=1), zone), hour_ends), start + timedelta(hours=1))
         period = Period(start, end)
@@ -219,10 +219,10 @@ def _months_before(first: date, months: int) -> date:
 
 
 def _range(text: str | None) -> Range:
-    return text if text in RANGES or (text and _dates(text)) else "4w"
+    return text if text in RANGES or (text and dates_of(text)) else "4w"
 
 
-def _dates(text: str) -> tuple[date, date] | None:
+def dates_of(text: str) -> tuple[date, date] | None:
     """Both days of a period, the last included; None where that is none."""
     found = _DATES.fullmatch(text)
     try:

@@ -44,6 +44,14 @@
 
   // One callback of a page owns the address, the controls and what the server is asked, so that they cannot disagree.
   // What a person did last wins (a control, a bar of the chart); all else is as the address says.
+  let ruling = []; // what the address of the page in sight may tell
+  const changed = (changes) => {
+    const params = new URLSearchParams(location.search);
+    for (const [key, value] of Object.entries(changes)) value === null ? params.delete(key) : params.set(key, value);
+    for (const key of PASSING) params.delete(key);
+    return write(read(params, ruling), ruling);
+  };
+
   const steer = (path, params, values, controls, scope, look) => {
     if (location.pathname !== path) throw dash.PreventUpdate; // a page that is about to go does not answer for the next
     const causes = dash.callback_context.triggered.map((cause) => cause.prop_id);
@@ -56,6 +64,8 @@
     for (const [, at, value] of moved) now[at] = value;
     if (moved.length) controls.forEach(([key, , usual], at) => { if (PASSING.includes(key)) now[at] = usual; });
     const address = write(now, controls);
+    ruling = controls;
+    setTimeout(() => dash.viewing?.moved(path, address));
     const next = { scope: only(now, controls, (key) => !LOOK.includes(key)), look: only(now, controls, (key) => LOOK.includes(key)) };
     if (next.scope !== scope) setTimeout(() => fill(controls));
     const renew = (fresh, old) => (fresh === old ? dash.no_update : fresh);
@@ -90,6 +100,7 @@
     const [title, page] = pages[path] ?? pages["/"];
     fold(false);
     document.title = title;
+    dash.viewing?.entered(location.search);
     return page;
   };
 
@@ -157,13 +168,15 @@
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
-  dash.millicent = { overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});
 
   const act = (button) => {
-    dash.set_props(button.dataset.to ?? "prices-do", { data: { do: button.dataset.do, told: { ...JSON.parse(button.dataset.told ?? "{}"), ...held(button.closest("form")) }, at: Date.now() } });
+    const here = button.dataset.here === undefined ? {} : { path: location.pathname, search: location.search };
+    dash.set_props(button.dataset.to ?? "prices-do", { data: { do: button.dataset.do, told: { ...here, ...JSON.parse(button.dataset.told ?? "{}"), ...held(button.closest("form")) }, at: Date.now() } });
+    if (button.dataset.here !== undefined) return;
     button.setAttribute("aria-busy", "true");
     button.disabled = true;
   };

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from millicent.dashboard.components import aria, chooser, data, header, icon, segmented, sidebar
+from millicent.dashboard.pages import viewing
 from millicent.dashboard.state import BASES, FILTERS, RANGES
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("home", "Overview", "/"),
             ("bars", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
+            ("layers", "Caching", "/caching"),
         ),
     ),
     (
@@ -198,6 +200,7 @@ def offered(app: Dash, name: str) -> None:
 
 
 def share() -> Component:
-    """Copies the address of what is shown."""
-    return html.Button([icon("share"), html.Span("Share")], className="button", type="button",
-                       title="Copy the address of this view", **data(action="share"))  # fmt: skip
+    """The menu of the view, and a button that copies the address of what is shown."""
+    button = html.Button([icon("share"), html.Span("Share")], className="button", type="button",
+                         title="Copy the address of this view", **data(action="share"))  # fmt: skip
+    return html.Div([viewing.menu(), button], className="sharing")
