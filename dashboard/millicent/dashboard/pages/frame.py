@@ -31,6 +31,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("bars", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
             ("layers", "Caching", "/caching"),
+            ("layers", "Caching", "/caching"),
         ),
     ),
     (
