@@ -31,7 +31,6 @@ PAGES: Final[tuple[Section, ...]] = (
             ("bars", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
             ("layers", "Caching", "/caching"),
-            ("layers", "Caching", "/caching"),
         ),
     ),
     (
