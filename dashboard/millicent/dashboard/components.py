@@ -118,11 +118,16 @@ def spark(values: Sequence[Decimal | None], colour: str = "var(--accent)") -> Co
     )  # fmt: skip
 
 
-def how(measure: Measure, *facts: str) -> Component:
-    """How a number is computed, from the metrics dictionary, behind a small button."""
+def how(measure: Measure, *facts: str, opens: str | None = None) -> Component:
+    """How a number is computed, from the metrics dictionary, behind a small button.
+
+    `opens` is its figure as written: the way to its sums, its parts and its calls.
+    """
+    way = link(["See its sums and its calls", icon("next")], f"?v=1&open={quote(opens, safe='')}", className="way",
+               **data(opens=opens)) if opens else None  # fmt: skip
     return popover(
         "i",
-        [html.P(measure.words), html.P(measure.formula, className="formula"), *(html.P(fact) for fact in facts)],
+        [html.P(measure.words), html.P(measure.formula, className="formula"), *(html.P(fact) for fact in facts), way],
         label=f"How {measure.label} is computed",
         className="how",
     )
@@ -145,16 +150,17 @@ def kpi(
     exact: str | None = None,
     facts: Sequence[str] = (),
     under: Component | None = None,
+    opens: str | None = None,
 ) -> Component:
     """A card: what it is, its value, how it moved, its trend, and how it was computed.
 
     `name` is a measure of the dictionary; `value` may be a link to where it came from; `beside` stands beside the
-    change.
+    change; `opens` is the figure, as written, whose derivation the card opens.
     """
     measure = DICTIONARY[name]
     return html.Section(
         [
-            html.Div([html.H2(label or measure.label), how(measure, *facts)], className="kpi-head"),
+            html.Div([html.H2(label or measure.label), how(measure, *facts, opens=opens)], className="kpi-head"),
             html.Div([html.Strong(value, title=exact, id=f"kpi-{name}"), trend], className="kpi-value"),
             html.Div([delta(change) if change else None, html.Span(beside)], className="kpi-foot"),
             under,
@@ -180,9 +186,7 @@ def meter(parts: Sequence[tuple[str, Decimal, str]]) -> Component:
     )
 
 
-def pill(
-    children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain", title: str | None = None
-) -> Component:
+def pill(children: Any, tone: Literal["good", "warn", "bad", "plain"] = "plain", title: str | None = None) -> Component:
     """A small fact in the header."""
     return html.Span(children, className=f"pill {tone}", title=title)
 

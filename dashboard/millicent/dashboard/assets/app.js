@@ -264,6 +264,7 @@
     const link = event.target.closest("[data-nav]");
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
+    link.closest("details.pop")?.removeAttribute("open");
     go(link);
   });
 

@@ -57,27 +57,27 @@ def register(
     Args:
         app: the application.
         warehouse: what is asked.
-        prefix: what the ids of the page begin with.
+        prefix: what the ids of the page begin with; empty where they are the plain names.
         view_of: reads the view out of the page's scope: `own` of it where the page tells of own hardware alone.
         also: what stands in the drawer for what else a page opens; None where that is nothing of its own.
         form: a form that a page opens, whatever there is to see; None where that is something else. What was typed in
             it stays when the filters change.
     """
+
+    def part(name: str) -> str:
+        return f"{prefix}-{name}" if prefix else name
+
     browser: Any = app.clientside_callback
     browser(
         ClientsideFunction("millicent", "unfolded"),
-        Output(f"{prefix}-open", "data"), Input(f"{prefix}-look", "data"), State(f"{prefix}-open", "data"),
+        Output(part("open"), "data"), Input(part("look"), "data"), State(part("open"), "data"),
     )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "shelf"), Input(f"{prefix}-drawer", "children"), Input(f"{prefix}-open", "data")
-    )
+    browser(ClientsideFunction("millicent", "shelf"), Input(part("drawer"), "children"), Input(part("open"), "data"))
 
-    @app.callback(
-        Output(f"{prefix}-drawer", "children"), Input(f"{prefix}-open", "data"), Input(f"{prefix}-scope", "data")
-    )
+    @app.callback(Output(part("drawer"), "children"), Input(part("open"), "data"), Input(part("scope"), "data"))
     async def opened(open_: str | None, scope: str | None) -> Any:
         if form is not None and open_ and (found := await asyncio.to_thread(form, open_)) is not None:
-            return no_update if list(ctx.triggered_prop_ids) == [f"{prefix}-scope.data"] else found
+            return no_update if list(ctx.triggered_prop_ids) == [part("scope") + ".data"] else found
         return await asyncio.to_thread(_opened, warehouse, open_, view_of(scope), also)
 
 

@@ -28,6 +28,8 @@ from millicent.dashboard.components import (
     spark,
     unattributed,
 )
+from millicent.dashboard.pages import derivation
+from millicent.dashboard.pages.figures import Figure
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
 from millicent.dashboard.reader import Reader, Row
 from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, api_query, question
@@ -68,6 +70,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("url", "search"), Input("chart", "clickData"), *(Input(control, "value") for control, _ in shown),
         State("controls", "data"), State("chart", "figure"), State("scope", "data"), State("look", "data"),
     )  # fmt: skip
+    derivation.register(app, warehouse, "", View.parse)
     browser(ClientsideFunction("millicent", "offer"), Input("choices", "data"), State("controls", "data"))
     browser(
         ClientsideFunction("millicent", "tick"),
@@ -147,6 +150,7 @@ def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
             change=fmt.change(total[name], was, unit=measure.unit, better=measure.better),
             beside=beside or "",
             trend=spark(reader.trend(daily, top, bottom)),
+            opens=Figure.of(name, view.basis).written,
             exact=_exact(total[name], measure.unit),
             **more,
         )

@@ -18,7 +18,7 @@ CHART_HEIGHT: Final = "248px"
 CONTROLS: Final = (
     ("p", "range", "4w"), ("vs", "compare", "previous"), ("basis", "basis", "effective"),
     ("by", "cut", "team"), ("in", "scale", "usd"),
-    ("cur", None, ""), ("tz", None, ""), *((name, name, None) for name in FILTERS),
+    ("cur", None, ""), ("tz", None, ""), *((name, name, None) for name in FILTERS), ("open", None, ""),
 )  # fmt: skip
 """Key in the address, id of the control, default; no default means many values."""
 
@@ -55,11 +55,12 @@ def layout(price_version: str) -> Component:
         ],
         className="board",
     )
-    page = html.Main([header("Overview", [share(), export]), _filter_bar(), html.Div(id="notice"), board], id="main")
+    page = html.Main([header("Overview", [share(), export]), _filter_bar(), html.Div(id="notice"), board,
+         html.Div(id="drawer", className="drawer")], id="main")
     stores = [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="clock", interval=REFRESH_MS),
-        *(dcc.Store(id=name) for name in ("scope", "look", "tick", "choices")),
+        *(dcc.Store(id=name) for name in ("scope", "look", "tick", "choices", "open")),
         dcc.Store(id="controls", data=CONTROLS),
     ]
     return frame("/", page, stores, price_version, PLACES)
