@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, tzinfo
 
-    from millicent.dashboard.statements import Line, Past, Statement
+    from millicent.dashboard.statements import Line, Statement
 
 Form = Literal["json", "csv", "xlsx", "pdf"]
 MEDIA: Final[dict[Form, str]] = {
@@ -46,7 +46,7 @@ def parts(statement: Statement) -> tuple[Part, ...]:
     """Its tables, in order."""
     money = f"Amount, {statement.currency}"
     control = statement.monthly.control(statement.who)
-    past = tuple((one.month.words, "closed" if one.closed else "open", _cents(one)) for one in statement.history)
+    past = tuple((one.month.words, "closed" if one.closed else "open", cents(one.total)) for one in statement.history)
     return (
         Part("Statement", ("Item", money), _amounts(statement.lines)),
         Part("By feature", ("Feature", money), _amounts(statement.features)),
@@ -121,7 +121,7 @@ def told(statement: Statement, zone: tzinfo) -> dict[str, Any]:
         "closed_by": closing.by if closing else None, "total": _text(statement.total),
         "lines": rows(statement.lines), "features": rows(statement.features), "models": rows(statement.models),
         "control_totals": rows(statement.monthly.control(statement.who)),
-        "months": [{"month": one.month.written, "closed": one.closed, "amount": _text(_cents(one))}
+        "months": [{"month": one.month.written, "closed": one.closed, "amount": _text(cents(one.total))}
                    for one in statement.history],
         "rules": statement.rules, "facts": dict(facts(statement, zone)),
     }  # fmt: skip
@@ -189,10 +189,6 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 
 def _amounts(lines: Sequence[Line]) -> tuple[tuple[str, Decimal | None], ...]:
     return tuple((one.name, one.amount) for one in lines)
-
-
-def _cents(one: Past) -> Decimal | None:
-    return cents(one.total) if one.kinds else Decimal("0.00")
 
 
 def _text(amount: Any) -> str | None:

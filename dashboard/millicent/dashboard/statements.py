@@ -73,8 +73,8 @@ class Past:
 
     @property
     def total(self) -> Amount:
-        """Exact."""
-        return added(self.kinds.values())
+        """Exact; 0 where there was nothing."""
+        return added(self.kinds.values()) if self.kinds and not self.closed else added((_NOTHING, *self.kinds.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,8 @@ class Monthly:
     Attributes:
         month: which.
         period: its instants.
-        teams: exact amounts by team and cost type; `IDLE` and `CHARGE` are what no team carries.
+        teams: exact amounts by team and cost type; `IDLE` and `CHARGE` are what no team carries. Nothing is unknown of
+            a closed month: what has no price by then is charged later.
         closing: how it was closed; None while it is open.
         rates: exchange rates that held in it, where amounts are not in USD.
     """
@@ -118,7 +119,7 @@ class Monthly:
         """How the month of everybody comes about: whoever is meant, other teams, no team, nobody; the last is all."""
         mine = called(who)
         others = tuple(name for name in self.named if name not in who)
-        teams = f"{len(others)} {'other ' if who else ''}{'team' if len(others) == 1 else 'teams'}"
+        teams = "Other teams" if who else "Teams"
         left = NOBODY if None not in who else ()
         nobodys = tuple(name for name in (IDLE, CHARGE) if name in self.teams and name not in who)
         groups = [(mine, who), (teams, others), (called(NOBODY), left), ("What no team carries", nobodys)]
@@ -189,15 +190,17 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
     for team, kind, spend in answer.frame.iter_rows():
         teams[team][kind] = spend
     closed = warehouse.control.closed_periods(tenant)
+    closing = months.closing(period, closed)
     rates = tuple(rate for rate in answer.rates if _holds(rate, answer.rates, period))
     if any(one.start < period.end and period.start < one.end for one in closed):
         for team, kind, taken in _taken_back(warehouse, tenant, period, rates):
             parts = teams[team]
             parts[kind] = _WIDE.add(parts.get(kind) or _NOTHING, taken)
             parts["adjustment"] = _WIDE.subtract(parts.get("adjustment") or _NOTHING, taken)
-    return Monthly(
-        month=month, period=period, teams=dict(teams), closing=months.closing(period, closed), rates=rates
-    )  # fmt: skip
+    if closing:  # who was not there when it was closed is not there now
+        known = {team: {kind: amount or _NOTHING for kind, amount in parts.items()} for team, parts in teams.items()}
+        teams = defaultdict(dict, {team: parts for team, parts in known.items() if any(parts.values())})
+    return Monthly(month=month, period=period, teams=dict(teams), closing=closing, rates=rates)
 
 
 def statement(
@@ -252,8 +255,14 @@ def line_words(kind: str, who: Who) -> str:
 def history(
     warehouse: Warehouse, tenant: str, who: Who, month: Month, shown: Presentation, length: int = MONTHS
 ) -> tuple[Past, ...]:
-    """So many months up to one, oldest first, by cost type; those without any spend are there too."""
+    """So many months up to one, oldest first, by cost type; those without any spend are there too.
+
+    In another currency than USD they begin with the first that has a rate throughout.
+    """
     wanted = [month.before(n) for n in range(length - 1, -1, -1)]
+    if shown.currency != "USD":
+        since = min((rate.since for rate in warehouse.prices.rates(tenant, shown.currency)), default=None)
+        wanted = [one for one in wanted if since and one.period(shown.zone).start >= since] or [month]
     period = Period(wanted[0].period(shown.zone).start, month.period(shown.zone).end)
     asked = question(period, shown, ("cost_type",), who, "month")
     found = defaultdict["Month", dict[str, Amount]](dict)
@@ -300,7 +309,7 @@ def _by(
     warehouse: Warehouse, tenant: str, who: Who, whole: Monthly, shown: Presentation, dimension: str
 ) -> tuple[Line, ...]:
     frame = warehouse.ask(tenant, question(whole.period, shown, (dimension,), who)).frame
-    return by_value(frame, whole.total(who))
+    return by_value(frame.drop_nulls("spend_usd") if whole.closing else frame, whole.total(who))
 
 
 def by_value(frame: pl.DataFrame, total: Amount) -> tuple[Line, ...]:

@@ -185,7 +185,7 @@ def _known(reader: Reader | None, place: Looked) -> Monthly | None:
 
 
 def _before(reader: Reader) -> dict[str | None, dict[str, Amount]]:
-    """By team and cost type, over as much of the month before as of this one; of everybody."""
+    """By team and cost type, over as much of the month before as of this one; of everybody, nothing if unknown."""
     everybody = replace(reader, view=reader.view.unfiltered())
     found: dict[str | None, dict[str, Amount]] = {}
     frame = _once(

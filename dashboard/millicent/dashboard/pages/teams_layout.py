@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PLACES: Final[Section] = (
     "On this page",
-    (("people", "Teams", "#chargeback-teams"), ("book", "Statement", "#statement"), ("bars", "13 months", "#months"),
-     ("scales", "Other policies", "#otherwise"), ("list", "Without a team", "#orphans"),
+    (("people", "Teams", "#chargeback-teams"), ("book", "Statement", "#statement"),
+     ("bars", "Month by month", "#months"), ("scales", "Other policies", "#otherwise"), ("list", "Without a team", "#orphans"),
      ("calendar", "Close the month", "#closing")),
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ def layout(price_version: str) -> Component:
 
     left = (
         part("chargeback-teams", "Teams"),
-        part("months", "13 months"),
+        part("months", "Month by month"),
         part("otherwise", "If idle was carried otherwise"),
         part("orphans", "Calls without a team"),
     )
