@@ -465,3 +465,72 @@ def test_a_spreadsheet_has_the_rows_and_says_what_they_come_to(warehouse, tmp_pa
     assert notes["Checks"].endswith("none broken")
     assert "in the file" in notes["Sum: Spend, fully loaded"]
     assert notes["Total of EffectiveCost, in full"] == f"{told.totals['EffectiveCost']:f}".rstrip("0")
+
+
+# ---- the API and the command
+
+
+def get(client, **asked):
+    return client.get("/api/v1/exports/focus", params={"month": "2026-10", **asked})
+
+
+def test_the_api_answers_a_file_with_its_totals_or_what_would_be_in_it(client):
+    reader = client("read")
+    file = get(reader)
+    assert file.headers["content-type"] == "text/csv; charset=utf-8"
+    assert 'filename="focus-1.2-token-service-2026-10.csv"' in file.headers["content-disposition"]
+    told = get(reader, format="json", limit=3).json()
+    assert json.loads(file.headers["x-millicent-totals"]) == told["totals"]
+    assert told["passed"]
+    assert len(told["rows"]) == 3
+    assert told["row_count"] == file.text.count("\n") - 1
+    stored = pq.read_table(io.BytesIO(get(reader, format="parquet", version="1.3", profile="split-allocation").content))
+    assert "AllocatedMethodId" in stored.column_names
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"month": "2026-13"}, "is not a month"),
+        ({"profile": "split-allocation"}, "no split allocation: ask for version 1.3"),
+        ({"version": "0.5"}, "version: "),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_with_the_remedy(client, asked, why):
+    answer = get(client("read"), **asked)
+    assert answer.status_code == 400
+    assert why in answer.json()["detail"]
+
+
+def test_the_api_hands_out_no_file_that_breaks_a_rule_and_leaves_none_behind(client, monkeypatch, tmp_path):
+    monkeypatch.setattr(focus, "_charges", lambda export, _: pl.DataFrame(schema=schema(export.edition.version)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    answer = get(client("read"))
+    assert answer.status_code == 409
+    assert "Charges and credits" in answer.json()["detail"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_a_file_or_prints_its_sums(run, tmp_path):
+    path = tmp_path / "focus.csv"
+    assert run("export", "focus", "--month", "2026-10", "--to", str(path)).exit_code == 0
+    assert path.read_text().startswith("AvailabilityZone,BilledCost,")
+    shown = run("export", "focus", "--month", "2026-10", "--check")
+    assert "Spend, fully loaded" in shown.stdout
+    assert json.loads(run("export", "focus", "--month", "2026-10", "--check", "--json").stdout)["passed"]
+    assert run("export", "focus", "--json").exit_code == 1
+    path = tmp_path / "answer.parquet"
+    asked = (
+        "spend_usd",
+        "calls",
+        "--by",
+        "team",
+        "--start",
+        "2026-10-01",
+        "--end",
+        "2026-11-01",
+        "--format",
+        "parquet",
+    )
+    assert run("export", "query", *asked, "--to", str(path)).exit_code == 0
+    assert pl.read_parquet(path)["calls"].sum() == len(CALLS)

@@ -21,15 +21,16 @@ from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
 from millicent.dashboard.budgets import mount_budgets
 from millicent.dashboard.business_units import mount_units
-from millicent.dashboard.business_units import mount_units
 from millicent.dashboard.catalog import mount_catalog
 from millicent.dashboard.deployments import mount_deployments
+from millicent.dashboard.focus_answers import mount_focus
 from millicent.dashboard.forward import mount_forward
 from millicent.dashboard.price_usage import mount_pricing
 from millicent.dashboard.prices import mount_prices
 from millicent.dashboard.repricing import mount_repricing
 from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
+from millicent.dashboard.views import mount_views
 from millicent.dashboard.statement_answers import mount_statements
 from millicent.pricing.entries import BadPricesError
 from millicent.warehouse.calls import Cost, Order, Search
@@ -219,10 +220,11 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_repricing(server, PREFIX, warehouse)
     mount_rules(server, PREFIX, warehouse)
     mount_rereading(server, PREFIX, warehouse)
-    mount_units(server, PREFIX, warehouse)
+    mount_views(server, PREFIX, warehouse)
     mount_units(server, PREFIX, warehouse)
     mount_budgets(server, PREFIX, warehouse)
     mount_statements(server, PREFIX, warehouse)
+    mount_focus(server, PREFIX, warehouse)
 
     @server.get(f"{PREFIX}/{{path:path}}", include_in_schema=False)
     def unknown(path: str) -> None:
