@@ -1,4 +1,4 @@
-"""This process's own telemetry in Prometheus text: what is in the books, how far behind, how well."""
+"""This process's own telemetry in Prometheus text: what is in the books, how far behind, how well, what it cost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from millicent.collector.forwarding import Forwarder
 from millicent.collector.loader import Loader
 from millicent.collector.scraping import Scraper
 from millicent.collector.spool import SpoolReader
+from millicent.dashboard import access
+from millicent.dashboard.spend_telemetry import Spend
 from millicent.warehouse import ledger
 from millicent.warehouse.store import Warehouse
 
@@ -21,7 +23,7 @@ MOST_REASONS: Final = 100
 
 
 class Telemetry(Collector):
-    """Reads everything at the moment it is asked, so that no figure here can differ from the books."""
+    """Reads everything when it is asked, costs up to 15 s before, so that no figure here can differ from the books."""
 
     def __init__(
         self, warehouse: Warehouse, spool: SpoolReader, loader: Loader, forwarder: Forwarder | None = None,
@@ -29,6 +31,7 @@ class Telemetry(Collector):
     ) -> None:  # fmt: skip
         self._forwarder = forwarder
         self._scraper = scraper
+        self._spend = Spend(warehouse)
         self._warehouse = warehouse
         self._spool = spool
         self._loader = loader
@@ -62,6 +65,7 @@ class Telemetry(Collector):
         yield GaugeMetricFamily("millicent_store_bytes", "Size of the database file", size)
         yield from self._forwarded()
         yield from self._scraped()
+        yield from self._spend.collect(_tenant())
 
     def _forwarded(self) -> Iterator[Metric]:
         """What became of spans on their way to another back end; nothing but names where none is set."""
@@ -98,3 +102,11 @@ class Telemetry(Collector):
             for outcome, count in sorted(self._scraper.targets.items()):
                 targets.add_metric((outcome,), count)
         yield from (scrapes, failed, targets)
+
+
+def _tenant() -> str | None:
+    """Whoever scrapes; None outside a request."""
+    try:
+        return access.principal().tenant
+    except LookupError:
+        return None
