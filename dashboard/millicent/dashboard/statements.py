@@ -198,9 +198,11 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
             parts[kind] = _WIDE.add(parts.get(kind) or _NOTHING, taken)
             parts["adjustment"] = _WIDE.subtract(parts.get("adjustment") or _NOTHING, taken)
     if closing:  # who was not there when it was closed is not there now
-        known = {team: {kind: amount or _NOTHING for kind, amount in parts.items()} for team, parts in teams.items()}
-        teams = defaultdict(dict, {team: parts for team, parts in known.items() if any(parts.values())})
-    return Monthly(month=month, period=period, teams=dict(teams), closing=closing, rates=rates)
+        there = {team: parts for team, parts in teams.items() if any(parts.values())}
+        return Monthly(month=month, period=period, teams={
+            team: {kind: amount or _NOTHING for kind, amount in parts.items()} for team, parts in there.items()
+        }, closing=closing, rates=rates)  # fmt: skip
+    return Monthly(month=month, period=period, teams=dict(teams), closing=None, rates=rates)
 
 
 def statement(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 PLACES: Final[Section] = (
     "On this page",
     (("people", "Teams", "#chargeback-teams"), ("book", "Statement", "#statement"),
-     ("bars", "Month by month", "#months"), ("scales", "Other policies", "#otherwise"), ("list", "Without a team", "#orphans"),
-     ("calendar", "Close the month", "#closing")),
+     ("bars", "Month by month", "#months"), ("scales", "Other policies", "#otherwise"),
+     ("list", "Without a team", "#orphans"), ("calendar", "Close the month", "#closing")),
 )  # fmt: skip
 
 
