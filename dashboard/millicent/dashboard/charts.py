@@ -36,9 +36,9 @@ API_COLOUR: Final = "#5d7196"
 UNUSED: Final[tuple[Unused, ...]] = ("idle", "unavailable", "untracked")
 COST_COLOURS: Final = {
     "api": PALETTE[0], "hardware": PALETTE[1], "idle": IDLE_COLOUR, "unavailable": "#d9485c", "untracked": "#77839a",
-    "charge": API_COLOUR,
+    "charge": "#4b5a75",
 }  # fmt: skip
-PATTERNS: Final = {"idle": "/", "unavailable": "|", "untracked": ".", "charge": "x"}
+PATTERNS: Final = {"idle": "/", "unavailable": "|", "untracked": "."}
 """How bars of what no call carries are filled."""
 BESIDE: Final = (*UNUSED, "charge")
 """Kinds of layers that are of no call."""
@@ -385,14 +385,14 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
         "yaxis": {
             "range": [0, float(top * Decimal("1.04")) or 1],
             "tickvals": [float(tick) for tick in ticks],
-            "ticktext": [_axis_text(tick) for tick in ticks],
+            "ticktext": [axis_text(tick) for tick in ticks],
             "zeroline": False,
             "fixedrange": True,
         },
     }
 
 
-def _axis_text(tick: Decimal) -> str:
+def axis_text(tick: Decimal) -> str:
     """Money on an axis without idle zeros: `$20k`, `$0.5`."""
     text = fmt.usd(tick)
     head, suffix = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")

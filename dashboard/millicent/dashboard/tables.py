@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR, label
+from millicent.dashboard.charts import COST_COLOURS, IDLE_COLOUR, OTHER_COLOUR, label
 from millicent.dashboard.components import aria, delta, dot, link, spark
 from millicent.warehouse.metrics import DICTIONARY, MTOK
 from millicent.warehouse.record import CHARGE, IDLE
@@ -29,6 +29,8 @@ MOST_ROWS: Final = 12
 MOST_COLUMNS: Final = 7
 MOST_TEAMS: Final = 60
 API: Final = "api"
+_NOBODYS: Final = {IDLE: IDLE_COLOUR, CHARGE: COST_COLOURS["charge"]}
+"""Colours of what is of no team or model."""
 
 
 def heat(frame: pl.DataFrame, view: View) -> Component:
@@ -138,7 +140,7 @@ def moves(
     found = [
         Move(
             name=label(dimension, name),
-            colour=IDLE_COLOUR if name == IDLE else colour_of.get(name, OTHER_COLOUR),
+            colour=_NOBODYS.get(name or "") or colour_of.get(name, OTHER_COLOUR),
             now=current.get(name, Decimal(0)),
             before=earlier.get(name),
             href="" if name == IDLE else view.toggled(**{dimension: name}).href(),
@@ -148,31 +150,13 @@ def moves(
     return sorted(found, key=lambda move: (-abs(move.moved), move.name))
 
 
-def drivers(total: Row, before: Row | None) -> list[tuple[str, Decimal]]:
-    """Why the total moved: more or fewer tokens at the old unit cost, and another unit cost for the new tokens.
-
-    The two add up to the whole difference. Empty when either side has no tokens or no cost.
-    """
-    if before is None or not before["total_tokens"] or not total["total_tokens"]:
-        return []
-    if before["spend_usd"] is None or total["spend_usd"] is None:
-        return []
-    at_old_cost = before["spend_usd"] * total["total_tokens"] / before["total_tokens"]
-    return [("Volume", at_old_cost - before["spend_usd"]), ("Unit cost and mix", total["spend_usd"] - at_old_cost)]
-
-
-def changes(
-    groups: Sequence[tuple[str, Sequence[Move]]], why: Sequence[tuple[str, Decimal]], whole: Decimal | None = None
-) -> Component:
-    """What changed: the drivers, then the largest moves of each group, as bars to either side of a line.
+def changes(groups: Sequence[tuple[str, Sequence[Move]]], whole: Decimal | None = None) -> Component:
+    """What changed: the largest moves of each group, as bars to either side of a line.
 
     With `whole` there is nothing to compare with: the bars are shares of it.
     """
     widest = max((abs(move.moved) for _, moves in groups for move in moves), default=Decimal(0))
     lines: list[Component] = []
-    if why:
-        lines.append(html.Dl([html.Div([html.Dt(name), html.Dd(fmt.usd_change(amount), className=_tone(amount))])
-                              for name, amount in why], className="drivers"))  # fmt: skip
     for title, found in groups:
         lines.append(html.H3(title))
         lines.append(html.Ul([_move(move, widest, whole) for move in found], className="moves"))
@@ -253,7 +237,7 @@ def _team(
     colour_of: Mapping[str | None, str], view: View, *, compared: bool,
 ) -> Component:  # fmt: skip
     name, idle = row["team"], row["team"] == IDLE
-    colour = IDLE_COLOUR if idle else colour_of.get(name, OTHER_COLOUR)
+    colour = _NOBODYS.get(name or "") or colour_of.get(name, OTHER_COLOUR)
     words = [dot(colour, hatched=idle), html.Span(label("team", name), className="name")]
     selected = name in view.chosen("team")
     first = html.Th(
@@ -298,10 +282,6 @@ def _spend(frame: pl.DataFrame | None, dimension: str) -> dict[str | None, Decim
         return {}
     pairs = zip(frame[dimension].to_list(), frame["spend_usd"].to_list(), strict=True)
     return {name: spend for name, spend in pairs if spend is not None}
-
-
-def _tone(amount: Decimal) -> str:
-    return "bad" if amount > 0 else "good" if amount < 0 else "neutral"
 
 
 def _move(move: Move, widest: Decimal, whole: Decimal | None) -> Component:

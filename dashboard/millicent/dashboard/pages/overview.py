@@ -1,7 +1,7 @@
 """The Overview: what it cost, what moved, and where. Every number comes from the query layer.
 
-The address is the state: controls write it, links are addresses, and three callbacks (headline, chart, breakdown)
-each answer what their part of it asks, again whenever it changes or new calls may have come.
+The address is the state: controls write it, links are addresses, and each callback answers what its part of the page
+asks, again whenever it changes or new calls may have come.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 
-from millicent.dashboard import charts, tables
+from millicent.dashboard import charts, outlook_figures, tables
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import (
     STALE,
@@ -28,7 +28,7 @@ from millicent.dashboard.components import (
     spark,
     unattributed,
 )
-from millicent.dashboard.pages import derivation
+from millicent.dashboard.pages import derivation, overview_outlook, overview_why
 from millicent.dashboard.pages.figures import Figure
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
 from millicent.dashboard.reader import Reader, Row
@@ -38,6 +38,7 @@ from millicent.warehouse.metrics import DICTIONARY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
     from dash.development.base_component import Component
 
     from millicent.warehouse.store import Warehouse
@@ -55,8 +56,8 @@ DAILY: Final = (
 )  # fmt: skip
 HEAT: Final = ("spend_usd", "total_tokens", "cost_per_mtok_usd", "calls", "unpriced_calls")
 DIMENSION: Final[dict[Cut, str]] = {"team": "team", "model": "model", "accelerator": "accelerator", "cost": "cost_type"}
-MOVES: Final = 4
-NO_BREAKDOWN: Final = ["What changed", None, "", None, "", None, ""]
+NO_BREAKDOWN: Final = [None, "", None, ""]
+NO_OUTLOOK: Final = ["Budgets", "", None, NOTHING, None, "", None]
 
 
 def register(app: Dash, warehouse: Warehouse) -> None:
@@ -97,7 +98,22 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         return await asyncio.to_thread(_chart, warehouse, View.parse(f"{scope or ''}&{(look or '').removeprefix('?')}"))
 
     @app.callback(
+        Output("budgets-title", "children"), Output("budgets-words", "children"), Output("budgets-aside", "children"),
+        Output("burn", "figure"), Output("budgets-body", "children"),
+        Output("unusual-words", "children"), Output("unusual-body", "children"),
+        Input("scope", "data"), Input("tick", "data"),
+    )  # fmt: skip
+    async def outlook(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(_outlook, warehouse, View.parse(scope))
+
+    @app.callback(
         Output("changes-title", "children"), Output("changes-body", "children"), Output("changes-words", "children"),
+        Input("scope", "data"), Input("tick", "data"),
+    )  # fmt: skip
+    async def changes(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(_changes, warehouse, View.parse(scope))
+
+    @app.callback(
         Output("heat-body", "children"), Output("heat-words", "children"),
         Output("teams-body", "children"), Output("teams-words", "children"),
         Input("scope", "data"), Input("tick", "data"),
@@ -137,7 +153,6 @@ def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
     facts = [f"{_period_words(window)}.", f"Basis: {BASES[view.basis]}."]
     unpriced = total["unpriced_calls"] or 0
     missing = [f"{fmt.count(unpriced)} unpriced calls are not in it."] if unpriced else []
-    own = "capacity_cost_usd" if view.basis == "effective" else "hardware_cost_usd"
 
     def card(name: str, top: str, bottom: str | None = None, beside: str | None = None, **more: Any) -> Component:
         measure, was = DICTIONARY[name], before.get(name)
@@ -156,13 +171,13 @@ def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
         )
 
     return [
-        card("spend_usd", "spend_usd", facts=[*facts, *missing]),
+        card("spend_usd", "spend_usd", facts=[*facts, *missing], under=_split(total, view)),
         card("total_tokens", "total_tokens"),
         card("cost_per_mtok_usd", "spend_usd", "priced_tokens", facts=[*facts, *missing]),
         card("idle_ratio", "idle_cost_usd", "capacity_cost_usd", _idle_words(total, view)),
         card("cache_saving_usd", "cache_saving_usd", beside=f"{fmt.percent(total['cache_hit_ratio'], 0)} hit",
              facts=[*facts, "Hit: cached over all input tokens."]),
-        card(own, own, beside=_of_spend(total, own), label="Own hardware", under=_split(total, view)),
+        overview_outlook.card(reader),
     ]  # fmt: skip
 
 
@@ -177,12 +192,6 @@ def _idle_words(total: Row, view: View) -> str:
     if total["idle_cost_usd"] is not None:
         return f"{fmt.usd(total['idle_cost_usd'])} {'carried' if view.chosen('team') else 'unallocated'}"
     return "belongs to no team" if view.chosen("team") else "no own hardware"
-
-
-def _of_spend(total: Row, own: str) -> str:
-    if total[own] is None:
-        return "all by API"
-    return f"{fmt.percent(total[own] / total['spend_usd'], 0)} of spend" if total["spend_usd"] else ""
 
 
 def _split(total: Row, view: View) -> Component | None:
@@ -200,10 +209,7 @@ def _split(total: Row, view: View) -> Component | None:
 
 
 def _chart(warehouse: Warehouse, view: View) -> list[Any]:
-    try:
-        reader = Reader.of(warehouse, view)
-    except PermissionError:
-        reader = None
+    reader = _reader(warehouse, view)
     if reader is None:
         return [NOTHING, [], ""]
     window, dimension = reader.window, DIMENSION[view.cut]
@@ -216,12 +222,22 @@ def _chart(warehouse: Warehouse, view: View) -> list[Any]:
         return [NOTHING, [], ""]
     figure = charts.spend_figure(layers, totals, window, view.scale, parts=view.cut == "cost",
                                  href=lambda layer: _narrowed(view, dimension, layer))  # fmt: skip
+    marks = _foresee(reader, figure, totals) if view.scale == "usd" else []
     unit = "per 1M tokens, input plus output" if view.scale == "mtok" else f"stacked by {CUTS[view.cut].lower()}"
     return [
         figure,
-        _legend(layers, view, dimension, compared=window.prior is not None),
+        _legend(layers, view, dimension, compared=window.prior is not None, marks=marks),
         f"daily {unit} · {fmt.zone()} days",
     ]
+
+
+def _foresee(reader: Reader, figure: dict[str, Any], totals: pl.DataFrame) -> list[tuple[str, str]]:
+    """Draw days to come and days out of line; how what is drawn looks, and what it is."""
+    (days, today), (odd, _) = overview_outlook.coming(reader), overview_outlook.odd_days(reader)
+    cost = zip(totals["time"], totals["spend_usd"], strict=True)
+    outlook_figures.odd_days(figure, odd, {fmt.local(at).date(): usd or Decimal(0) for at, usd in cost})
+    outlook_figures.ahead(figure, days, today)
+    return [*([("tick dashed", "Forecast")] if days else []), *([("rhomb", "Out of line")] if odd else [])]
 
 
 def _narrowed(view: View, dimension: str, layer: charts.Series) -> str | None:
@@ -230,26 +246,43 @@ def _narrowed(view: View, dimension: str, layer: charts.Series) -> str | None:
     return view.toggled(**{dimension: layer.value}).href()
 
 
-def _legend(layers: Sequence[charts.Series], view: View, dimension: str, *, compared: bool) -> list[Component]:
+def _legend(
+    layers: Sequence[charts.Series], view: View, dimension: str, *, compared: bool, marks: Sequence[tuple[str, str]]
+) -> list[Component]:
     entries: list[Component] = []
     for layer in layers:
-        unused = layer.kind in charts.UNUSED
+        unused = layer.kind in charts.BESIDE
         if unused and view.scale == "mtok" and view.cut != "cost":
             continue
-        look = layer.kind if unused and layer.kind != "idle" else ""
+        look = layer.kind if layer.kind in charts.UNUSED[1:] else ""
         face = [dot(layer.colour, hatched=layer.kind == "idle", look=look), html.Span(layer.label)]
         href = _narrowed(view, dimension, layer)
         entries.append(html.Li(link(face, href, title=f"Show only {layer.label}") if href else html.Span(face)))
-    if compared:
-        entries.append(html.Li(html.Span([html.I(className="tick", **aria(hidden="true")), "Prior"])))
+    for mark, words in (*([("tick", "Prior")] if compared else []), *marks):
+        entries.append(html.Li(html.Span([html.I(className=mark, **aria(hidden="true")), words])))
     return entries
 
 
-def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
+def _outlook(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
+    return NO_OUTLOOK if reader is None else [*overview_outlook.budgets(reader), *overview_outlook.unusual(reader)]
+
+
+def _changes(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
+    return overview_why.NONE if reader is None else overview_why.changed(reader)
+
+
+def _reader(warehouse: Warehouse, view: View) -> Reader | None:
+    """Nobody where there is nothing to read, or nothing for whoever asks: the headline says why."""
     try:
-        reader = Reader.of(warehouse, view)
+        return Reader.of(warehouse, view)
     except PermissionError:
-        reader = None
+        return None
+
+
+def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
     if reader is None:
         return NO_BREAKDOWN
     total, totals_before = reader.over(tables.TEAM_MEASURES).row(0, named=True), reader.before(tables.TEAM_MEASURES)
@@ -257,36 +290,16 @@ def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
         return NO_BREAKDOWN
     before = totals_before.row(0, named=True) if totals_before is not None else None
     teams, teams_before = reader.over(tables.TEAM_MEASURES, "team"), reader.before(tables.TEAM_MEASURES, "team")
-    models, models_before = reader.over(("spend_usd",), "model"), reader.before(("spend_usd",), "model")
-    colour_of = {name: reader.colours(name) for name in ("team", "model")}
-    groups = [
-        ("By team", tables.moves(teams, teams_before, "team", colour_of["team"], view)),
-        ("By model", tables.moves(models, models_before, "model", colour_of["model"], view)),
-    ]
-    compared = before is not None and before["spend_usd"] is not None and total["spend_usd"] is not None
-    changes = tables.changes(
-        [(title, found[:MOVES]) for title, found in groups],
-        tables.drivers(total, before),
-        whole=None if compared else total["spend_usd"] or Decimal(0),
-    )
     basis = "effective, incl. idle share" if view.basis == "effective" else "direct cost, without idle"
     unpriced = total["unpriced_calls"] or 0
     return [
-        "What changed" if compared else "Where it went",
-        changes,
-        _moved_words(total, before, reader.window) if compared and before else "largest first",
         tables.heat(reader.over(HEAT, "model", "accelerator", "billing"), view),
         f"input + output · {basis} · green ring = cheapest home",
         tables.teams(
-            teams, teams_before, total, before, _trends(reader), colour_of["team"], view, len(reader.window.days)
+            teams, teams_before, total, before, _trends(reader), reader.colours("team"), view, len(reader.window.days)
         ),
         "click a row to filter" + (f" · {fmt.count(unpriced)} unpriced calls not in spend" if unpriced else ""),
     ]
-
-
-def _moved_words(total: Row, before: Row, window: Window) -> Any:
-    against = fmt.span(window.prior.start, window.prior.end, year=False) if window.prior else ""
-    return [html.B(fmt.usd_change(total["spend_usd"] - before["spend_usd"])), f" against {against}"]
 
 
 def _trends(reader: Reader) -> dict[str | None, Sequence[Any]]:

@@ -13,7 +13,8 @@ from millicent.dashboard.state import BASES, CUTS, FILTERS, RANGES, SCALES
 if TYPE_CHECKING:
     from dash.development.base_component import Component
 
-CHART_HEIGHT: Final = "248px"
+CHART_HEIGHT: Final = "292px"
+BURN_HEIGHT: Final = "128px"
 
 CONTROLS: Final = (
     ("p", "range", "4w"), ("vs", "compare", "previous"), ("basis", "basis", "effective"),
@@ -35,8 +36,8 @@ NOTHING: Final[dict[str, Any]] = {
 
 PLACES: Final = (
     "On this page",
-    (("bars", "Spend over time", "#spend"), ("swap", "What changed", "#changes"),
-     ("grid", "Cost per 1M tokens", "#heat"), ("people", "Teams", "#teams")),
+    (("bars", "Spend over time", "#spend"), ("wallet", "Budgets", "#budgets"), ("swap", "What changed", "#changes"),
+     ("people", "Teams", "#teams"), ("grid", "Cost per 1M tokens", "#heat"), ("flag", "Days out of line", "#unusual")),
 )  # fmt: skip
 
 
@@ -44,19 +45,29 @@ def layout(price_version: str) -> Component:
     """The page, its stores and its controls."""
     export = html.A([icon("download"), html.Span("Export")], id="export", className="button", href="#",
                     title="What is shown, by day and team, as CSV", download="millicent.csv")  # fmt: skip
-    body = {name: html.Div(id=f"{name}-body") for name in ("changes", "heat", "teams")}
+    body = {name: html.Div(id=f"{name}-body") for name in ("changes", "heat", "teams", "unusual")}
     board = html.Div(
         [
             html.Div([html.Section(className="card kpi") for _ in range(6)], id="kpis", className="kpis"),
             _spend_panel(),
+            _budgets_panel(),
             panel("What changed", "", body["changes"], id="changes"),
-            panel("Cost per 1M tokens", "", body["heat"], id="heat"),
             panel("Teams", "", body["teams"], id="teams"),
+            panel("Cost per 1M tokens", "", body["heat"], id="heat"),
+            panel("Days out of line", "", body["unusual"], id="unusual"),
         ],
         className="board",
     )
-    page = html.Main([header("Overview", [share(), export]), _filter_bar(), html.Div(id="notice"), board,
-         html.Div(id="drawer", className="drawer")], id="main")
+    page = html.Main(
+        [
+            header("Overview", [share(), export]),
+            _filter_bar(),
+            html.Div(id="notice"),
+            board,
+            html.Div(id="drawer", className="drawer"),
+        ],
+        id="main",
+    )
     stores = [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="clock", interval=REFRESH_MS),
@@ -86,3 +97,10 @@ def _spend_panel() -> Component:
                       config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
     body = html.Div([html.Ul(id="legend", className="legend"), graph, html.Div(id="chart-table", className="as-table")])
     return panel("Spend over time", "daily", body, aside=aside, id="spend")
+
+
+def _budgets_panel() -> Component:
+    graph = dcc.Graph(id="burn", figure=NOTHING, responsive=True, style={"height": BURN_HEIGHT}, className="chart burn",
+                      config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
+    aside = html.Div(id="budgets-aside", className="aside")
+    return panel("Budgets", "", html.Div([graph, html.Div(id="budgets-body")]), aside=aside, id="budgets")

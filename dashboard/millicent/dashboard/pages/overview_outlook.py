@@ -1,0 +1,388 @@
+"""What the Overview tells of the time to come: this month's forecast against its budget, and days out of line.
+
+All of it looks at the month in which we are, whatever period the page shows, and at the same history by team.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from dash import html
+
+from millicent.dashboard import charts, outlook_figures
+from millicent.dashboard import format as fmt
+from millicent.dashboard.components import aria, dot, link, pill, popover
+from millicent.dashboard.pages.asked_once import asked_once
+from millicent.dashboard.pages.overview_layout import NOTHING
+from millicent.dashboard.state import FILTERS, question
+from millicent.warehouse import outlook, standings
+from millicent.warehouse.budgets import FIRST, Budget
+from millicent.warehouse.outlook import Anomaly, Daily
+from millicent.warehouse.query import BadQuery, Filter, Period
+from millicent.warehouse.record import CHARGE, IDLE
+from millicent.warehouse.workspace import zone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
+    from dash.development.base_component import Component
+
+    from millicent.dashboard.reader import Reader
+    from millicent.dashboard.state import View
+    from millicent.warehouse.outlook import Day
+    from millicent.warehouse.standings import Outlook, Standing
+
+AHEAD: Final = 7
+"""Days to come that the chart shows at least; else those to the end of the month."""
+MOST: Final = 5
+"""Budgets that are listed."""
+MOST_ODD: Final = 7
+FLOOR: Final = Decimal("0.05")
+"""Share of what a day costs in all below which a rise does not matter."""
+CLOSE: Final = Decimal("0.95")
+"""Share of a budget from which on it is close."""
+SET: Final = "millicent budgets set Company 27500"
+Tone = Literal["good", "warn", "bad", "plain"]
+
+
+def month(reader: Reader) -> Outlook:
+    """What the month will have come to of what the page is narrowed to."""
+    scope = _scope(reader)
+    return standings.looked_at(_frame(reader, scope), scope, _at(reader))
+
+
+def stands(reader: Reader) -> list[Standing]:
+    """How all budgets of the tenant stand; none where one is in a currency without a rate."""
+
+    def ask() -> list[Standing]:
+        try:
+            return standings.live_standings(reader.warehouse, reader.tenant, _at(reader))
+        except BadQuery:
+            return []
+
+    return asked_once(reader.warehouse, (reader.tenant, "budgets"), ask)  # type: ignore[no-any-return]
+
+
+def of_view(found: Sequence[Standing], view: View) -> Standing | None:
+    """The budget of just what a page is narrowed to, months first."""
+    wanted = {(name, frozenset(values), False) for name, values in view.filters}
+    same = [
+        one
+        for one in found
+        if {(kept.dimension, frozenset(kept.values), kept.negated) for kept in one.budget.filters} == wanted
+        and one.budget.basis == view.basis
+    ]
+    return min(same, key=lambda one: one.budget.period != "month", default=None)
+
+
+# ---- the card
+
+
+def card(reader: Reader) -> Component:
+    """What the month will have come to, against its budget."""
+    found = of_view(stands(reader), reader.view)
+    if found is not None:
+        with _in(found.budget.currency):
+            return _card_of(found, _period_name(found.budget, found.period.start))
+    ahead, name = month(reader), _period_name(_scope(reader), _scope(reader).period_at(_at(reader)).start)
+    facts = ["No budget is set for just this. " + SET]
+    if ahead.forecast is None:
+        return _face(name, None, "after five whole days", None, facts)
+    before = _month_before(ahead)
+    change = fmt.change(ahead.forecast.p50_usd, before, unit="usd", better="lower") if before else None
+    beside = (
+        [html.B(f"{change.arrow} {change.text}", className=f"delta {change.tone}"), " vs last month"]
+        if change
+        else "no budget"
+    )
+    return _face(name, ahead.forecast, beside, None, [*_facts(ahead.forecast), *facts])
+
+
+def _card_of(one: Standing, name: str) -> Component:
+    ahead, ratio = one.forecast, one.expected_ratio
+    if ahead is None or ratio is None:
+        return _face(name, None, f"{fmt.usd(one.actual)} of {fmt.usd(one.limit)} spent", _bar(one), [*one.incomplete])
+    beside = [html.B(fmt.percent(ratio, 0), className=f"delta {_tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
+    facts = [f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {_last_words(one)}", *_facts(ahead)]
+    missing = [f"Incomplete: {', '.join(one.incomplete)}."] if one.incomplete else []
+    return _face(name, ahead, beside, _bar(one), [*facts, *missing])
+
+
+def _face(
+    name: str, ahead: outlook.Forecast | None, beside: Any, under: Component | None, facts: Sequence[str]
+) -> Component:
+    spent = html.Small([fmt.usd(ahead.actual_usd), html.Br(), "so far"]) if ahead else None
+    value = html.Strong(fmt.usd(ahead.p50_usd) if ahead else fmt.UNKNOWN, id="kpi-forecast",
+                        title=fmt.usd_exact(ahead.p50_usd) if ahead else None)  # fmt: skip
+    told = popover("i", [html.P(fact) for fact in facts], label="How the forecast is computed", className="how")
+    return html.Section(
+        [html.Div([html.H2(f"Forecast {name}"), told], className="kpi-head"),
+         html.Div([value, spent], className="kpi-value"),
+         html.Div(html.Span(beside), className="kpi-foot"), under],
+        className="card kpi outlook",
+    )  # fmt: skip
+
+
+def _facts(ahead: outlook.Forecast) -> list[str]:
+    """How a forecast came about and how far it may be off."""
+    told = [ahead.method]
+    if ahead.p10_usd is not None and ahead.days:
+        told.append(f"{fmt.usd(ahead.p10_usd)} to {fmt.usd(ahead.p90_usd)} in 8 of 10 cases.")
+    error = ahead.error
+    if error.mape is not None:
+        days = "day" if error.days == 1 else f"{error.days} days"
+        told.append(f"On {error.folds} earlier days it was off by {fmt.percent(error.mape)} of the next {days}.")
+    if error.coverage is not None:
+        told.append(f"{fmt.percent(error.coverage, 0)} of what came was within the band told before.")
+    return [*told, "What a contract charges when the month is over is not in it yet."]
+
+
+# ---- the panel of budgets
+
+
+def budgets(reader: Reader) -> list[Any]:
+    """Title, words, verdict, burn-down and list of the panel."""
+    found = stands(reader)
+    if not found:
+        return ["Budgets", "none is set yet", None, NOTHING, _none()]
+    main = of_view(found, reader.view) or _widest(found)
+    parts = sorted((one for one in found if one is not main), key=lambda one: -(one.expected_ratio or one.ratio))
+    with _in(main.budget.currency):
+        name = _period_name(main.budget, main.period.start)
+        words = [f"{main.budget.name} · {fmt.usd(main.actual)} of {fmt.usd(main.limit)} · ",
+                 html.B(_last_words(main, short=True), className=f"delta {_verdict_tone(main)}")]  # fmt: skip
+        figure = outlook_figures.burn_down(main)
+    left = len(parts) - MOST
+    rows = [_row(one, reader.view) for one in parts[:MOST]]
+    body = [html.Ul(rows, className="limits"), html.P(f"and {left} more" if left > 0 else "", className="quiet")]
+    if main.incomplete:
+        body.append(html.P([html.B("Incomplete: "), ", ".join(main.incomplete), " and not in it"], className="quiet"))
+    return [f"{name} budgets", words, _verdict(parts, main), figure, html.Div(body)]
+
+
+def _none() -> Component:
+    return html.Div(
+        [html.P("With a budget this page says whether it will be kept, and when it runs out."), html.Pre(SET)],
+        className="unset",
+    )
+
+
+def _verdict(parts: Sequence[Standing], main: Standing) -> Component:
+    every = [main, *parts]
+    over = [one for one in every if one.state in {"over", "will_be_over"}]
+    if not over:
+        return pill("All will be kept" if all(one.state == "kept" for one in every) else "None over yet", "good")
+    return pill(f"{len(over)} over", "bad")
+
+
+def _row(one: Standing, view: View) -> Component:
+    """A budget as a line: who, how much of it is and will be spent."""
+    with _in(one.budget.currency):
+        expected = one.expected_ratio if one.expected_ratio is not None else one.ratio
+        words = (
+            f"{one.budget.name}: {fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} spent, "
+            + (f"{fmt.usd(one.forecast.p50_usd)} expected. " if one.forecast else "")
+            + _last_words(one)
+            + (f" Incomplete: {', '.join(one.incomplete)}." if one.incomplete else "")
+        )
+        face = [html.Span(one.budget.name, className="name"), _bar(one),
+                html.Span([html.B(fmt.percent(expected, 0), className=f"delta {_tone(one)}"),
+                           f" of {fmt.usd(one.limit)}"])]  # fmt: skip
+    href = _narrowed(one.budget, view)
+    inside = link(face, href, title=words, **aria(label=words)) if href else html.Span(face, title=words)
+    return html.Li(inside)
+
+
+def _narrowed(budget: Budget, view: View) -> str | None:
+    """Address of what a budget is about, where the page can be narrowed to just that."""
+    kept = [one for one in budget.filters if not one.negated and len(one.values) == 1]
+    if not kept or len(kept) != len(budget.filters) or {one.dimension for one in kept} - set(FILTERS):
+        return None
+    return view.toggled(**{one.dimension: one.values[0] for one in kept}).href()
+
+
+def _bar(one: Standing) -> Component:
+    """What is spent, solid; what will be, hatched; the limit as a mark."""
+    whole = max(one.limit, one.actual, one.forecast.p50_usd if one.forecast else Decimal(0)) * Decimal("1.02")
+    spent, expected = one.actual / whole, (one.forecast.p50_usd if one.forecast else one.actual) / whole
+    places = {"--spent": f"{spent:.1%}", "--expected": f"{expected:.1%}", "--limit": f"{one.limit / whole:.1%}"}
+    return html.I(html.I(), className=f"limit {_tone(one)}", style=places, **aria(hidden="true"))
+
+
+def _tone(one: Standing) -> Tone:
+    if one.state in {"over", "will_be_over"}:
+        return "bad"
+    close = (one.expected_ratio or one.ratio) >= CLOSE
+    return "warn" if one.state == "may_be_over" or close else "good"
+
+
+def _verdict_tone(one: Standing) -> Tone:
+    return {"kept": "good", "may_be_over": "warn", "unknown": "plain"}.get(one.state, "bad")  # type: ignore[return-value]
+
+
+def _last_words(one: Standing, *, short: bool = False) -> str:
+    """Whether it lasts."""
+    when = _day(one.run_out_date) if one.run_out_date else ""
+    if short:
+        return {"over": f"ran out {when}", "will_be_over": f"runs out {when}", "may_be_over": "may run out",
+                "kept": "will be kept", "unknown": "too early to tell"}[one.state]  # fmt: skip
+    return {
+        "over": f"It ran out on {when}.", "will_be_over": f"It runs out on {when}.",
+        "may_be_over": "It may run out before the period ends.", "kept": "It lasts for the period.",
+        "unknown": "It is too early to tell whether it lasts.",
+    }[one.state]  # fmt: skip
+
+
+def _widest(found: Sequence[Standing]) -> Standing:
+    return min(found, key=lambda one: (len(one.budget.filters), one.budget.period != "month", -one.limit))
+
+
+# ---- the chart, and days out of line
+
+
+def coming(reader: Reader) -> tuple[Sequence[Day], date]:
+    """The days to come that the chart shows, none where its period is over; and today."""
+    scope, at = _scope(reader), _at(reader)
+    today = at.astimezone(reader.window.zone).date()
+    if reader.window.today is None:
+        return (), today
+    history = standings.looked_at(_frame(reader, scope), scope, at)
+    until = max(scope.period_at(at).end.astimezone(reader.window.zone).date(), today + timedelta(days=AHEAD + 1))
+    found = outlook.forecast(history.days, today, until, today)
+    return (found.days[1:] if found else ()), today
+
+
+def odd_days(reader: Reader) -> tuple[list[Anomaly], Decimal]:
+    """Whole days of the period that are out of line, in all, by team and by model, and the least rise that matters."""
+    window, place = reader.window, reader.window.zone
+    since = window.day_after(window.days[0], -7 * outlook.WEEKS)
+    histories: dict[tuple[str, str | None], list[Daily]] = {}
+    for dimension in ("team", "model"):
+        asked = question(
+            reader.view, Period(since, window.period.end), ("spend_usd", "charges_usd"), (dimension,), "day"
+        )
+        frame = reader.warehouse.ask(reader.tenant, asked).frame
+        histories |= _by_day(frame, dimension, place)
+        if dimension == "team":
+            histories["all", None] = _whole(histories)
+    for dimension in ("team", "model"):
+        for value in (IDLE, CHARGE):
+            histories.pop((dimension, value), None)
+    amounts = [one.spend_usd for one in histories["all", None] if one.spend_usd]
+    floor = (median(amounts) * FLOOR).quantize(Decimal("0.01")) if amounts else Decimal(0)
+    days = [day.astimezone(place).date() for day in window.days if day != window.today]
+    return outlook.anomalies(histories, days, max(floor, Decimal("0.01"))), floor
+
+
+def unusual(reader: Reader) -> list[Any]:
+    """Words and list of the days out of line."""
+    found, floor = odd_days(reader)
+    rule = f"a fifth and {fmt.usd(floor)} over the same weekday of four weeks"
+    if not found:
+        return [f"none cost {rule}", html.P("Every day cost about what its weekday does.", className="quiet calm")]
+    colour_of = {name: reader.colours(name) for name in ("team", "model")}
+    worst = sorted(found, key=lambda one: (-one.impact_usd, one.dimension))
+    rows = [_odd(one, colour_of.get(one.dimension, {}).get(one.value), reader) for one in worst[:MOST_ODD]]
+    heads = ("Day", "Who", "Cost", "Usual", "Over by")
+    table = html.Table([html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(rows)],
+                       className="odd")  # fmt: skip
+    left = len(worst) - MOST_ODD
+    more = html.P(f"and {left} more" if left > 0 else "", className="quiet")
+    return [f"at least {rule}", html.Div([html.Div(table, className="scroll"), more])]
+
+
+def _odd(one: Anomaly, colour: str | None, reader: Reader) -> Component:
+    name = "Everything" if one.dimension == "all" else charts.label(one.dimension, one.value)
+    view = replace(reader.view, range=f"{one.day}..{one.day}")
+    if one.dimension != "all":
+        kept = dict(view.filters) | {one.dimension: (one.value,)}
+        view = replace(view, filters=tuple(kept.items()))
+    face = [dot(colour or charts.OTHER_COLOUR), html.Span(name, className="name")]
+    share = "" if one.impact_ratio is None else f" ({fmt.percent(one.impact_ratio, 0)})"
+    return html.Tr(
+        [html.Td(_day(one.day)),
+         html.Th(link(face, view.href(), title=f"Show {name} on {_day(one.day)}"), scope="row"),
+         html.Td(fmt.usd(one.actual_usd)), html.Td(fmt.usd(one.expected_usd)),
+         html.Td(html.Span(f"+{fmt.usd(one.impact_usd)}{share}", className="delta bad"))]
+    )  # fmt: skip
+
+
+# ---- what all of it is asked by
+
+
+def _scope(reader: Reader) -> Budget:
+    """What the page is narrowed to, as a budget of the month would say it."""
+    view = reader.view
+    return Budget(
+        name="shown",
+        amount=Decimal(1),
+        filters=tuple(Filter(name, values) for name, values in view.filters),
+        currency=fmt.presented().currency,
+        basis=view.basis,
+        time_zone=fmt.zone(),
+        effective_from=FIRST,
+    )
+
+
+def _frame(reader: Reader, scope: Budget) -> pl.DataFrame:
+    return reader.warehouse.ask(reader.tenant, standings.history_query(scope, _at(reader))).frame
+
+
+def _at(reader: Reader) -> datetime:
+    """The instant up to which calls are complete; they may be told of later than they were made."""
+    return min(reader.fresh, reader.now)
+
+
+def _by_day(frame: pl.DataFrame, dimension: str, place: Any) -> dict[tuple[str, str | None], list[Daily]]:
+    """What days cost, without charges, by value."""
+    found: dict[tuple[str, str | None], list[Daily]] = {}
+    for row in frame.iter_rows(named=True):
+        spend, charges = row["spend_usd"], row["charges_usd"] or Decimal(0)
+        day = row["time"].astimezone(place).date()
+        found.setdefault((dimension, row[dimension]), []).append(Daily(day, None if spend is None else spend - charges))
+    return found
+
+
+def _whole(histories: dict[tuple[str, str | None], list[Daily]]) -> list[Daily]:
+    sums: dict[date, Decimal] = {}
+    for series in histories.values():
+        for one in series:
+            sums[one.day] = sums.get(one.day, Decimal(0)) + (one.spend_usd or Decimal(0))
+    return [Daily(day, usd) for day, usd in sums.items()]
+
+
+def _month_before(ahead: Outlook) -> Decimal | None:
+    """What the month before cost, charges apart, where all of it is known."""
+    first = fmt.local(ahead.period.start).date()
+    since = (first - timedelta(days=1)).replace(day=1)
+    if not ahead.days or ahead.days[0].day > since:
+        return None
+    return sum((one.spend_usd or Decimal(0) for one in ahead.days if since <= one.day < first), Decimal(0))
+
+
+def _period_name(budget: Budget, start: datetime) -> str:
+    """`November`, `this week`: the period that begins then."""
+    if budget.period == "month":
+        return f"{start.astimezone(zone(budget.time_zone)):%B}"
+    return {"day": "today", "week": "this week", "quarter": "this quarter", "fiscal_year": "this year"}[budget.period]
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%b}"
+
+
+@contextmanager
+def _in(currency: str) -> Iterator[None]:
+    """Write amounts in a budget's own currency."""
+    usual = fmt.presented()
+    fmt.present(replace(usual, currency=currency))
+    try:
+        yield
+    finally:
+        fmt.present(usual)
