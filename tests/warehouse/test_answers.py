@@ -19,6 +19,7 @@ from sqlalchemy import select
 from millicent.warehouse import amending, answers, ledger, query, rollups
 from millicent.warehouse.answers import Answers
 from millicent.warehouse.engine import EngineError
+from millicent.warehouse.exchange import Rate
 from millicent.warehouse.frames import plain
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.policies import Policy
@@ -30,6 +31,9 @@ TODAY = datetime(2026, 3, 4, tzinfo=UTC)
 NOW = TODAY + 10 * HOUR
 EVER = Period(TODAY - 3 * DAY, TODAY + DAY)
 SPEND = Query(measures=("spend_usd", "calls"), period=EVER, dimensions=("team",))
+RATES = tuple(
+    Rate("EUR", TODAY - days * DAY + HOUR, Decimal(usd), "ECB") for days, usd in ((99, "1.07"), (1, "1.1"), (0, "1.13"))
+)
 CALLERS = tuple(name for name, measure in DICTIONARY.items() if not measure.of_deployments)
 _tenants = (f"remembered-{number}" for number in itertools.count())
 
@@ -77,7 +81,10 @@ def questions(draw):
     order = draw(st.sampled_from(((), (f"-{names[-1]}",), (names[0],))))
     start = EVER.start + draw(st.integers(0, 4 * 24)) * HOUR / 2
     end = draw(st.sampled_from((EVER.end, NOW, TODAY + timedelta(minutes=90), TODAY)))
+    currency = draw(st.sampled_from(("USD", "EUR")))
     return Query(
+        time_zone=draw(st.sampled_from(("UTC", "Asia/Kolkata", "America/Los_Angeles"))), currency=currency,
+        rates=RATES if currency == "EUR" else (),
         measures=tuple(names), dimensions=tuple(dimensions), grain=grain, order=order,
         period=Period(min(start, end - HOUR), end), basis=draw(st.sampled_from(get_args(Basis))),
         limit=draw(st.sampled_from((None, None, 2))),
