@@ -7,7 +7,7 @@ and filter that a query can have.
 How the bridge is cut: models that only one period used are effects of their own. Of the others, what more tokens would
 have cost at the earlier mix and rates is volume; then models shift, and within a model the places where it runs; what
 is left at one place is another kind of tokens, or another rate for the same: a price at providers, efficiency on own
-hardware. Rates are never averaged, so nothing is left over but the rounding, which the largest effect takes.
+hardware. All of it is computed in fractions, so that nothing is left over.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def bridge(ask: Ask, query: Query, prior: Period) -> Bridge:
         whole = replace(asked, measures=("spend_usd",), dimensions=(), currency=query.currency)
         ends = [_exact(ask(replace(whole, period=one))["spend_usd"].item()) for one in (prior, query.period)]
         _exchanged(found, (before.total, after.total), (ends[0], ends[1]))
-    return _rounded(found, *(None if end is None else _pico(end) for end in ends))
+    return _rounded(found, *ends)
 
 
 def sentence(movers: Sequence[Mover], bridge: Bridge, money: Callable[[Decimal], str] | None = None) -> str:
@@ -377,19 +377,19 @@ def _exchanged(
     found.add("fx", moved - sum(found.amounts.values(), Fraction(0)))
 
 
-def _rounded(found: _Found, before: Decimal | None, after: Decimal | None) -> Bridge:
-    """The effects at 12 decimals; the largest takes what rounding leaves, so that they add up."""
-    amounts = {name: _pico(found.amounts[name]) for name in TITLES if found.amounts.get(name)}
-    left = EXACT.subtract(_less(after, before), _added(amounts.values()))
-    if left:
-        name = max(amounts, key=lambda one: abs(amounts[one])) if amounts else "other"
-        amounts[name] = EXACT.add(amounts.get(name, NOTHING), left)
-    effects = [
-        Effect(name, amount, found.words.get(name) or _words(name, up=amount > 0), _parts(found.parts[name]))
-        for name, amount in amounts.items()
-        if amount
-    ]
-    return Bridge(before, after, tuple(effects))
+def _rounded(found: _Found, before: Fraction | None, after: Fraction | None) -> Bridge:
+    """The effects at 12 decimals: every level from before to after is rounded, and effects lie between levels."""
+    exact, effects = before or Fraction(0), []
+    level = _pico(exact)
+    for name in TITLES:
+        exact += found.amounts.get(name, Fraction(0))
+        reached = _pico(exact)
+        if amount := EXACT.subtract(reached, level):
+            words = found.words.get(name) or _TOLD[name][0 if amount > 0 else 1]
+            effects.append(Effect(name, amount, words, _parts(found.parts[name])))
+        level = reached
+    start, end = (None if one is None else _pico(one) for one in (before, after))
+    return Bridge(start, end, tuple(effects))
 
 
 def _parts(told: Mapping[tuple[str, str | None], Fraction]) -> tuple[Part, ...]:
@@ -409,10 +409,6 @@ def _volume(before: _Side, after: _Side, grown: Fraction) -> str:
         told += f": {_percent(abs(calls - 1))} {'more' if calls >= 1 else 'fewer'} calls, each "
         told += f"{_percent(abs(each - 1))} {'longer' if each >= 1 else 'shorter'}"
     return f"{told}."
-
-
-def _words(effect: str, *, up: bool) -> str:
-    return _TOLD[effect][0 if up else 1]
 
 
 _TOLD: Final = {
@@ -465,13 +461,6 @@ def _pico(amount: Fraction) -> Decimal:
 def _percent(ratio: Fraction) -> str:
     size = abs(ratio) * 100
     return f"{round(size)}%" if size >= 10 else f"{Decimal(round(size * 10)).scaleb(-1)}%"
-
-
-def _added(amounts: Iterable[Decimal]) -> Decimal:
-    total = NOTHING
-    for amount in amounts:
-        total = EXACT.add(total, amount)
-    return total
 
 
 def _less(after: Decimal | None, before: Decimal | None) -> Decimal:
