@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final
 
-from millicent.dashboard.state import midnight
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.query import Period
 
 if TYPE_CHECKING:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
 from millicent.dashboard import filters
 from millicent.dashboard.format import presented
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ class Window:
     @property
     def days(self) -> list[datetime]:
         """Each midnight of `zone`, in UTC, from the start of the period to its end."""
-        return _midnights(self.period, self.zone)
+        return list(_midnights(self.period, self.zone))
 
     @property
     def counterparts(self) -> list[datetime | None]:
@@ -186,15 +188,11 @@ class Window:
         return midnight(day.astimezone(self.zone).date() + timedelta(days=days), self.zone)
 
 
-def midnight(day: date, zone: tzinfo) -> datetime:
-    """The instant, in UTC, at which a day begins in a time zone."""
-    return datetime.combine(day, time(), zone).astimezone(UTC)
-
-
-def _midnights(period: Period, zone: tzinfo) -> list[datetime]:
+@lru_cache(maxsize=256)
+def _midnights(period: Period, zone: tzinfo) -> tuple[datetime, ...]:
     first = period.start.astimezone(zone).date()
     last = (period.end - timedelta(microseconds=1)).astimezone(zone).date()
-    return [midnight(first + timedelta(days=n), zone) for n in range((last - first).days + 1)]
+    return tuple(midnight(first + timedelta(days=n), zone) for n in range((last - first).days + 1))
 
 
 def _before(view: View, period: Period, first: date, last: date, zone: tzinfo) -> Period:

@@ -16,7 +16,8 @@ from millicent.dashboard.charts import API_COLOUR, COST_COLOURS, IDLE_COLOUR, OT
 from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.explore_place import NO_OTHER, Exploration, is_yes_or_no, yes_or_no
 from millicent.dashboard.pages.figures import sums_of
-from millicent.dashboard.state import midnight, question
+from millicent.dashboard.state import question
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.tables import OF_DEPLOYMENTS
