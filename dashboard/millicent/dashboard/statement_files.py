@@ -51,7 +51,7 @@ def parts(statement: Statement) -> tuple[Part, ...]:
         Part("Statement", ("Item", money), _amounts(statement.lines)),
         Part("By feature", ("Feature", money), _amounts(statement.features)),
         Part("By model", ("Model", money), _amounts(statement.models)),
-        Part(f"{len(past)} months", ("Month", "State", money), past, totalled=False),
+        Part("Month by month", ("Month", "State", money), past, totalled=False),
         Part("Control totals", ("Whose", money), _amounts(control)),
     )
 
@@ -121,7 +121,7 @@ def told(statement: Statement, zone: tzinfo) -> dict[str, Any]:
         "closed_by": closing.by if closing else None, "total": _text(statement.total),
         "lines": rows(statement.lines), "features": rows(statement.features), "models": rows(statement.models),
         "control_totals": rows(statement.monthly.control(statement.who)),
-        "months": [{"month": one.month.written, "closed": one.closed, "amount": _text(cents(one.total))}
+        "months": [{"month": one.month.written, "closed": one.closed is not None, "amount": _text(cents(one.total))}
                    for one in statement.history],
         "rules": statement.rules, "facts": dict(facts(statement, zone)),
     }  # fmt: skip

@@ -51,7 +51,10 @@ _ROUNDED: Final = (
     "Amounts are rounded half-even to cents; where cents of lines do not add up to those of their total, a line "
     "Rounding makes up the difference."
 )
-_CLOSED: Final = "This month is closed: its amounts do not change any more. Corrections come as adjustments later."
+_CLOSED: Final = (
+    "This month is closed: its amounts, and the exchange rates that they are converted by, do not change any more. "
+    "Corrections come as adjustments of later months."
+)
 _OPEN: Final = "This month is open: amounts may still change, and nothing is charged before it is closed."
 
 

@@ -9,7 +9,7 @@ taken back in the same hour, and is charged when it became known; here both are 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Final
@@ -65,11 +65,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A month before, or the month itself: by cost type, exact, and whether it is closed."""
+    """A month before, or the month itself: by cost type, exact, and how it was closed; None while it is open."""
 
     month: Month
     kinds: Mapping[str, Amount]
-    closed: bool
+    closed: Closing | None
 
     @property
     def total(self) -> Amount:
@@ -88,6 +88,7 @@ class Monthly:
             a closed month: what has no price by then is charged later.
         closing: how it was closed; None while it is open.
         rates: exchange rates that held in it, where amounts are not in USD.
+        known: all that were known when it was closed, which amounts of it are converted by; empty for those known now.
     """
 
     month: Month
@@ -95,6 +96,7 @@ class Monthly:
     teams: Mapping[str | None, Mapping[str, Amount]]
     closing: Closing | None
     rates: tuple[Rate, ...] = ()
+    known: tuple[Rate, ...] = ()
 
     def of(self, who: Who) -> dict[str, Amount]:
         """Exact amounts by cost type."""
@@ -140,7 +142,7 @@ class Statement:
         lines: by cost type; the last one is the total.
         features: by feature, dearest first; the last one is the total.
         models: the same by model.
-        history: so many months up to this one.
+        history: so many months up to this one; those alone that were closed by then, if this one is closed.
         rules: how the amounts came about, in words.
         made: when an open month was looked at, and through when its calls were complete; None once it is closed.
     """
@@ -185,12 +187,14 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
         BadQuery: the currency has no rate then.
     """
     period = month.period(shown.zone)
-    answer = warehouse.ask(tenant, question(period, shown, ("team", "cost_type")))
+    closed = warehouse.control.closed_periods(tenant)
+    closing = months.closing(period, closed)
+    abroad = closing is not None and shown.currency != "USD"
+    known = warehouse.prices.rates(tenant, shown.currency, closing.at) if closing and abroad else ()
+    answer = warehouse.ask(tenant, replace(question(period, shown, ("team", "cost_type")), rates=known))
     teams = defaultdict[str | None, dict[str, Amount]](dict)
     for team, kind, spend in answer.frame.iter_rows():
         teams[team][kind] = spend
-    closed = warehouse.control.closed_periods(tenant)
-    closing = months.closing(period, closed)
     rates = tuple(rate for rate in answer.rates if _holds(rate, answer.rates, period))
     if any(one.start < period.end and period.start < one.end for one in closed):
         for team, kind, taken in _taken_back(warehouse, tenant, period, rates):
@@ -201,7 +205,7 @@ def monthly(warehouse: Warehouse, tenant: str, month: Month, shown: Presentation
         there = {team: parts for team, parts in teams.items() if any(parts.values())}
         return Monthly(month=month, period=period, teams={
             team: {kind: amount or _NOTHING for kind, amount in parts.items()} for team, parts in there.items()
-        }, closing=closing, rates=rates)  # fmt: skip
+        }, closing=closing, rates=rates, known=known)  # fmt: skip
     return Monthly(month=month, period=period, teams=dict(teams), closing=None, rates=rates)
 
 
@@ -219,6 +223,9 @@ def statement(
     whole = whole or monthly(warehouse, tenant, month, shown)
     policies = [policy for _, policy in warehouse.control.policies(tenant)]
     fresh = warehouse.freshness(tenant) or now
+    past = history(warehouse, tenant, who, month, shown, known=whole.known)
+    if whole.closing:
+        past = tuple(one for one in past if one.closed and one.closed.at <= whole.closing.at)
     return Statement(
         tenant=tenant,
         who=who,
@@ -228,7 +235,7 @@ def statement(
         lines=lines(whole, who),
         features=_by(warehouse, tenant, who, whole, shown, "feature"),
         models=_by(warehouse, tenant, who, whole, shown, "model"),
-        history=history(warehouse, tenant, who, month, shown),
+        history=past,
         rules=words(policies, whole.period, shown.zone, closed=whole.closing is not None),
         made=None if whole.closing else (now, min(fresh, now)),
     )
@@ -255,25 +262,25 @@ def line_words(kind: str, who: Who) -> str:
 
 
 def history(
-    warehouse: Warehouse, tenant: str, who: Who, month: Month, shown: Presentation, length: int = MONTHS
-) -> tuple[Past, ...]:
+    warehouse: Warehouse, tenant: str, who: Who, month: Month, shown: Presentation, length: int = MONTHS,
+    known: tuple[Rate, ...] = (),
+) -> tuple[Past, ...]:  # fmt: skip
     """So many months up to one, oldest first, by cost type; those without any spend are there too.
 
-    In another currency than USD they begin with the first that has a rate throughout.
+    In another currency than USD they begin with the first that has a rate throughout, of those that are `known`.
     """
     wanted = [month.before(n) for n in range(length - 1, -1, -1)]
     if shown.currency != "USD":
-        since = min((rate.since for rate in warehouse.prices.rates(tenant, shown.currency)), default=None)
+        rates = known or warehouse.prices.rates(tenant, shown.currency)
+        since = min((rate.since for rate in rates), default=None)
         wanted = [one for one in wanted if since and one.period(shown.zone).start >= since] or [month]
     period = Period(wanted[0].period(shown.zone).start, month.period(shown.zone).end)
     asked = question(period, shown, ("cost_type",), who, "month")
     found = defaultdict["Month", dict[str, Amount]](dict)
-    for start, kind, spend in warehouse.ask(tenant, asked).frame.iter_rows():
+    for start, kind, spend in warehouse.ask(tenant, replace(asked, rates=known)).frame.iter_rows():
         found[months.Month.of(start, shown.zone)][kind] = spend
     closed = warehouse.control.closed_periods(tenant)
-    return tuple(
-        Past(one, found.get(one, {}), months.closing(one.period(shown.zone), closed) is not None) for one in wanted
-    )
+    return tuple(Past(one, found.get(one, {}), months.closing(one.period(shown.zone), closed)) for one in wanted)
 
 
 def cents(amount: Amount) -> Amount:
@@ -310,7 +317,8 @@ def question(
 def _by(
     warehouse: Warehouse, tenant: str, who: Who, whole: Monthly, shown: Presentation, dimension: str
 ) -> tuple[Line, ...]:
-    frame = warehouse.ask(tenant, question(whole.period, shown, (dimension,), who)).frame
+    asked = replace(question(whole.period, shown, (dimension,), who), rates=whole.known)
+    frame = warehouse.ask(tenant, asked).frame
     return by_value(frame.drop_nulls("spend_usd") if whole.closing else frame, whole.total(who))
 
 

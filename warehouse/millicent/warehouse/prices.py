@@ -16,6 +16,7 @@ from functools import cache
 from typing import Final
 
 import polars as pl
+from sqlalchemy import Connection
 
 from millicent.pricing import bundled, snapshot
 from millicent.pricing.book import PriceBook
@@ -123,15 +124,16 @@ class Prices:
         """Version of the book that prices new calls of a tenant."""
         return self.book(tenant).version
 
-    def rates(self, tenant: str, currency: str) -> tuple[Rate, ...]:
-        """What one unit of a currency is in USD by the present book of a tenant, by instant."""
+    def rates(self, tenant: str, currency: str, known_at: datetime | None = None) -> tuple[Rate, ...]:
+        """What one unit of a currency is in USD, by instant: by the present book of a tenant, or as was known then."""
+        if known_at is not None:
+            with self._control.begin() as connection:
+                return _rates(self._known_then(connection, tenant, known_at), currency)
         with self._lock:
             self._refresh()
             key = (tenant, currency)
             if key not in self._rates:
-                own = (entry for entry in self._own(tenant) if isinstance(entry, FxRate))
-                mine = sorted((e for e in own if e.currency == currency), key=lambda e: (e.effective_from, rank(e)))
-                self._rates[key] = rates(mine)
+                self._rates[key] = _rates(self._own(tenant), currency)
             return self._rates[key]
 
     def of_version(self, tenant: str, version: str) -> PriceBook | None:
@@ -260,16 +262,20 @@ class Prices:
             raise ValueError(f"known_at {at.isoformat()} has no time zone: add Z for UTC or an offset")
         with self._control.begin() as connection:
             version = price_data.in_force(connection, at)
-            found = price_entries.stored(connection, tenant, retired=True)
-        own = [
+            own = self._known_then(connection, tenant, at)
+        with self._lock:
+            return _with_own(self._base(version or self._installed.version), own)
+
+    @staticmethod
+    def _known_then(connection: Connection, tenant: str, at: datetime) -> list[BookEntry]:
+        """Entries that were live at an instant, without charges."""
+        return [
             entry
-            for _, entry in found
+            for _, entry in price_entries.stored(connection, tenant, retired=True)
             if not isinstance(entry, Charge)
             and (entry.known_from is None or entry.known_from <= at)
             and (entry.retired_at is None or entry.retired_at > at)
         ]
-        with self._lock:
-            return _with_own(self._base(version or self._installed.version), own)
 
     def _remade(self, tenant: str, version: str) -> PriceBook | None:
         with self._control.begin() as connection:
@@ -329,3 +335,9 @@ def _number(version: str) -> str:
 
 def _models(changes: Iterable[PriceChange]) -> tuple[Model, ...]:
     return tuple(dict.fromkeys((change.provider, change.model) for change in changes))
+
+
+def _rates(entries: Iterable[BookEntry], currency: str) -> tuple[Rate, ...]:
+    """Those of a currency, by instant; of several for the same instant, the one that decides comes last."""
+    mine = [entry for entry in entries if isinstance(entry, FxRate) and entry.currency == currency]
+    return rates(sorted(mine, key=lambda one: (one.effective_from, rank(one))))

@@ -64,9 +64,9 @@ class Warehouse:
     def ask(self, tenant: str, question: Query) -> Answer:
         """Answer a query; see `millicent.warehouse.query.run`. What was answered is remembered while it is true.
 
-        Amounts in another currency than USD are by the rates of the tenant's price book.
+        Amounts in another currency than USD are by the rates of the tenant's price book, or those of the question.
         """
-        if question.currency != "USD":
+        if question.currency != "USD" and not question.rates:
             question = replace(question, rates=self.prices.rates(tenant, question.currency))
         return self._answers.ask(tenant, question)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MEANS: Final = (
     "Its amounts never change again, and its statements are final. This cannot be undone.",
     "Calls that come late, other prices and corrections are charged as adjustments of the month they become known in.",
-    "Policies, rules and exchange rates of its days are as they are now.",
+    "Its policies and tags stay as they are; its statements keep the exchange rates that are known now.",
     "Numbers of calls and tokens may still grow.",
 )
 
