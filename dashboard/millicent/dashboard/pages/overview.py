@@ -36,7 +36,7 @@ from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, a
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import polars as pl
     from dash.development.base_component import Component
@@ -56,7 +56,6 @@ DAILY: Final = (
 )  # fmt: skip
 HEAT: Final = ("spend_usd", "total_tokens", "cost_per_mtok_usd", "calls", "unpriced_calls")
 DIMENSION: Final[dict[Cut, str]] = {"team": "team", "model": "model", "accelerator": "accelerator", "cost": "cost_type"}
-NO_BREAKDOWN: Final = [None, "", None, ""]
 NO_OUTLOOK: Final = ["Budgets", "", None, NOTHING, None, "", None]
 
 
@@ -113,13 +112,18 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     async def changes(scope: str | None, _tick: int | None) -> Any:
         return await asyncio.to_thread(_changes, warehouse, View.parse(scope))
 
+    for name, answer in (("heat", _heat), ("teams", _teams)):
+        _answered(app, warehouse, name, answer)
+
+
+def _answered(app: Dash, warehouse: Warehouse, name: str, answer: Callable[[Warehouse, View], list[Any]]) -> None:
+
     @app.callback(
-        Output("heat-body", "children"), Output("heat-words", "children"),
-        Output("teams-body", "children"), Output("teams-words", "children"),
+        Output(f"{name}-body", "children"), Output(f"{name}-words", "children"),
         Input("scope", "data"), Input("tick", "data"),
     )  # fmt: skip
-    async def breakdown(scope: str | None, _tick: int | None) -> Any:
-        return await asyncio.to_thread(_breakdown, warehouse, View.parse(scope))
+    async def answered(scope: str | None, _tick: int | None) -> Any:
+        return await asyncio.to_thread(answer, warehouse, View.parse(scope))
 
 
 def _headline(warehouse: Warehouse, view: View) -> list[Any]:
@@ -281,20 +285,29 @@ def _reader(warehouse: Warehouse, view: View) -> Reader | None:
         return None
 
 
-def _breakdown(warehouse: Warehouse, view: View) -> list[Any]:
+def _heat(warehouse: Warehouse, view: View) -> list[Any]:
     reader = _reader(warehouse, view)
     if reader is None:
-        return NO_BREAKDOWN
+        return [None, ""]
+    basis = "effective, incl. idle share" if view.basis == "effective" else "direct cost, without idle"
+    found = reader.over(HEAT, "model", "accelerator", "billing")
+    return [
+        tables.heat(found, view) if found.height else None,
+        f"input + output · {basis} · green ring = cheapest home",
+    ]
+
+
+def _teams(warehouse: Warehouse, view: View) -> list[Any]:
+    reader = _reader(warehouse, view)
+    if reader is None:
+        return [None, ""]
     total, totals_before = reader.over(tables.TEAM_MEASURES).row(0, named=True), reader.before(tables.TEAM_MEASURES)
     if _is_empty(total):
-        return NO_BREAKDOWN
+        return [None, ""]
     before = totals_before.row(0, named=True) if totals_before is not None else None
     teams, teams_before = reader.over(tables.TEAM_MEASURES, "team"), reader.before(tables.TEAM_MEASURES, "team")
-    basis = "effective, incl. idle share" if view.basis == "effective" else "direct cost, without idle"
     unpriced = total["unpriced_calls"] or 0
     return [
-        tables.heat(reader.over(HEAT, "model", "accelerator", "billing"), view),
-        f"input + output · {basis} · green ring = cheapest home",
         tables.teams(
             teams, teams_before, total, before, _trends(reader), reader.colours("team"), view, len(reader.window.days)
         ),
