@@ -132,6 +132,16 @@ def per_call(engine: Engine, tenant: str, question: Query, by: str | None = None
     return frame.with_columns(*quantiles).drop("spread").with_columns(pl.col(pl.Decimal).cast(pl.Decimal(38, 12)))
 
 
+def per_user(engine: Engine, tenant: str, question: Query, by: str) -> pl.DataFrame:
+    """By a dimension of calls: how many `users` told who they are, and `spend_usd` of their calls, to 12 decimals."""
+    facts = _costs(tenant, question, {by: askable(calls)[by], "user_id": calls.c.user_id})
+    each = select(facts.c[by], facts.c.user_id, func.sum(facts.c.cost).label("spend"))
+    each_user = each.where(facts.c.user_id.is_not(None)).group_by(facts.c[by], facts.c.user_id).subquery("each_user")
+    asked = select(each_user.c[by], func.count().label("users"), func.sum(each_user.c.spend).label("spend_usd"))
+    frame = pl.DataFrame(pl.from_arrow(engine.read(asked.group_by(each_user.c[by]))))
+    return frame.with_columns(pl.col(pl.Decimal).cast(pl.Decimal(38, 12)))
+
+
 def users(engine: Engine, tenant: str, question: Query) -> Concentration:
     """What the calls of users cost, on the basis and within the period and filters of `question`."""
     facts = _costs(tenant, question, {"user_id": calls.c.user_id})

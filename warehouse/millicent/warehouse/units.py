@@ -243,11 +243,11 @@ def within(rows: Iterable[Units], question: Query) -> list[Units]:
 def _of(facts: pl.DataFrame, rows: pl.DataFrame, named: Sequence[str]) -> pl.DataFrame:
     """Spend and calls by day of the facts that any of the rows names."""
     matched = [facts.clear()]
-    for told, group in rows.with_columns(_told=pl.concat_list(pl.col(named).is_not_null()) if named else pl.lit(0)
-                                         ).partition_by("_told", as_dict=True).items():  # fmt: skip
-        shape = told[0] if named else ()
-        keys = ["day", *(name for name, is_told in zip(named, shape, strict=True) if is_told)]
-        matched.append(facts.join(group.select(keys).unique(), on=keys, how="semi"))
+    for shape in rows.select(pl.col(named).is_not_null()).unique().iter_rows() if named else [()]:
+        keys = [name for name, is_told in zip(named, shape, strict=True) if is_told]
+        alike = (pl.col(name).is_not_null() == (name in keys) for name in named)
+        group = rows.filter(*alike).select("day", *keys).unique()
+        matched.append(facts.join(group, on=["day", *keys], how="semi"))
     return pl.concat(matched).unique("at").group_by("day").agg(_sum("spend_usd"), _sum("calls"))
 
 
