@@ -436,7 +436,7 @@ class TestBeforeAnything:
         return priced_calls()
 
     def test_it_says_how_to_connect_and_then_how_to_declare(self, operator, warehouse):
-        assert "No source connected yet" in shown(operator, "efficiency-notice.children", scope="")
+        assert "Send your first call" in shown(operator, "efficiency-notice.children", scope="")
         for output in PARTS:
             callback(operator, output, scope="")
         declare(warehouse)

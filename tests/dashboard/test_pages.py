@@ -118,7 +118,7 @@ def test_every_callback_answers_before_the_first_call_and_to_any_scope(site, out
 
 
 def test_before_the_first_call_the_page_tells_how_to_connect(site):
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in callback(site, "kpis.children").text
+    assert "Send your first call" in callback(site, "kpis.children").text
 
 
 def test_callbacks_are_closed_to_strangers(tmp_path):

@@ -31,6 +31,7 @@ from millicent.dashboard.pages import (
     requests,
     teams,
     viewing,
+    welcome,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ ASSETS: Final = Path(__file__).parent / "assets"
 BUNDLE: Final = ASSETS / "vendor" / "plotly-cartesian.min.js"
 FONT: Final = ASSETS / "vendor" / "inter.woff2"
 PLOTLY: Final = "/_dash-component-suites/plotly/package_data/plotly.min.js"
+RECEIVER: Final = "http://127.0.0.1:4318"
 FOREVER: Final = "public, max-age=31536000, immutable"
 PAGES: Final = {
     "/": ("Millicent", overview),
@@ -92,14 +94,16 @@ _MISSING: Final = """<!DOCTYPE html>
 
 
 def create_app(
-    warehouse: Warehouse, *, title: str = "Millicent", mount: Callable[[FastAPI], None] | None = None
-) -> FastAPI:
+    warehouse: Warehouse, *, title: str = "Millicent", mount: Callable[[FastAPI], None] | None = None,
+    receiver: str = RECEIVER,
+) -> FastAPI:  # fmt: skip
     """The application.
 
     Args:
         warehouse: what the pages ask.
         title: name in the browser's tab.
         mount: adds other routes (the API) before unknown paths are answered.
+        receiver: address that calls are sent to, as the first page tells.
     """
     server = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     if mount:
@@ -114,7 +118,7 @@ def create_app(
         suppress_callback_exceptions=True,  # one page's components are there at a time
     )  # fmt: skip
     dash.enable_dev_tools(debug=False, dev_tools_disable_version_check=True)
-    _pages(dash, warehouse)
+    _pages(dash, warehouse, receiver)
     dash.backend.websocket_capability = False
     server.router.routes[:] = [route for route in server.router.routes if getattr(route, "path", "") not in UNUSED]
     _answer_unknown(server, title)
@@ -134,7 +138,7 @@ def _told(error: Exception) -> None:
     raise error
 
 
-def _pages(dash: Dash, warehouse: Warehouse) -> None:
+def _pages(dash: Dash, warehouse: Warehouse, receiver: str) -> None:
     """Every page in the first answer; the browser puts the one of its address into the frame."""
     places = {path: (title, page.layout(warehouse.price_version)) for path, (title, page) in PAGES.items()}
     dash.layout = html.Div(
@@ -151,6 +155,7 @@ def _pages(dash: Dash, warehouse: Warehouse) -> None:
         Output("page", "children"), Input("place", "pathname"), State("pages", "data"),
     )  # fmt: skip
     viewing.register(dash, warehouse)
+    welcome.register(dash, warehouse, receiver)
     for _, page in PAGES.values():
         page.register(dash, warehouse)
 

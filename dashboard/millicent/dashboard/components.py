@@ -30,9 +30,8 @@ COVERED: Final = Decimal("0.95")
 
 Emptiness = Literal["unconnected", "undeclared", "no_rows", "no_hours", "ingesting", "forbidden"]
 
-CONNECT: Final = """pip install millicent-sdk
-export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
-export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer%20<your ingest key>\""""
+WATCH_MS: Final = 1_500
+"""How often the empty product looks for the first call."""
 
 DECLARE: Final = """millicent deployments declare llama-70b \\
   --model llama-3.3-70b --engine vllm --precision fp8 \\
@@ -41,8 +40,8 @@ DECLARE: Final = """millicent deployments declare llama-70b \\
 
 _EMPTY: Final[dict[Emptiness, tuple[str, str]]] = {
     "unconnected": (
-        "No source connected yet",
-        "Point any OpenTelemetry exporter here; a call shows up seconds after it ends. The first run printed the key.",
+        "Send your first call",
+        "Copy a few lines into what calls a model. You see what the call cost, and why, seconds after it ends.",
     ),
     "undeclared": (
         "No own hardware yet",
@@ -225,14 +224,21 @@ def empty(kind: Emptiness, *, clear: str | None = None, also: Component | None =
     title, words = _EMPTY[kind]
     more: list[Component] = []
     if kind == "unconnected":
-        more.append(html.Pre(CONNECT))
+        more += [
+            html.Div(id="welcome-watch", className="watching"),
+            html.Div(id="welcome", className="guide"),
+            dcc.Interval(id="welcome-clock", interval=WATCH_MS),
+            dcc.Store(id="welcome-do"),
+        ]
     if kind == "undeclared":
         more.append(html.Pre(DECLARE))
     if clear:
         more.append(link("Clear the filters", clear, className="button"))
     if also is not None:
         more.append(also)
-    return html.Div([icon(kind), html.H2(title), html.P(words), *more], className=f"card empty {kind}", role="status")
+    picture = html.Div(icon(kind), className="picture", **aria(hidden="true"))
+    live = {"role": "status"} if kind != "unconnected" else {}
+    return html.Div([picture, html.H2(title), html.P(words), *more], className=f"card empty {kind}", **live)
 
 
 Entries = Sequence[tuple[str, Sequence[tuple[str, str, str]]]]

@@ -141,9 +141,14 @@ def application(
         telemetry = Telemetry(warehouse, spool, loader, forwarder, scraper)
         mount_api(server, warehouse, loader.balance, telemetry.text, lambda: loader.running, receiver)
 
-    server = create_app(warehouse, mount=mount)
+    server = create_app(warehouse, mount=mount, receiver=_reachable(receiver))
     access.check_routes(getattr(route, "path", repr(route)) for route in server.routes)
     return access.Access(server, warehouse.control, insecure_local=insecure_local)
+
+
+def _reachable(receiver: str) -> str:
+    """Its address as others know it, where it listens on all of this machine's."""
+    return receiver.replace("//0.0.0.0:", f"//{socket.gethostname()}:").replace("//[::]:", f"//{socket.gethostname()}:")
 
 
 def _platform(settings: Settings) -> None:

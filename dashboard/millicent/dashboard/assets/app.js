@@ -106,7 +106,7 @@
 
   // New calls show up by themselves, unless nobody looks, somebody is in the middle of something, or the last answer is
   // still on its way: asked again before it comes, it would never be shown.
-  const tick = (count) => (document.hidden || document.querySelector("[data-dash-is-loading=true], details.pop[open], [data-state=open], .hoverlayer > *, .drawer section, .calls :focus-visible") ? dash.no_update : count);
+  const tick = (count) => (document.hidden || document.querySelector("[data-dash-is-loading=true], #welcome, details.pop[open], [data-state=open], .hoverlayer > *, .drawer section, .calls :focus-visible") ? dash.no_update : count);
 
   const element = (type, children, props = {}) => ({ namespace: "dash_html_components", type, props: { children, ...props } });
 
@@ -167,6 +167,9 @@
     next = changed?.focus ?? ""; // where what opened the drawer is about to go
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
+
+  // Which way to send the first call is in sight.
+  dash.welcome = { shows: (way) => { const ways = document.getElementById("welcome-ways"); if (ways && way) ways.dataset.way = way; } };
 
   dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
 
