@@ -31,12 +31,11 @@ Days = Collection[date]
 
 
 class Revisions:
-    """Counters by UTC day that only grow: one step as a commit begins, and one as it ends."""
+    """Counters by UTC day that only grow, by one as a commit begins; until it ends there is no telling."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._of_day = Counter[date]()
-        self._of_all = 0
+        self._times = Counter[date | None]()
         self._committing = Counter[date | None]()
 
     def stamp(self, start: datetime, end: datetime) -> int | None:
@@ -48,29 +47,21 @@ class Revisions:
         with self._lock:
             if any(day is None or first <= day <= last for day in self._committing):
                 return None
-            return self._of_all + sum(times for day, times in self._of_day.items() if first <= day <= last)
+            return sum(times for day, times in self._times.items() if day is None or first <= day <= last)
 
     @contextmanager
     def changing(self, days: Days | None) -> Iterator[None]:
         """Around a commit that changes `days`, None for any; however it ends, it may have changed them."""
         changed: Collection[date | None] = {None} if days is None else set(days)
         with self._lock:
-            self._count(changed)
+            self._times.update(changed)
             self._committing.update(changed)
         try:
             yield
         finally:
             with self._lock:
-                self._count(changed)
                 self._committing.subtract(changed)
                 self._committing = +self._committing
-
-    def _count(self, changed: Collection[date | None]) -> None:
-        for day in changed:
-            if day is None:
-                self._of_all += 1
-            else:
-                self._of_day[day] += 1
 
 
 def days_of(instants: pl.Series) -> set[date]:
