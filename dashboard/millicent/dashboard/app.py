@@ -25,6 +25,7 @@ from millicent.dashboard.pages import (
     caching,
     efficiency,
     explore,
+    exports,
     overview,
     prices,
     quality,
@@ -58,6 +59,7 @@ PAGES: Final = {
     "/requests": ("Requests · Millicent", requests),
     "/quality": ("Data quality · Millicent", quality),
     "/prices": ("Prices · Millicent", prices),
+    "/exports": ("Exports · Millicent", exports),
 }
 """Address of each page, its title and its module."""
 UNUSED: Final = ("/_reload-hash", "/_dash-ws-callback")

@@ -61,13 +61,22 @@ def menu(query: Query, name: str, also: Sequence[Choice] = ()) -> list[Component
 
     `also` are other files of the page, such as a statement; they stand first.
     """
-    choices = [*also, *(Choice(label, words, address(query, form)) for form, (label, words) in FORMATS.items())]
+    return files([*also, *choices(query)], told(query), name)
+
+
+def choices(query: Query) -> list[Choice]:
+    """The files of exactly `query`."""
+    return [Choice(label, words, address(query, form)) for form, (label, words) in FORMATS.items()]
+
+
+def files(choices: Sequence[Choice], words: str, name: str) -> list[Component]:
+    """The children of `{name}-export`: a button, and under it `words` and the files to choose from."""
     entries = [
         html.Li(html.A([html.B(choice.label), html.Span(choice.words)], href=choice.href, download=""))
         for choice in choices
     ]
     face = html.Summary([icon("download"), "Export"], className="button")
-    body = html.Div([html.P(told(query)), html.Ul(entries)], className="popover")
+    body = html.Div([html.P(words), html.Ul(entries)], className="popover")
     return [html.Details([face, body], id=f"{name}-export-menu", className="pop files", **aria(label="Export"))]
 
 

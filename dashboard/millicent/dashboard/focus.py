@@ -118,6 +118,12 @@ class Export:
         self.totals = {name: sums.get(name, Decimal(0)) for name in (*COSTS, "x_RequestCount", TOKENS)}
         self.controls = _controls(self, sums)
 
+    def day(self, day: datetime) -> pl.DataFrame:
+        """The rows of one UTC day by themselves, of which nothing is added to sums."""
+        period = Period(day, day + DAY)
+        parts = [_assembled(self, groups) for groups in _asked(self.warehouse, self.tenant, period)]
+        return pl.concat([*parts, _charges(self, period)])
+
     def _taken(self, part: pl.DataFrame, sums: dict[str, Decimal]) -> pl.DataFrame:
         """`part`, once it is checked and added to the sums."""
         self.height += part.height

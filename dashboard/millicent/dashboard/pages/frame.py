@@ -46,6 +46,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("list", "Requests", "/requests"),
             ("tag", "Prices", "/prices"),
             ("check", "Data quality", "/quality"),
+            ("download", "Exports", "/exports"),
         ),
     ),
 )  # fmt: skip
