@@ -1,8 +1,9 @@
 """The API and its door, over the real application: who gets in, what is answered, how mistakes are told."""
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access, demo, serve
+from millicent.pricing.entries import FxRate
 from millicent.warehouse import capacity, record
 from millicent.warehouse.query import ASKABLE
 from millicent.warehouse.store import Warehouse
@@ -143,6 +145,34 @@ def test_query_answers_decimals_as_text_and_says_how_it_computed(client):
     assert (answer["meta"]["currency"], answer["meta"]["basis"]) == ("USD", "effective")
 
 
+def test_amounts_in_another_currency_say_which_and_by_which_rates(client, warehouse):
+    (dollars,) = get(client, "query", measures="spend_usd,calls", period="70d")["rows"]
+    begin = datetime.now(UTC) - timedelta(days=200)
+    entry = FxRate(currency="NOK", usd_per_unit=Decimal("0.125"), effective_from=begin, source="Norges Bank")
+    warehouse.control.add_prices([entry])
+    asked = {"measures": "spend_usd,calls,cost_per_mtok_usd", "period": "70d", "currency": "NOK"}
+    answer = get(client, "query", **asked)
+    (row,) = answer["rows"]
+    assert row.keys() == {"spend_nok", "calls", "cost_per_mtok_nok"}
+    assert Fraction(row["spend_nok"]) == Fraction(dollars["spend_usd"]) * 8
+    assert answer["meta"]["measures"]["cost_per_mtok_nok"]["unit"] == "nok_per_mtok"
+    (rate,) = answer["meta"]["rates"]
+    assert (rate["currency"], rate["usd_per_unit"], rate["source"]) == ("NOK", "0.125", "Norges Bank")
+    assert datetime.fromisoformat(rate["from"]) == begin
+    file = pl.read_csv(io.BytesIO(client.get("/api/v1/query", params=asked | {"format": "csv"}).content))
+    assert file.columns == list(row)
+
+
+def test_days_of_a_time_zone_begin_at_its_midnight_in_rows_and_in_bounds(client):
+    last = datetime.now(UTC).date() - timedelta(days=40)
+    asked = {"measures": "calls", "start": str(last - timedelta(days=3)), "end": str(last), "time_zone": "Asia/Kolkata"}
+    whole = get(client, "query", **asked)
+    assert whole["meta"]["start"] == f"{last - timedelta(days=4)}T18:30:00+00:00"
+    days = get(client, "query", grain="day", **asked)["rows"]
+    assert [row["time"] for row in days] == [f"{last - timedelta(days=n)}T18:30:00Z" for n in (4, 3, 2)]
+    assert sum(row["calls"] for row in days) == whole["rows"][0]["calls"] > 0
+
+
 def test_an_unpriced_model_has_no_cost_rather_than_none(client):
     rows = get(client, "query", measures="spend_usd,unpriced_calls", group_by="model", period="70d")["rows"]
     (unknown,) = [row for row in rows if row["model"] == "acme-legal-ft-2"]
@@ -182,7 +212,10 @@ def test_the_same_rows_as_a_file(client, form, read):
         ({"measures": "calls", "start": "2026-13-01"}, "not an instant"),
         ({"measures": "calls", "start": "2026-11-02", "end": "2026-11-01"}, "is not before"),
         ({"measures": "calls", "basis": "cheap"}, "unknown basis 'cheap'"),
-        ({"measures": "calls", "currency": "EUR"}, "ask for USD"),
+        ({"measures": "spend_usd", "currency": "SEK"}, 'fx_rate with currency = "SEK"'),
+        ({"measures": "calls", "currency": "euro"}, "write USD, EUR or another code"),
+        ({"measures": "calls", "time_zone": "Mars/Olympus"}, "time zone 'Mars/Olympus' is unknown"),
+        ({"measures": "calls", "grain": "day", "time_zone": "Asia/Tokyo", "start": "1971-01-01"}, "20,000 days"),
         ({"measures": "accelerator_hours", "group_by": "team"}, "fact of deployments"),
         ({"measures": "calls", "limit": "0"}, "limit 0"),
         ({"measures": "calls", "limit": "many"}, "limit: Input should be a valid integer"),

@@ -6,10 +6,11 @@ Errors are RFC 9457 problems whose detail names the value, the rule and the reme
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,17 +31,18 @@ from millicent.dashboard.prices import mount_prices
 from millicent.dashboard.repricing import mount_repricing
 from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
-from millicent.dashboard.views import mount_views
 from millicent.dashboard.statement_answers import mount_statements
+from millicent.dashboard.views import mount_views
 from millicent.pricing.entries import BadPricesError
 from millicent.warehouse.calls import Cost, Order, Search
 from millicent.warehouse.deployments import BadDeploymentsError
 from millicent.warehouse.engine import EngineError
-from millicent.warehouse.metrics import DICTIONARY
+from millicent.warehouse.metrics import DICTIONARY, named
 from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain
 from millicent.warehouse.query import Query as Question
 from millicent.warehouse.record import CALLS
 from millicent.warehouse.store import Warehouse
+from millicent.warehouse.workspace import zone
 
 PREFIX: Final = "/api/v1"
 _NAMES: Final = Query(description="Names; repeat the parameter or separate with commas.")
@@ -109,10 +111,18 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         grain: str | None = None,
         basis: str = "effective",
         currency: Annotated[
-            str, Query(description="ISO 4217 code; other than USD by the rates of the price book.")
+            str,
+            Query(
+                description="ISO 4217 code. Each amount is converted by the rate of its instant in the price book, and "
+                "the code stands for usd in the names of columns."
+            ),
         ] = "USD",
         time_zone: Annotated[
-            str, Query(description="IANA name; days, weeks and months begin at its midnights.")
+            str,
+            Query(
+                description="IANA name. Days, weeks and months begin at its midnights, in rows and in start, end and "
+                "mtd; instants are told in UTC."
+            ),
         ] = "UTC",
         order: Annotated[list[str] | None, _NAMES] = None,
         limit: int | None = None,
@@ -122,7 +132,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
             measures=_list(measures),
             dimensions=_list(group_by),
             filters=filters.parse_all(filter),
-            period=asking.period(start, end, period),
+            period=asking.period(start, end, period, _zone(time_zone)),
             grain=cast("Grain | None", grain),
             basis=cast("Basis", basis),
             currency=currency,
@@ -132,20 +142,34 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
         )
         tenant = access.principal().tenant
         answer = warehouse.ask(tenant, question)
+        columns = {name: named(name, currency) for name in question.measures}
         if format != "json":
-            sheet = exporting.sheet(answer.frame, lambda whole: warehouse.ask(tenant, whole).frame, question)
-            return export_files.answered(sheet, format)
+            rates = [rate.words for rate in answer.rates]
+            sheet = exporting.sheet(answer.frame, lambda whole: warehouse.ask(tenant, whole).frame, question, rates)
+            totals = {columns[name]: total for name, total in sheet.totals.items()}
+            return export_files.answered(replace(sheet, frame=sheet.frame.rename(columns), totals=totals), format)
         meta = {
             "start": question.period.start.isoformat(),
             "end": question.period.end.isoformat(),
             "basis": basis,
             "currency": currency,
+            "rates": [
+                asking.plain(
+                    {
+                        "currency": one.currency,
+                        "from": one.since,
+                        "usd_per_unit": one.usd_per_unit,
+                        "source": one.source,
+                    }
+                )
+                for one in answer.rates
+            ],
             "time_zone": time_zone,
             "source": answer.source,
             "elapsed_ms": answer.elapsed_ms,
-            "measures": {name: _described(name) for name in question.measures},
+            "measures": {column: _described(name, currency) for name, column in columns.items()},
         }
-        rows = export_files.texts(answer.frame).write_json()
+        rows = export_files.texts(answer.frame.rename(columns)).write_json()
         return Response(f'{{"rows":{rows},"meta":{_json(meta)}}}', media_type="application/json")
 
     @server.get(f"{PREFIX}/calls", summary="Single calls", openapi_extra=_BY_DIMENSION)
@@ -254,9 +278,16 @@ def _one(warehouse: Warehouse, trace_id: str, span_id: str) -> dict[str, Any]:
     return rows[0]
 
 
-def _described(name: str) -> dict[str, Any]:
+def _described(name: str, currency: str) -> dict[str, Any]:
     measure = DICTIONARY[name]
-    return {"label": measure.label, "unit": measure.unit, "formula": measure.formula}
+    return {"label": measure.label, "unit": named(measure.unit, currency), "formula": measure.formula}
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return zone(name)
+    except ValueError as error:
+        raise BadQuery(str(error)) from error
 
 
 def _json(value: Any) -> str:

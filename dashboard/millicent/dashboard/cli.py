@@ -179,12 +179,15 @@ def query(
     period: Annotated[str, typer.Option(help="24h, 7d, 4w or mtd.")] = "28d",
     grain: Annotated[str | None, typer.Option(help="hour, day, week or month.")] = None,
     basis: Annotated[str, typer.Option(help="list, billed, effective, usage or marginal.")] = "effective",
+    currency: Annotated[str, typer.Option(help="ISO 4217 code, by the rates of the price book.")] = "USD",
+    time_zone: Annotated[str, typer.Option(help="IANA name; days begin at its midnights.")] = "UTC",
     url: Url = URL,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Measures by dimensions over a period."""
-    asked = {"measures": measures, "group_by": by, "filter": filter, "period": period, "grain": grain, "basis": basis}
+    asked = {"measures": measures, "group_by": by, "filter": filter, "period": period, "grain": grain, "basis": basis,
+             "currency": currency, "time_zone": time_zone}  # fmt: skip
     answer = get(url, token, "query", {name: value for name, value in asked.items() if value})
     show(answer["rows"], answer, as_json=as_json)
 

@@ -62,6 +62,12 @@ def _ratio(
 
 MTOK: Final = 1_000_000
 
+
+def named(name: str, currency: str) -> str:
+    """What a measure, or its unit, is called where amounts are in that currency: `spend_eur` for `spend_usd`."""
+    return "_".join(currency.lower() if word == "usd" else word for word in name.split("_"))
+
+
 DICTIONARY: Final = {
     measure.name: measure
     for measure in (
