@@ -46,12 +46,14 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 
     @app.callback(
         Output("explore-notice", "children"), Output("explore-words", "children"), Output("explore-pills", "children"),
-        Output("explore-path", "children"), Output("explore-choices", "data"),
-        Input("explore-scope", "data"), Input("explore-cut", "data"), Input("explore-tick", "data"),
+        Output("explore-choices", "data"), Input("explore-scope", "data"), Input("explore-tick", "data"),
     )  # fmt: skip
-    async def headline(scope: str | None, cut: str | None, _tick: Any) -> Any:
-        forbidden = [empty("forbidden"), "", [], [], no_update]
-        return await _answered(_headline, warehouse, _state(scope, cut), forbidden)
+    async def headline(scope: str | None, _tick: Any) -> Any:
+        return await _answered(_headline, warehouse, _state(scope, None), [empty("forbidden"), "", [], no_update])
+
+    @app.callback(Output("explore-path", "children"), Input("explore-scope", "data"), Input("explore-cut", "data"))
+    def path(scope: str | None, cut: str | None) -> Any:
+        return _path(_state(scope, cut))
 
     @app.callback(
         Output("explore-chart", "figure"), Output("explore-chart", "style"), Output("explore-legend", "children"),
@@ -72,10 +74,10 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     @app.callback(
         Output("why-body", "children"), Output("why-words", "children"),
         Output("movers-body", "children"), Output("movers-words", "children"),
-        Input("explore-scope", "data"), Input("explore-tick", "data"), State("explore-cut", "data"),
+        Input("explore-scope", "data"), Input("explore-tick", "data"),
     )  # fmt: skip
-    async def why(scope: str | None, _tick: Any, cut: str | None) -> Any:
-        return await _answered(_why, warehouse, _state(scope, cut), [None, "", None, ""])
+    async def why(scope: str | None, _tick: Any) -> Any:
+        return await _answered(_why, warehouse, _state(scope, None), [None, "", None, ""])
 
     derivation.register(app, warehouse, "explore", _view)
 
@@ -123,7 +125,7 @@ async def _answered(
 
 def _headline(reader: Reader | None, state: Exploration) -> list[Any]:
     if reader is None:
-        return [empty("unconnected"), "", pill("No calls yet"), [], no_update]
+        return [empty("unconnected"), "", pill("No calls yet"), no_update]
     window = reader.window
     words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
     if window.prior:
@@ -131,13 +133,12 @@ def _headline(reader: Reader | None, state: Exploration) -> list[Any]:
     total = ask(reader, question(state.view, window.period, HEADLINE)).row(0, named=True)
     choices = {name: reader.choices(name) for name in FILTERS}
     pills: list[Any] = [freshness(reader.fresh, reader.now)]
-    path = _path(state)
     if not total["calls"] and total["spend_usd"] is None:
         waiting = reader.now - reader.fresh > STALE and not state.view.filters
         clear = state.widened(*dict(state.view.filters)).href() if state.view.filters else None
-        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, path, choices]
+        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, choices]
     pills += [coverage(total), unattributed(total["unattributed_spend_share"], state.narrowed(team=None).href())]
-    return [None, words, pills, path, choices]
+    return [None, words, pills, choices]
 
 
 def _path(state: Exploration) -> list[Component]:

@@ -277,7 +277,7 @@ def _following(day: date, grain: Grain) -> date:
 def _words(at: datetime, grain: Grain, *, years: bool) -> str:
     year = f" {at.year}" if years else ""
     if grain == "hour":
-        return f"{at:%a} {at.day} {at:%b}{year} {at:%H:%M}"
+        return f"{at.day} {at:%b}{year} {at:%H:%M}"
     if grain == "day":
         return f"{at:%a} {at.day} {at:%b}{year}"
     return f"Week of {at.day} {at:%b}{year}" if grain == "week" else f"{at:%b %Y}"

@@ -263,8 +263,8 @@ def _axis(tick: Decimal, measure: Measure) -> str:
 
 
 def _mark(value: Number | None) -> float | None:
-    """Height of a mark: six digits are more than a screen shows."""
-    return None if value is None else float(f"{value:.6g}")
+    """Height of a mark: five digits are more than a screen shows."""
+    return None if value is None else float(f"{value:.5g}")
 
 
 def _width(steps: int) -> int:

@@ -10,10 +10,10 @@ from dash import html
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import IDLE_COLOUR, OTHER_COLOUR
-from millicent.dashboard.components import aria, delta, dot, link
+from millicent.dashboard.components import aria, data, delta, dot, link
 from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.explore_asked import BESIDE, ask, looks, named
-from millicent.dashboard.pages.explore_place import is_yes_or_no, title
+from millicent.dashboard.pages.explore_place import Exploration, is_yes_or_no, title
 from millicent.dashboard.state import question
 from millicent.warehouse import drivers
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dash.development.base_component import Component
 
-    from millicent.dashboard.pages.explore_place import Exploration
+    from millicent.dashboard.pages.explore_place import Value
     from millicent.dashboard.reader import Reader
     from millicent.warehouse.drivers import Bridge, Effect, Mover
 
@@ -33,6 +33,8 @@ MOST_MOVERS: Final = 4
 MOST_PARTS: Final = 3
 SMALL: Final = Decimal("0.01")
 """Share of all movement under which effects are told together."""
+KEPT: Final = data(keep="and as in g top")
+"""What of the chart stays when one looks into something."""
 NEAR: Final = Decimal("0.3")
 """The bars begin at zero where the lowest level is less than this share of the highest."""
 
@@ -142,12 +144,18 @@ def _parts(exploration: Exploration, effect: Effect) -> Component | None:
     if not parts:
         return None
     items = [
-        html.Li([link(named(part.dimension, part.value), exploration.narrowed(**{part.dimension: part.value}).href(),
-                      title=f"Only {named(part.dimension, part.value)}"),
+        html.Li([link(named(part.dimension, part.value), _into(exploration, part.dimension, part.value),
+                      title=f"Only {named(part.dimension, part.value)}", **KEPT),
                  html.Span(f" {fmt.usd_change(part.amount_usd)}")])
         for part in parts
     ]  # fmt: skip
     return html.Ul(items, className="parts")
+
+
+def _into(exploration: Exploration, dimension: str, value: Value) -> str:
+    """Where one value leads: to itself alone, cut by the next dimension; all else stays as it is by then."""
+    alone = Exploration(view=exploration.view, by=dimension).narrowed(**{dimension: value})
+    return alone.href(by=alone.next or dimension)
 
 
 def _group(reader: Reader, exploration: Exploration, dimension: str, movers: Sequence[Mover]) -> Component:
@@ -165,13 +173,13 @@ def _mover(exploration: Exploration, mover: Mover, widest: Decimal, colour_of: A
     colour, pattern = looks(mover.dimension, mover.value, colour_of)
     face = [dot(colour or OTHER_COLOUR, hatched=bool(pattern) or colour == IDLE_COLOUR),
             html.Span(name, className="name")]  # fmt: skip
-    into = exploration.narrowed(**{mover.dimension: mover.value})
+    href = _into(exploration, mover.dimension, mover.value)
     up = mover.delta_usd > 0
     change = fmt.change(
         mover.after_usd or Decimal(0), mover.before_usd or Decimal(0), unit="usd", better="lower", digits=0
     )
     return html.Li(
-        [link(face, into.href(), title=f"Only {name}: why it changed"),
+        [link(face, href, title=f"Only {name}: why it changed", **KEPT),
          html.I(className=f"swing {'up' if up else 'down'}", style={"--reach": f"{abs(mover.delta_usd) / widest:.1%}"},
                 **aria(hidden="true")),
          html.B(fmt.usd_change(mover.delta_usd)), delta(change, "new")],
