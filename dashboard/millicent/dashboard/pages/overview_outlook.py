@@ -21,7 +21,7 @@ from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.state import FILTERS, question
 from millicent.warehouse import outlook, standings
-from millicent.warehouse.budgets import FIRST, Budget
+from millicent.warehouse.budgets import FIRST, Budget, live
 from millicent.warehouse.outlook import Anomaly, Daily
 from millicent.warehouse.query import BadQuery, Filter, Period
 from millicent.warehouse.record import CHARGE, IDLE
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from millicent.dashboard.reader import Reader
     from millicent.dashboard.state import View
     from millicent.warehouse.outlook import Day
+    from millicent.warehouse.query import Query
     from millicent.warehouse.standings import Outlook, Standing
 
 AHEAD: Final = 7
@@ -57,16 +58,31 @@ def month(reader: Reader) -> Outlook:
     return standings.looked_at(_frame(reader, scope), scope, _at(reader))
 
 
-def stands(reader: Reader) -> list[Standing]:
-    """How all budgets of the tenant stand; none where one is in a currency without a rate."""
+def stands(reader: Reader) -> tuple[list[Standing], list[str]]:
+    """How all budgets of the tenant stand, and why others cannot be told of: their currency has no rate."""
+    at = _at(reader)
+    held = live(reader.warehouse.control, reader.tenant, at)
+    key = (reader.tenant, "budgets", *held)
+    found: tuple[list[Standing], list[str]] = asked_once(reader.warehouse, key, lambda: _stood(reader, held, at))
+    return found
 
-    def ask() -> list[Standing]:
+
+def _stood(reader: Reader, held: Sequence[Budget], at: datetime) -> tuple[list[Standing], list[str]]:
+    def ask(query: Query) -> pl.DataFrame:
+        return reader.warehouse.ask(reader.tenant, query).frame
+
+    try:
+        return standings.standings(ask, held, at), []
+    except BadQuery:
+        pass
+    found: list[Standing] = []
+    untold: list[str] = []
+    for one in held:
         try:
-            return standings.live_standings(reader.warehouse, reader.tenant, _at(reader))
-        except BadQuery:
-            return []
-
-    return asked_once(reader.warehouse, (reader.tenant, "budgets"), ask)  # type: ignore[no-any-return]
+            found += standings.standings(ask, [one], at)
+        except BadQuery as error:
+            untold.append(f"{one.name}: {error}")
+    return found, untold
 
 
 def of_view(found: Sequence[Standing], view: View) -> Standing | None:
@@ -86,7 +102,7 @@ def of_view(found: Sequence[Standing], view: View) -> Standing | None:
 
 def card(reader: Reader) -> Component:
     """What the month will have come to, against its budget."""
-    found = of_view(stands(reader), reader.view)
+    found = of_view(stands(reader)[0], reader.view)
     if found is not None:
         with _in(found.budget.currency):
             return _card_of(found, _period_name(found.budget, found.period.start))
@@ -148,9 +164,10 @@ def _facts(ahead: outlook.Forecast) -> list[str]:
 
 def budgets(reader: Reader) -> list[Any]:
     """Title, words, verdict, burn-down and list of the panel."""
-    found = stands(reader)
+    found, untold = stands(reader)
+    unknown = [html.P(words, className="quiet") for words in untold]
     if not found:
-        return ["Budgets", "none is set yet", None, NOTHING, _none()]
+        return ["Budgets", "" if untold else "none is set yet", None, NOTHING, html.Div(unknown or _none())]
     main = of_view(found, reader.view) or _widest(found)
     parts = sorted((one for one in found if one is not main), key=lambda one: -(one.expected_ratio or one.ratio))
     with _in(main.budget.currency):
@@ -163,7 +180,7 @@ def budgets(reader: Reader) -> list[Any]:
     body = [html.Ul(rows, className="limits"), html.P(f"and {left} more" if left > 0 else "", className="quiet")]
     if main.incomplete:
         body.append(html.P([html.B("Incomplete: "), ", ".join(main.incomplete), " and not in it"], className="quiet"))
-    return [f"{name} budgets", words, _verdict(parts, main), figure, html.Div(body)]
+    return [f"{name} budgets", words, _verdict(parts, main), figure, html.Div([*body, *unknown])]
 
 
 def _none() -> Component:
