@@ -20,13 +20,14 @@ _lock: Final = Lock()
 _held: Final[WeakKeyDictionary[Warehouse, dict[Hashable, tuple[float, Future[Any]]]]] = WeakKeyDictionary()
 
 
-def asked_once(warehouse: Warehouse, key: Hashable, ask: Callable[[], Any]) -> Any:
+def asked_once(warehouse: Warehouse, key: Hashable, ask: Callable[[], Any], kept_s: float = KEPT_S) -> Any:
     """What `ask` answers, asked by the first of all who come with the same key.
 
     Args:
         warehouse: what is asked.
         key: everything that the answer depends on, the tenant first.
         ask: asks; what it raises is raised to all who wait for it.
+        kept_s: how old the answer may be, in seconds.
     """
     with _lock:
         held = _held.setdefault(warehouse, {})
@@ -34,7 +35,7 @@ def asked_once(warehouse: Warehouse, key: Hashable, ask: Callable[[], Any]) -> A
             del held[old]
         mine = key not in held
         if mine:
-            held[key] = (time.monotonic() + KEPT_S, Future())
+            held[key] = (time.monotonic() + kept_s, Future())
         answer = held[key][1]
     if mine:
         try:

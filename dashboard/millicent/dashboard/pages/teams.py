@@ -74,12 +74,17 @@ def _of_the_month(app: Dash, warehouse: Warehouse) -> None:
         return await _asked(answers.months_shown, warehouse, Looked.parse(scope), or_else=[None, ""])
 
     @app.callback(
-        Output("otherwise-body", "children"), Output("otherwise-words", "children"),
         Output("orphans-body", "children"), Output("orphans-words", "children"),
-        Input("chargeback-scope", "data"),
+        Input("chargeback-scope", "data"), Input("chargeback-tick", "data"),
+    )  # fmt: skip
+    async def orphans(scope: str | None, _tick: Any) -> Any:
+        return await _asked(answers.orphans, warehouse, Looked.parse(scope), or_else=[None, ""])
+
+    @app.callback(
+        Output("otherwise-body", "children"), Output("otherwise-words", "children"), Input("chargeback-scope", "data"),
     )  # fmt: skip
     async def otherwise(scope: str | None) -> Any:
-        return await _asked(answers.otherwise, warehouse, Looked.parse(scope), or_else=[None, "", None, ""])
+        return await _asked(answers.otherwise, warehouse, Looked.parse(scope), or_else=[None, ""])
 
 
 def _of_its_closing(app: Dash, warehouse: Warehouse) -> None:

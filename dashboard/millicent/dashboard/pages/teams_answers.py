@@ -15,7 +15,7 @@ from millicent.dashboard.components import aria, data, empty, freshness, icon, k
 from millicent.dashboard.exporting import Choice
 from millicent.dashboard.months import Month, open_days, over
 from millicent.dashboard.pages import efficiency_preview, teams_tables
-from millicent.dashboard.pages.asked_once import asked_once
+from millicent.dashboard.pages.asked_once import KEPT_S, asked_once
 from millicent.dashboard.pages.efficiency_policy import in_force
 from millicent.dashboard.pages.teams_closing import closed as closed_words
 from millicent.dashboard.pages.teams_closing import form, not_over
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from millicent.warehouse.store import Warehouse
 
 NOTHING: Final = Decimal(0)
+SHARED_S: Final = 600.0
+"""How old the preview of policies may be."""
 LISTED: Final = 13
 """Months that can be gone to."""
 CARDS: Final = (
@@ -120,22 +122,30 @@ def months_shown(warehouse: Warehouse, place: Looked) -> list[Any]:
 
 
 def otherwise(warehouse: Warehouse, place: Looked) -> list[Any]:
-    """What teams would carry by other policies, and whose calls carry no team."""
+    """What teams would carry by other policies; as of some minutes ago, because every hour is shared by itself."""
     reader = _reader(warehouse, place)
     whole = _known(reader, place)
     if reader is None or whole is None:
-        return [None, "", None, ""]
+        return [None, ""]
     policies = [policy for _, policy in warehouse.control.policies(reader.tenant)]
     held = in_force(policies, min(whole.period.end, reader.now))
     everybody = replace(reader, view=reader.view.unfiltered())
-    preview = _once(reader, ("otherwise", whole.month), lambda: efficiency_preview.of(everybody))
-    carried = teams_tables.otherwise(preview.carried, whole, held.idle, place)
-    covered = f" · hour by hour over {preview.since}" if preview.since else " · shared hour by hour"
-    lost = _orphans(everybody)
-    return [
-        carried, f"in force: {held.idle}{covered}" if preview.carried else "",
-        teams_tables.orphans(lost, place, whole), "they are charged to no team; a rule can give them one",
-    ]  # fmt: skip
+    hour = reader.window.period.end
+    preview = _once(reader, ("otherwise", whole.month, hour), lambda: efficiency_preview.of(everybody), SHARED_S)
+    if not preview.carried:
+        return [teams_tables.otherwise({}, whole, held.idle, place), ""]
+    covered = f"over {preview.since}" if preview.since else "hour by hour"
+    return [teams_tables.otherwise(preview.carried, whole, held.idle, place), f"in force: {held.idle} · {covered}"]
+
+
+def orphans(warehouse: Warehouse, place: Looked) -> list[Any]:
+    """Whose calls carry no team."""
+    reader = _reader(warehouse, place)
+    whole = _known(reader, place)
+    if reader is None or whole is None:
+        return [None, ""]
+    lost = _orphans(replace(reader, view=reader.view.unfiltered()))
+    return [teams_tables.orphans(lost, place, whole), "they are charged to no team; a rule can give them one"]
 
 
 def closing(warehouse: Warehouse, place: Looked) -> list[Any]:
@@ -162,10 +172,10 @@ def _reader(warehouse: Warehouse, place: Looked) -> Reader | None:
     return Reader.of(warehouse, place.over(reader.now), declared=True)
 
 
-def _once(reader: Reader, what: tuple[Any, ...], ask: Any) -> Any:
+def _once(reader: Reader, what: tuple[Any, ...], ask: Any, kept_s: float = KEPT_S) -> Any:
     """An answer that parts of the page share; not beyond the closing of a month."""
     closed = len(reader.warehouse.control.closed_periods(reader.tenant))
-    return asked_once(reader.warehouse, (reader.tenant, "teams", *what, closed, fmt.presented()), ask)
+    return asked_once(reader.warehouse, (reader.tenant, "teams", *what, closed, fmt.presented()), ask, kept_s)
 
 
 def _monthly(reader: Reader, month: Month) -> Monthly:

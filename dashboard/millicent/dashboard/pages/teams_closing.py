@@ -61,4 +61,4 @@ def form(month: Month, zone: str, *, operates: bool) -> Component:
 
 
 def _means(title: str) -> Component:
-    return html.Div([html.H3(title), html.Ul([html.Li(one) for one in MEANS], className="rules")])
+    return html.Div([html.H3(title), html.Ul([html.Li(one) for one in MEANS], className="rule-words")])

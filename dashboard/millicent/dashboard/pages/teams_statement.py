@@ -67,7 +67,7 @@ def statement(shown: Statement, place: Looked, colour_of: Mapping[str | None, st
                 className="pair",
             ),
             html.H3("How the amounts came about"),
-            html.Ul([html.Li(rule) for rule in shown.rules], className="rules"),
+            html.Ul([html.Li(rule) for rule in shown.rules], className="rule-words"),
             _table("Control totals: everybody's month", shown.monthly.control(shown.who), None, here),
         ],
         className="statement",
