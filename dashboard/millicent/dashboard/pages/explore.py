@@ -194,10 +194,10 @@ def _chart(reader: Reader | None, state: Exploration) -> list[Any]:
 
 
 def _counted(state: Exploration) -> str:
-    """What is counted: the sums of a ratio, the basis of spend, or what the dictionary says."""
+    """What is counted: a ratio with its denominator, or the basis of spend."""
     measure = measure_of(state)
     if measure.numerator:
-        return measure.formula
+        return measure.words.rstrip(".")
     return BASES[state.view.basis].lower() if measure.name == "spend_usd" else measure.label.lower()
 
 

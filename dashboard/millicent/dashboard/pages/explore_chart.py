@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_RANKED: Final = 20
 MOST_MARKS: Final = 7
+MOST_TICKS: Final = 60
 FADED: Final = 0.5
 
 
@@ -68,10 +69,7 @@ def figure(
     before = [value_of(measure, sums) for sums in prior][: len(steps)]
     before += [None] * (len(steps) - len(before))
     if any(value is not None for value in before):
-        traces.append({"type": "scatter", "mode": "markers", "x": words, "y": [_mark(value) for value in before],
-                       "name": "Prior", "hoverinfo": "skip",
-                       "marker": {"symbol": "line-ew", "size": _width(len(steps)),
-                                  "line": {"width": 1.6, "color": PRIOR_COLOUR}}})  # fmt: skip
+        traces.append(_prior(words, before, lines=shape == "area" or len(words) > MOST_TICKS))
     traces.append(_total(measure, steps, totals, before))
     stacked = shape != "line"
     high, low = _reach(heights, [*totals, *before], stacked=stacked)
@@ -196,6 +194,16 @@ def _line(layer: Layer, values: Sequence[Number | None], *, filled: bool) -> dic
     return trace
 
 
+def _prior(words: Sequence[str], before: Sequence[Number | None], *, lines: bool) -> dict[str, Any]:
+    """The whole of the step before, as a tick over each bar, or as a line over many."""
+    trace: dict[str, Any] = {"type": "scatter", "x": [*words], "y": [_mark(value) for value in before], "name": "Prior",
+                             "hoverinfo": "skip"}  # fmt: skip
+    if lines:
+        return trace | {"mode": "lines", "line": {"width": 1.2, "color": PRIOR_COLOUR, "dash": "dot"}}
+    tick = {"symbol": "line-ew", "size": _width(len(words)), "line": {"width": 1.6, "color": PRIOR_COLOUR}}
+    return trace | {"mode": "markers", "marker": tick}
+
+
 def _total(
     measure: Measure, steps: Sequence[Bucket], totals: Sequence[Number | None], before: Sequence[Number | None]
 ) -> dict[str, Any]:  # fmt: skip
@@ -227,8 +235,10 @@ def _reach(
 
 
 def _layout(measure: Measure, words: Sequence[str], high: Decimal, low: Decimal) -> dict[str, Any]:
-    each = -(-len(words) // MOST_MARKS)
-    marked = [at for at in range(len(words)) if (len(words) - 1 - at) % each == 0]
+    midnights = [at for at, word in enumerate(words) if word.endswith(" 00:00")]
+    usable = midnights if 1 < len(midnights) <= MOST_MARKS + 2 else range(len(words))
+    each = -(-len(usable) // MOST_MARKS) if usable is not midnights else 1
+    marked = [at for place, at in enumerate(usable) if (len(usable) - 1 - place) % each == 0]
     ticks = nice_ticks(max(high, -low))
     shown = [tick for tick in (*(-tick for tick in reversed(ticks[1:])), *ticks) if low <= tick <= high]
     pad = (high - low) * Decimal("0.04")
@@ -248,7 +258,7 @@ def _layout(measure: Measure, words: Sequence[str], high: Decimal, low: Decimal)
 
 def _short(words: str) -> str:
     """Without the weekday, and without what an axis need not repeat: `Mon 16 Nov` is `16 Nov`."""
-    text = words.removeprefix("Week of ")
+    text = words.removeprefix("Week of ").removesuffix(" 00:00")
     head, _, rest = text.partition(" ")
     return rest if head in {"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"} else text
 

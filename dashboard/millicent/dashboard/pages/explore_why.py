@@ -70,6 +70,10 @@ def why(reader: Reader, exploration: Exploration) -> tuple[Any, Any, Any, Any]:
     if bridge.before_usd is None and bridge.after_usd is None:
         return None, "", None, ""
     against = fmt.span(prior.start, prior.end, year=False)
+    if bridge.before_usd is None:
+        told = html.P(f"Nothing is known of {against}, so that nothing can be compared. Choose another period.",
+                      className="quiet")  # fmt: skip
+        return told, f"all of {fmt.usd(bridge.after_usd)} came after {against}", None, ""
     by_group = {name: [one for one in movers if one.dimension == name] for name in groups}
     who = next((found for found in by_group.values() if len(found) > 1), [])
     said = drivers.sentence(who, bridge, fmt.usd)
