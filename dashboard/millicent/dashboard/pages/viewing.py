@@ -65,7 +65,7 @@ def menu() -> Component:
     """The button that opens the menu, and its place."""
     face = html.Summary(
         [icon("sliders"), html.Span("View", id="view-face"), html.I(className="chevron", **aria(hidden="true"))],
-        className="button", title="Dates, currency, time zone and saved views", **aria(label="View"),
+        className="button", title="Dates, currency, time zone and saved views",
     )  # fmt: skip
     return html.Details([face, html.Div(html.Div(id="view-body"), className="popover viewing")], className="pop views",
                         id="views")  # fmt: skip
