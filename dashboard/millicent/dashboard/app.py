@@ -30,6 +30,7 @@ from millicent.dashboard.pages import (
     prices,
     quality,
     requests,
+    settings,
     teams,
     viewing,
     welcome,
@@ -60,6 +61,7 @@ PAGES: Final = {
     "/quality": ("Data quality · Millicent", quality),
     "/prices": ("Prices · Millicent", prices),
     "/exports": ("Exports · Millicent", exports),
+    "/settings": ("Settings · Millicent", settings),
 }
 """Address of each page, its title and its module."""
 UNUSED: Final = ("/_reload-hash", "/_dash-ws-callback")

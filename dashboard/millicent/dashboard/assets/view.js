@@ -73,10 +73,12 @@
   }, true);
 
   document.addEventListener("focusin", (event) => {
-    const list = document.getElementById("time-zones");
-    if (event.target.name !== "tz" || !list || list.childElementCount) return;
+    const list = event.target.list;
+    if (!list?.id.startsWith("time-zones") || list.childElementCount) return;
     for (const name of ["UTC", ...(Intl.supportedValuesOf?.("timeZone") ?? [])]) list.append(new Option(name, name));
   });
 
-  dash.viewing = { moved, entered, opens };
+  const again = () => { if (menu()) ask(location.pathname, location.search); };
+
+  dash.viewing = { moved, entered, opens, again };
 })();

@@ -47,6 +47,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("tag", "Prices", "/prices"),
             ("check", "Data quality", "/quality"),
             ("download", "Exports", "/exports"),
+            ("sliders", "Settings", "/settings"),
         ),
     ),
 )  # fmt: skip
