@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import dcc, html
@@ -80,9 +81,9 @@ def bars(
     if window.today:
         marker["opacity"] = [0.55 if day == window.today else 1 for day in days]
     return {
-        "type": "bar", "x": dates(days), "y": [_mark(value) for value in values], "width": charts.BAR_MS, "name": label,
-        "marker": marker, "customdata": [text(value) for value in values],
-        "hovertemplate": f"<b>%{{customdata}}</b>  {label}<extra></extra>", "meta": {"label": label},
+        "type": "bar", "name": escape(label), "x": dates(days), "y": [_mark(value) for value in values],
+        "width": charts.BAR_MS, "marker": marker, "customdata": [text(value) for value in values],
+        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
@@ -92,9 +93,9 @@ def line(
     """A daily line; gaps where nothing is known."""
     return {
         "type": "scatter", "mode": "lines+markers" if len(days) < 3 else "lines", "x": dates(days), "yaxis": axis,
-        "y": [_mark(value) for value in values], "name": label, "connectgaps": False,
+        "y": [_mark(value) for value in values], "name": escape(label), "connectgaps": False,
         "line": {"color": colour, "width": 2}, "customdata": [text(value) for value in values],
-        "hovertemplate": f"<b>%{{customdata}}</b>  {label}<extra></extra>", "meta": {"label": label},
+        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
@@ -102,8 +103,9 @@ def unseen(label: str, days: Sequence[datetime], heights: Values, texts: Sequenc
     """Marks that only tell a text of each day in the hover box, and in the table."""
     return {
         "type": "scatter", "mode": "markers", "x": dates(days), "y": [_mark(height) for height in heights],
-        "name": label, "marker": {"opacity": 0, "size": 1, "color": charts.OTHER_COLOUR}, "customdata": list(texts),
-        "hovertemplate": f"<b>%{{customdata}}</b>  {label}<extra></extra>", "meta": {"label": label},
+        "name": escape(label), "marker": {"opacity": 0, "size": 1, "color": charts.OTHER_COLOUR},
+        "customdata": list(texts),
+        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
@@ -134,6 +136,11 @@ def layout(
 
 def _mark(value: Decimal | int | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _literal(text: str) -> str:
+    """Text that a hover template prints as it is: no tags, no variables."""
+    return escape(text).replace("%", "&#37;").replace("{", "&#123;")
 
 
 def _short(text: str) -> str:
