@@ -32,6 +32,7 @@ from millicent.dashboard.pages import (
     requests,
     settings,
     teams,
+    units,
     viewing,
     welcome,
 )
@@ -54,6 +55,7 @@ PAGES: Final = {
     "/": ("Millicent", overview),
     "/explore": ("Cost explorer · Millicent", explore),
     "/teams": ("Teams & chargeback · Millicent", teams),
+    "/units": ("Unit economics · Millicent", units),
     "/caching": ("Caching · Millicent", caching),
     "/accelerators": ("Accelerators · Millicent", accelerators),
     "/efficiency": ("Efficiency · Millicent", efficiency),

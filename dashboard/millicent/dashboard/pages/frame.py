@@ -30,6 +30,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("home", "Overview", "/"),
             ("bars", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
+            ("scale", "Unit economics", "/units"),
             ("layers", "Caching", "/caching"),
         ),
     ),
