@@ -24,9 +24,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from millicent.collector import pipeline
 from millicent.collector.batch import Batch, Context
 from millicent.collector.dialects import DIALECTS
-from millicent.dashboard import demo_budgets, demo_hardware
-from millicent.pricing.entries import BookEntry, Charge, Override, Term
-from millicent.warehouse import budgets, ledger, record
+from millicent.dashboard import demo_budgets, demo_hardware, demo_units
+from millicent.pricing.entries import BookEntry, Charge, FxRate, Override, Term
+from millicent.warehouse import budgets, ledger, record, units
 from millicent.warehouse.control import DEFAULT_TENANT
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
@@ -113,6 +113,8 @@ LISTED: Final = {
 }
 """Models of our own, and who sells the same weights: what their calls would have cost there."""
 DISCOUNT_DAYS_AGO: Final = 40
+RATES: Final = {"EUR": ("1.158", "1.164", "1.151"), "GBP": ("1.331", "1.322", "1.314")}
+"""What a unit of other currencies was in USD, by the month of the history."""
 COMMITTED_USD: Final = 3500
 SUPPORT_USD: Final = 250
 
@@ -126,13 +128,15 @@ _WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
 
 
 def declare(warehouse: Warehouse, now: datetime) -> None:
-    """Declare the company's deployments and budgets since the first day of its history, and what it negotiated."""
+    """Declare the company's deployments and budgets since the first day of its history, what it negotiated and counts."""
     since = _midnight(now) - timedelta(days=DAYS)
     warehouse.control.add_prices(list(_prices(since, now)), actor="demo")
     for deployment in demo_hardware.deployments(since):
         warehouse.control.declare(deployment, actor="demo")
     for budget in demo_budgets.budgets(since, now):
         budgets.put(warehouse.control, DEFAULT_TENANT, budget, actor="demo")
+    counted = list(demo_units.units(now.date(), DAYS, _WEEKDAY, CUSTOMERS))
+    units.upload(warehouse.control, DEFAULT_TENANT, counted, actor="demo")
 
 
 def _prices(since: datetime, now: datetime) -> Iterator[BookEntry]:
@@ -156,6 +160,13 @@ def _prices(since: datetime, now: datetime) -> Iterator[BookEntry]:
         name="Support plan", type="fee", provider="openai", amount_usd=Decimal(SUPPORT_USD), effective_from=first,
         source="Order form 2026-041",
     )  # fmt: skip
+    months = [first := since.replace(day=1)]
+    while (first := (first + timedelta(days=32)).replace(day=1)) <= now:
+        months.append(first)
+    for currency, rates in RATES.items():
+        for month, rate in zip(months, rates, strict=False):
+            yield FxRate(currency=currency, usd_per_unit=Decimal(rate), effective_from=month,
+                         source=f"Treasury's book rate for {month:%B %Y}")  # fmt: skip
 
 
 def history(warehouse: Warehouse, now: datetime) -> Iterator[int]:
