@@ -128,7 +128,7 @@ _WEEKDAY: Final = (1.0, 1.03, 1.04, 1.03, 0.98, 0.52, 0.46)
 
 
 def declare(warehouse: Warehouse, now: datetime) -> None:
-    """Declare the company's deployments and budgets since the first day of its history, what it negotiated and counts."""
+    """Declare the company since the first day of its history: deployments, budgets, what it negotiated and counts."""
     since = _midnight(now) - timedelta(days=DAYS)
     warehouse.control.add_prices(list(_prices(since, now)), actor="demo")
     for deployment in demo_hardware.deployments(since):
