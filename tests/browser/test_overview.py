@@ -4,6 +4,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -12,6 +13,12 @@ from millicent.dashboard import format as fmt
 pytestmark = pytest.mark.browser
 
 PICTURES = Path(__file__).parents[2] / "artefacts"
+MOVED = """() => new Promise((done) => {
+    const sum = (list) => done(list.getEntries().reduce((all, entry) => all + entry.value, 0));
+    new PerformanceObserver(sum).observe({type: "layout-shift", buffered: true});
+    setTimeout(() => done(0), 1000);
+})"""
+"""How much of what was seen has moved by itself, as browsers measure it."""
 FIRST_VISIT_BYTES, ANSWER_BYTES = 1_100_000, 80_000
 
 
@@ -104,7 +111,7 @@ def test_switches_write_the_address_and_ask_only_for_what_they_change(visit):
     expect(seen.page.locator("#legend")).to_contain_text("Own hardware, busy")
     settle(seen)
     assert urlsplit(seen.page.url).query == "v=1&by=cost"
-    assert len([url for url in seen.asked[before:] if "_dash-update-component" in url]) in {1, 4}  # 3 more: the clock
+    assert len([url for url in seen.asked[before:] if "_dash-update-component" in url]) in {1, 7}  # 6 more: the clock
 
     seen.page.locator("#range label", has_text="MTD").click()
     expect(seen.page.locator("#words")).to_contain_text("compared with 1 ")
@@ -174,10 +181,33 @@ def test_the_keyboard_reaches_everything_and_escape_closes(visit):
 
 def test_the_chart_is_a_table_too(visit):
     seen = settle(visit("?v=1&p=7d"))
-    seen.page.get_by_role("button", name="Show as a table").click()
+    seen.page.locator("#chart-as-table").click()
     rows = seen.page.locator("#chart-table tbody tr")
-    expect(rows).to_have_count(7)
-    assert seen.page.locator("#chart-table thead th").last.inner_text() == "Total"
+    expect(rows.filter(has_not_text="to $")).to_have_count(7)
+    expect(rows.filter(has_text="to $")).not_to_have_count(0)
+    assert seen.page.locator("#chart-table thead th").all_inner_texts()[-2:] == ["Total", "Forecast"]
+    seen.page.locator("#burn-as-table").click()
+    expect(seen.page.locator("#burn-table thead th")).to_have_text(["Day", "Left", "Forecast"])
+
+
+def test_the_first_page_says_what_the_month_cost_and_whether_it_stays_in_budget(visit, product):
+    seen = settle(visit())
+    (company, *_) = httpx.get(f"{product.url}api/v1/budgets", timeout=30).json()["budgets"]
+    expect(seen.page.locator(".kpi.outlook")).to_contain_text("so far")
+    expect(seen.page.locator(".kpi.outlook")).to_contain_text(f"of {fmt.usd(Decimal(company['amount']))} budget")
+    expect(seen.page.locator("#budgets-words")).to_contain_text("will be kept")
+    expect(seen.page.locator("#budgets-aside")).to_contain_text("1 over")
+    first = seen.page.locator("#budgets-body li").first
+    expect(first).to_contain_text("Code Copilot")
+    first.locator("a").click()
+    expect(seen.page.locator("#budgets-words")).to_contain_text("Code Copilot")
+    assert parse_qs(urlsplit(seen.page.url).query)["team"] == ["Code Copilot"]
+
+
+def test_nothing_moves_when_the_numbers_come(visit):
+    seen = settle(visit())
+    moved = seen.page.evaluate(MOVED)
+    assert moved <= 0.1
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

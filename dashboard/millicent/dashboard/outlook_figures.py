@@ -41,10 +41,11 @@ def ahead(figure: dict[str, Any], days: Sequence[Day], today: date) -> None:
             {**_DRAWN, "mode": "lines", "x": xs, "y": high, "line": {"width": 0, "color": BAND}, "name": "P90",
              "fill": "tonexty", "fillcolor": BAND},
         ]  # fmt: skip
-    words = [f"{fmt.usd(day.p50_usd)}</b>  forecast{_bounds(day)}" for day in days]
+    words = [f"{fmt.usd(day.p50_usd)}</b>  forecast, {_between(day)}" for day in days]
     figure["data"].append(
         {"type": "scatter", "mode": "lines", "x": xs, "y": [_place(day.p50_usd) for day in days], "name": "Forecast",
          "line": {"color": ACCENT, "width": 2, "dash": "dash"}, "customdata": words,
+         "meta": {"label": "Forecast", "texts": [_between(day) for day in days]},
          "hovertemplate": "<b>%{customdata}<extra></extra>"}
     )  # fmt: skip
     axes = figure["layout"]
@@ -120,6 +121,7 @@ def burn_down(stands: Standing) -> dict[str, Any]:
         {"type": "scatter", "mode": "lines", "x": [day.isoformat() for day, _ in past],
          "y": [_place(amount) for _, amount in past], "name": "Left", "fill": "tozeroy", "fillcolor": BAND,
          "line": {"color": ACCENT, "width": 2.2}, "customdata": [f"{fmt.usd(amount)} left" for _, amount in past],
+         "meta": {"label": "Left", "texts": [fmt.usd(amount) for _, amount in past]},
          "hovertemplate": "<b>%{customdata}</b><extra></extra>"}
     )  # fmt: skip
     if coming:
@@ -129,6 +131,7 @@ def burn_down(stands: Standing) -> dict[str, Any]:
              "y": [_place(amount) for _, amount in ends], "name": "Forecast",
              "line": {"color": OVER if ends[-1][1] < 0 else ACCENT, "width": 2, "dash": "dash"},
              "customdata": [f"{fmt.usd(amount)} left, forecast" for _, amount in ends],
+             "meta": {"label": "Forecast", "texts": [fmt.usd(amount) for _, amount in ends]},
              "hovertemplate": "<b>%{customdata}</b><extra></extra>"}
         )  # fmt: skip
     lowest = min([*(amount for _, amount in left), *(day[1] or day[2] for day in coming), Decimal(0)])
@@ -197,10 +200,11 @@ def _raise(axis: dict[str, Any], top: Decimal) -> None:
         axis["ticktext"] = [axis_text(tick) for tick in ticks]
 
 
-def _bounds(day: Day) -> str:
+def _between(day: Day) -> str:
+    """A day's forecast, or where a band is known its bounds, in which 8 of 10 outcomes are."""
     if day.p10_usd is None or day.p90_usd is None:
-        return ""
-    return f", {fmt.usd(day.p10_usd)} to {fmt.usd(day.p90_usd)} in 8 of 10 cases"
+        return f"about {fmt.usd(day.p50_usd)}"
+    return f"{fmt.usd(day.p10_usd)} to {fmt.usd(day.p90_usd)}"
 
 
 def _literal(text: str) -> str:

@@ -115,8 +115,10 @@
     if (!clicks || clicks % 2 === 0) return null;
     const layers = figure.data.filter((trace) => trace.meta?.label);
     if (!layers.length) return null;
-    const head = element("Thead", element("Tr", [element("Th", "Day (UTC)", { scope: "col" }), ...layers.map((layer) => element("Th", layer.meta.label, { scope: "col" }))]));
-    const rows = layers[0].x.map((day, at) => element("Tr", [element("Th", day, { scope: "row" }), ...layers.map((layer) => element("Td", layer.meta.texts?.[at] ?? layer.customdata[at]))]));
+    const told = layers.map((layer) => new Map(layer.x.map((day, at) => [day, layer.meta.texts?.[at] ?? layer.customdata[at]])));
+    const days = [...new Set(layers.flatMap((layer) => layer.x))].sort(); // a layer may end before another, as the past does
+    const head = element("Thead", element("Tr", [element("Th", "Day", { scope: "col" }), ...layers.map((layer) => element("Th", layer.meta.label, { scope: "col" }))]));
+    const rows = days.map((day) => element("Tr", [element("Th", day, { scope: "row" }), ...told.map((texts) => element("Td", texts.get(day) ?? ""))]));
     return element("Table", [head, element("Tbody", rows)], { className: "figures" });
   };
 

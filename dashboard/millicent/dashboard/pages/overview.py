@@ -76,10 +76,11 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         ClientsideFunction("millicent", "tick"),
         Output("tick", "data"), Input("clock", "n_intervals"), prevent_initial_call=True,
     )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "table"),
-        Output("chart-table", "children"), Input("chart-as-table", "n_clicks"), Input("chart", "figure"),
-    )  # fmt: skip
+    for graph in ("chart", "burn"):
+        browser(
+            ClientsideFunction("millicent", "table"),
+            Output(f"{graph}-table", "children"), Input(f"{graph}-as-table", "n_clicks"), Input(graph, "figure"),
+        )  # fmt: skip
 
     @app.callback(
         Output("notice", "children"), Output("words", "children"), Output("pills", "children"),

@@ -89,10 +89,9 @@ def _filter_bar() -> Component:
 
 
 def _spend_panel() -> Component:
-    table = html.Button(icon("table"), id="chart-as-table", type="button", className="button square small",
-                        title="Show as a table", **aria(label="Show as a table", controls="chart-table"))  # fmt: skip
     aside = html.Div([segmented("cut", CUTS, "team", "Stack by", "small"),
-                      segmented("scale", SCALES, "usd", "Unit", "small"), table], className="aside")  # fmt: skip
+                      segmented("scale", SCALES, "usd", "Unit", "small"), _as_table("chart")],
+                     className="aside")  # fmt: skip
     graph = dcc.Graph(id="chart", figure=NOTHING, responsive=True, style={"height": CHART_HEIGHT}, className="chart",
                       config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
     body = html.Div([html.Ul(id="legend", className="legend"), graph, html.Div(id="chart-table", className="as-table")])
@@ -102,5 +101,12 @@ def _spend_panel() -> Component:
 def _budgets_panel() -> Component:
     graph = dcc.Graph(id="burn", figure=NOTHING, responsive=True, style={"height": BURN_HEIGHT}, className="chart burn",
                       config={"displayModeBar": False, "showSendToCloud": False})  # fmt: skip
-    aside = html.Div(id="budgets-aside", className="aside")
-    return panel("Budgets", "", html.Div([graph, html.Div(id="budgets-body")]), aside=aside, id="budgets")
+    aside = html.Div([html.Div(id="budgets-aside"), _as_table("burn")], className="aside")
+    body = html.Div([graph, html.Div(id="burn-table", className="as-table"), html.Div(id="budgets-body")])
+    return panel("Budgets", "", body, aside=aside, id="budgets")
+
+
+def _as_table(graph: str) -> Component:
+    """Shows the numbers of a graph."""
+    return html.Button(icon("table"), id=f"{graph}-as-table", type="button", className="button square small",
+                       title="Show as a table", **aria(label="Show as a table", controls=f"{graph}-table"))  # fmt: skip
