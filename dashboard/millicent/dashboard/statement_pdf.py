@@ -37,6 +37,8 @@ MOST_ROWS: Final = 100
 LONGEST: Final = 120
 INK, QUIET, RULE, ACCENT = (HexColor(one) for one in ("#1b2330", "#5b6678", "#d9dee7", "#3b6fe0"))
 _MARGIN: Final = 18 * mm
+_PADDING: Final = 6
+"""Points that a page leaves around what flows."""
 _WIDTH: Final = A4[0] - 2 * _MARGIN
 _AMOUNT: Final = 42 * mm
 _REPLACED: Final = "Characters that the font of this file lacks are written as their Unicode numbers, such as [U+6771]."
@@ -74,7 +76,8 @@ def pdf(statement: Statement, zone: tzinfo) -> bytes:
     buffer = io.BytesIO()
     foot = f"{statement.kind} · {month} · {statement.currency}"
     pages = SimpleDocTemplate(
-        buffer, pagesize=A4, leftMargin=_MARGIN, rightMargin=_MARGIN, topMargin=_MARGIN, bottomMargin=_MARGIN + 6 * mm,
+        buffer, pagesize=A4, leftMargin=_MARGIN - _PADDING, rightMargin=_MARGIN - _PADDING, topMargin=_MARGIN,
+        bottomMargin=_MARGIN + 6 * mm,
         title=f"{statement.kind}, {month}", author="Millicent", subject=statement.name, invariant=1, lang="en",
     )  # fmt: skip
     pages.build(story, canvasmaker=lambda *given, **named: _Numbered(*given, foot=foot, **named))
