@@ -442,7 +442,8 @@ def _cell(row: Mapping[str, Any], spent: Fraction, tokens: int) -> _Cell:
         row[f"{name}_tokens"] or 0 for name in ("cache_read", "cache_write", "input", "output")
     )
     listed = [_exact(row[f"list_{name}_usd"]) or Fraction(0) for name in ("input", "cache_read", "cache_write")]
-    rest = (_exact(row["list_cost_usd"]) or Fraction(0)) - sum(listed)
+    told = row["list_cost_usd"] is not None and row["list_input_usd"] is not None
+    rest = Fraction(row["list_cost_usd"]) - sum(listed) if told else Fraction(0)
     return _Cell(spent, tokens, (max(came - read - written, 0), read, written, went), (*listed, rest))
 
 

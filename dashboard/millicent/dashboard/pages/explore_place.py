@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from millicent.dashboard.pages.frame import Place
+from millicent.dashboard.state import FILTERS as EVERYWHERE
 from millicent.dashboard.state import VERSION, View, address, pairs_of
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import ASKABLE, YES_OR_NO, Filter, Grain
@@ -56,7 +57,7 @@ def text_of(value: Value) -> str | None:
 
 
 _MORE: Final = (
-    *((name, None, None) for name in ASKABLE if name not in FILTERS),
+    *((name, None, None) for name in ASKABLE if name not in {*FILTERS, *EVERYWHERE}),
     ("by", "explore-by", "team"), ("and", "explore-and", NO_OTHER), ("as", "explore-as", "bar"),
     ("in", "explore-in", "spend_usd"), ("g", "explore-g", "day"), ("top", "explore-top", "8"), ("order", None, ""),
     ("open", None, ""),
