@@ -385,6 +385,7 @@ MUTATIONS = {
     "corrections-of-the-past": put("Correction", "ChargeClass", where=USAGE),
     "currency-iso": put("Credits", "BillingCurrency"),
     "one-currency": put("EUR", "BillingCurrency"),
+    "pricing-currency": put(Decimal(1), "PricingCurrencyListUnitPrice"),
     "day-in-month": put(FIRST + 32 * DAY, "ChargePeriodEnd"),
     "days-whole": put(FIRST + HOUR, "ChargePeriodStart"),
     "months-whole": put(FIRST + DAY, "BillingPeriodStart"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from millicent.dashboard import focus_gate, focus_rows
-from millicent.dashboard.focus_columns import COSTS, MONEY, SPLIT_SINCE, Profile, Version, schema
+from millicent.dashboard.focus_columns import COSTS, IN_PRICING_CURRENCY, MONEY, SPLIT_SINCE, Profile, Version, schema
 from millicent.dashboard.focus_rows import HOURS, KEYS, MEASURES, OWN, OWN_SERVICE, PROVIDERS, TOKENS, WHO
 from millicent.warehouse import runs
 from millicent.warehouse.query import MAX_ROWS, BadQuery, Filter, Period, Query
@@ -231,7 +231,8 @@ def _finished(export: Export, rows: pl.DataFrame) -> pl.DataFrame:
     account = pl.lit(export.tenant)
     rows = rows.with_columns(
         **instants, BillingAccountId=account, BillingAccountName=account, BillingAccountType=pl.lit("Workspace"),
-        BillingCurrency=pl.lit("USD"),
+        BillingCurrency=pl.lit("USD"), PricingCurrency=pl.lit("USD"),
+        **{f"PricingCurrency{name}": pl.col(name) for name in IN_PRICING_CURRENCY},
     )  # fmt: skip
     wanted = schema(export.edition.version)
     return rows.select(

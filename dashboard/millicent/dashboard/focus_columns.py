@@ -87,6 +87,10 @@ COLUMNS: Final = (
     Column("ListCost", "decimal", "PricingQuantity × ListUnitPrice", needed=True),
     Column("ListUnitPrice", "decimal", "price of the public list at the time"),
     Column("PricingCategory", "text", "Standard", allowed=("Standard", "Dynamic", "Committed", "Other")),
+    Column("PricingCurrency", "text", "USD: prices and the bill are in one currency", needed=True),
+    Column("PricingCurrencyContractedUnitPrice", "decimal", "the same as ContractedUnitPrice"),
+    Column("PricingCurrencyEffectiveCost", "decimal", "the same as EffectiveCost", needed=True),
+    Column("PricingCurrencyListUnitPrice", "decimal", "the same as ListUnitPrice"),
     Column("PricingQuantity", "decimal", "millions of tokens, requests or accelerator-hours"),
     Column("PricingUnit", "text", "1000000 Tokens, Requests, Accelerator-Hours or Units"),
     Column("ProviderName", "text", "who sells it", needed=True),
@@ -126,6 +130,8 @@ COLUMNS: Final = (
            allowed=("Input", "Cached Input", "Cache Write", "Output")),
 )  # fmt: skip
 BY_NAME: Final = {column.name: column for column in COLUMNS}
+IN_PRICING_CURRENCY: Final = ("ContractedUnitPrice", "EffectiveCost", "ListUnitPrice")
+"""Amounts that a file tells in the currency of prices, too."""
 COSTS: Final = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from millicent.dashboard.focus_columns import (
     BY_NAME,
+    IN_PRICING_CURRENCY,
     MONEY,
     SPLIT_SINCE,
     TYPES,
@@ -201,6 +202,10 @@ _RULES: Final = (
          _where(_RESTATED & (_C("ChargeCategory") != "Adjustment"))),
     Rule("currency-iso", "BillingCurrency is an ISO 4217 code", _where(~_C("BillingCurrency").str.contains(_CURRENCY))),
     Rule("one-currency", "a file has one currency", lambda frame: max(frame["BillingCurrency"].n_unique() - 1, 0)),
+    Rule("pricing-currency", "amounts in the currency of prices are those of the bill where both are one",
+         _where((_C("PricingCurrency") == _C("BillingCurrency"))
+                & pl.any_horizontal(
+                    _C(f"PricingCurrency{name}").ne_missing(_C(name)) for name in IN_PRICING_CURRENCY))),
     Rule("day-in-month", "a charge is in its billing period",
          _where((_C("ChargePeriodStart") < _C("BillingPeriodStart"))
                 | (_C("ChargePeriodEnd") > _C("BillingPeriodEnd")))),
