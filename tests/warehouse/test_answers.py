@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 from sqlalchemy import select
 
 from millicent.warehouse import amending, answers, ledger, query, rollups
-from millicent.warehouse.answers import Answers
+from millicent.warehouse.answers import Answers, Memory
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.exchange import Rate
 from millicent.warehouse.frames import plain
@@ -43,7 +43,8 @@ class Asked:
 
     def __init__(self, facts, tenant="acme", **told):
         self.facts, self.tenant, self.periods = facts, tenant, Counter()
-        self.answers = Answers(facts.engine.revisions, self.anew, clock=lambda: NOW, **told)
+        self.memory = Memory(facts.engine.revisions, **told)
+        self.answers = Answers(self.memory, self.anew, clock=lambda: NOW)
 
     def anew(self, tenant, question):
         self.periods[question.period] += 1
@@ -373,7 +374,7 @@ def test_during_a_commit_nothing_is_remembered(facts, asked, a_call):
         asked(SPEND)
         asked(SPEND)
     assert asked.periods[EVER] == 2
-    assert asked.answers.size == 0
+    assert asked.memory.size == 0
 
 
 def test_a_failure_is_raised_and_not_remembered(facts, asked, a_call):
@@ -396,7 +397,7 @@ def test_memory_is_bounded_and_what_was_asked_last_stays(facts, a_call):
     for question in asked_for:
         asked(question)
         asked(asked_for[0])
-    assert 0 < asked.answers.size <= answers.SMALLEST * 20
+    assert 0 < asked.memory.size <= answers.SMALLEST * 20
     assert asked.periods.total() == 50
     assert isinstance(asked(asked_for[0]), Answer)
     asked(asked_for[1])

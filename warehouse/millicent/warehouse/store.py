@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 from sqlalchemy import select
 
 from millicent.warehouse import beside, calls, capacity, explain, ledger, query
-from millicent.warehouse.answers import Answers
+from millicent.warehouse.answers import Answers, Memory
 from millicent.warehouse.control import Control
 from millicent.warehouse.embedded import Embedded
 from millicent.warehouse.engine import Engine
@@ -24,7 +24,14 @@ from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.repricings import ClosedPeriod
 from millicent.warehouse.tables import deployment_hours, usage_hourly, without_zone
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+T = TypeVar("T")
+
 MOST_VALUES: Final = 500
+MIDDLING, OF_A_CALL = 20_000, 8_000
+"""Bytes that are counted for an answer whose size nobody tells, and for a call with all its columns."""
 
 
 class Warehouse:
@@ -44,7 +51,8 @@ class Warehouse:
         self.prices = prices
         self.writing = threading.Lock()
         self.complete_through: datetime | None = None
-        self._answers = Answers(engine.revisions, partial(query.run, engine))
+        self._memory = Memory(engine.revisions)
+        self._answers = Answers(self._memory, partial(query.run, engine))
 
     @classmethod
     def embedded(cls, directory: Path, *, memory_limit: str = "1GB") -> Warehouse:
@@ -70,9 +78,25 @@ class Warehouse:
             question = replace(question, rates=self.prices.rates(tenant, question.currency))
         return self._answers.ask(tenant, question)
 
+    def remembered(self, key: Hashable, period: Period, ask: Callable[[], T], size: int = MIDDLING) -> T:
+        """What `ask` reads of the facts of a period; see `Memory.once`. Let nobody change the answer.
+
+        Args:
+            key: everything else that it depends on, the tenant first.
+            period: whose facts it is made of.
+            ask: reads.
+            size: bytes that the answer takes, about.
+        """
+        return self._memory.once(key, period, ask, lambda _: size)
+
     def find(self, tenant: str, search: calls.Search) -> tuple[list[dict[str, Any]], str | None]:
-        """Single calls; see `millicent.warehouse.calls.find`."""
-        return calls.find(self.engine, tenant, search)
+        """Single calls; see `millicent.warehouse.calls.find`. Those of a period are remembered while they are true."""
+        if search.period is None:
+            return calls.find(self.engine, tenant, search)
+        key = (tenant, "calls", replace(search, filters=tuple(search.filters)))
+        size = (search.limit + 1) * OF_A_CALL
+        rows, following = self.remembered(key, search.period, lambda: calls.find(self.engine, tenant, search), size)
+        return [dict(row) for row in rows], following
 
     def explain(self, tenant: str, call: dict[str, Any]) -> list[Line]:
         """How the amounts of a call came about; see `millicent.warehouse.explain.lines`."""

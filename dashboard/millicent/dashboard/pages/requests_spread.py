@@ -36,10 +36,13 @@ def spread(reader: Reader, listing: Listing) -> tuple[Component | None, str]:
     asked = replace(question(listing.view, reader.window.period, ("calls",)), basis=BASES[listing.cost], currency="USD")
     period = readable(lambda query: reader.warehouse.ask(reader.tenant, query).frame, asked)
     wanted = replace(listing, least=None, below=None, after=None, uncounted=False).asked(period)
-    bars = histogram(reader.warehouse.engine, reader.tenant, wanted)
+    asked = replace(asked, period=period)
+    engine, tenant, read = reader.warehouse.engine, reader.tenant, reader.warehouse.remembered
+    key = replace(wanted, filters=tuple(wanted.filters))
+    bars = read((tenant, "histogram", key), period, lambda: histogram(engine, tenant, wanted))
     if not bars:
         return None, "no call of known cost"
-    told = per_call(reader.warehouse.engine, reader.tenant, replace(asked, period=period)).row(0, named=True)
+    told = read((tenant, "per call", asked), period, lambda: per_call(engine, tenant, asked)).row(0, named=True)
     part = "" if period == reader.window.period else f"the newest calls, {fmt.span(period.start, period.end)}: "
     words = f"{part}{fmt.count(sum(bar.calls for bar in bars))} calls of known cost · click a bar for its calls"
     return html.Div([_bars(bars, listing), _quantiles(told, listing)], className="spreading"), words

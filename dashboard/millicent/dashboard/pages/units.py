@@ -21,7 +21,6 @@ from millicent.dashboard.pages import derivation
 from millicent.dashboard.pages import units_charts as drawn
 from millicent.dashboard.pages import units_sums as sums
 from millicent.dashboard.pages import units_tables as tables
-from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.facts import card, chart_panel, words_of
 from millicent.dashboard.pages.figures import Figure, opener
 from millicent.dashboard.pages.frame import Place, addressed, offered, page
@@ -282,7 +281,7 @@ def _read(reader: Reader) -> _Read:
 
 
 def _once(reader: Reader, read: _Read, what: str, ask: Callable[[], Any]) -> Any:
-    return asked_once(reader.warehouse, (reader.tenant, "units", what, read.asked), ask)
+    return reader.warehouse.remembered((reader.tenant, "units", what, read.asked), read.asked.period, ask)
 
 
 def _users(reader: Reader) -> list[Any]:
