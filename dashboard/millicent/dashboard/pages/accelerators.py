@@ -225,6 +225,7 @@ def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Compone
             beside=beside or "",
             trend=spark(reader.trend(daily, top, bottom)) if drawn else None,
             exact=exact(total[name], measure.unit) if total[name] is not None else None,
+            opens=Figure.of(name).written,
             **more,
         )
 

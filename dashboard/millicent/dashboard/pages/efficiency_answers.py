@@ -234,7 +234,7 @@ def _cards(reader: Reader, place: Place, total: Row, before: Row) -> list[Compon
             name, figure(name, fmt.value_text(total[name], measure.unit)), label=title, beside=beside, facts=facts,
             change=fmt.change(total[name], before.get(name), unit=measure.unit, better=measure.better),
             trend=spark(reader.trend(trends, top, bottom)),
-            exact=fmt.usd_exact(total[name]) if measure.unit == "usd" else None,
+            exact=fmt.usd_exact(total[name]) if measure.unit == "usd" else None, opens=Figure.of(name).written,
         )  # fmt: skip
 
     def part(name: str) -> Component:

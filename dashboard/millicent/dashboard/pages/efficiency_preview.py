@@ -62,7 +62,7 @@ def of(reader: Reader) -> Preview:
     if not names:
         return Preview({}, "")
     start = max(period.start, period.end - HOUR * max(1, MOST_HOURS // len(names)))
-    since = fmt.span(start, period.end) + " UTC" if start > period.start else ""
+    since = f"{fmt.span(start, period.end)} {fmt.zone()}" if start > period.start else ""
     carried = shared(_hours(reader, names, Period(start, period.end)))
     return Preview(carried if any(carried.values()) else {}, since)
 
