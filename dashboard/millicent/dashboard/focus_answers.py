@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import HTTPException, Query
+from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, Response
 
@@ -35,10 +36,47 @@ _FORMAT: Final = Query(description="json tells sums, checks and the first rows; 
 _LIMIT: Final = Query(description="How many rows JSON shows.", ge=0, le=MOST_ROWS)
 
 
+class Broken(BaseModel):
+    """A rule of the gate that rows break."""
+
+    rule: str
+    words: str = Field(description="what has to hold")
+    rows: int
+
+
+class Sum(BaseModel):
+    """A sum of the file beside the same sum of pages; decimals are strings."""
+
+    name: str
+    file: str
+    page: str
+    residue: str = Field(description="what rounding made of it")
+    holds: bool = Field(description="whether they are equal to the cent")
+
+
+class Told(BaseModel):
+    """What a file holds, as `format=json` tells it."""
+
+    month: str
+    version: str
+    profile: str
+    row_count: int
+    passed: bool = Field(description="whether no rule is broken and all sums are those of pages")
+    rule_count: int
+    findings: list[Broken]
+    totals: dict[str, str | int | None]
+    controls: list[Sum]
+    notes: dict[str, str]
+    rows: list[dict[str, Any]] = Field(description="the first rows, by the columns of FOCUS")
+
+
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"model": Told, "description": "The file; or JSON."}}
+
+
 def mount_focus(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     """Add the route of FOCUS files below `prefix`."""
 
-    @server.get(f"{prefix}/exports/focus", summary="A month as FOCUS Cost and Usage, checked")
+    @server.get(f"{prefix}/exports/focus", summary="A month as FOCUS Cost and Usage, checked", responses=_ANSWER)
     def exported(
         month: Annotated[str | None, _MONTH] = None,
         version: Annotated[Version, _VERSION] = "1.2",
