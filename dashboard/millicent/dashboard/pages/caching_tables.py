@@ -71,13 +71,13 @@ def _home(home: Home, view: View) -> Component:
 def _verdict(home: Home) -> tuple[str, str, str]:
     """Whether caching pays, short and in words."""
     if not home.read_tokens and not home.written_tokens:
-        return "plain", "not used", "nothing was read from or written to a cache"
+        return "unused", "not used", "nothing was read from or written to a cache"
     if home.saved_usd is None:
         return "doubt", "unknown", "no price is known for it"
     if home.saved_usd < 0:
         return "doubt", "costs more", "writing cost more than reading saved: cache what is read again, or less"
     if not home.saved_usd:
-        return "plain", "no effect", "cached input costs as much as uncached"
+        return "unused", "no effect", "cached input costs as much as uncached"
     return "good", "pays", "reading saved more than writing cost"
 
 
