@@ -218,7 +218,8 @@ def _cards(reader: Reader, place: Looked, whole: Monthly) -> list[Component]:
     cards = [_card("spend_usd", statements.called(place.who), total, was)]
     cards += [_card(name, words, _of(now, kinds), _of(before, kinds)) for _, name, words, kinds in CARDS]
     beside = f"{fmt.percent(share)} of everybody's month" if share is not None else ""
-    face = link(fmt.usd(nobodys), place.of(None), title="The statement of calls without a team") if nobodys else "$0"
+    title = "The statement of calls without a team"
+    face = link(fmt.usd(nobodys), place.of(None), title=title) if nobodys else fmt.usd(0)
     cards.append(kpi("unattributed_spend_usd", face, change=None, beside=beside, label="Without a team",
                      exact=fmt.usd_exact(nobodys)))  # fmt: skip
     return cards
@@ -258,7 +259,11 @@ def _months(place: Looked, month: Month) -> list[Component]:
     else:
         after = html.Span("›", className="button square off", **aria(hidden="true"))
     face = html.Span([icon("calendar"), month.words], className="button")
-    return [before, popover(face, html.Ul(items), label="Choose the month", className="months-of"), after]
+    return [
+        before,
+        popover(face, html.Ul(items), label=f"{month.words}: choose another month", className="months-of"),
+        after,
+    ]
 
 
 def _files(reader: Reader, place: Looked, month: Month) -> list[Component]:

@@ -91,11 +91,14 @@ def months(found: Sequence[Past], place: Looked, shown: Month) -> Component:
         face = [
             html.Small(fmt.usd(one.total) if one.kinds else "·"),
             html.Span(stack, className="column"),
-            html.Span([one.month.short, html.I("✓", className="tick-of") if one.closed else None]),
+            html.Span(
+                [one.month.short, html.I("✓", className="tick-of", **aria(hidden="true")) if one.closed else None]
+            ),
+            html.Span(words, className="unseen"),
         ]
         here = aria(current="true") if one.month == shown else {}
         href = place.href(month=None if one.month == newest else one.month)
-        items.append(html.Li(link(face, href, title=words, **aria(label=words), **data(keep="as"), **here)))
+        items.append(html.Li(link(face, href, title=words, **data(keep="as"), **here)))
     legend = [
         html.Li(html.Span([html.I(className=f"dot {kind}", **aria(hidden="true")), words]))
         for kind, words in (("api", "API"), ("busy", "Own hardware, used"), ("idle", "Idle share"),
