@@ -149,6 +149,8 @@ class TestTheMenu:
         assert face == "EUR · Berlin"
         assert "Freeze these dates" in words(body)
         assert "USD EUR" in words(body)
+        assert "1 EUR = 1.25 USD" in words(body)
+        assert "ECB" in words(body)
         assert "<b>Mine</b>" in words(body)
         assert default is viewing.no_update
 

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from millicent.dashboard import access
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, data, icon, link
-from millicent.dashboard.reader import Reader, currencies
+from millicent.dashboard.reader import Reader, currencies, rates_in_force
 from millicent.dashboard.state import HARDWARE_FILTERS, RANGES, View, dates_of
 from millicent.warehouse import views
 from millicent.warehouse.views import SavedView
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 AUDIENCES: Final = {"private": "Only me", "team": "Everybody", "default": "Everybody, and the page opens with it"}
 SHOWN: Final = {"private": "only me", "team": "everybody", "default": "opens the page"}
+MOST_RATES: Final = 3
 RELATIVE: Final = {
     "7d": "the latest 7 days", "4w": "the latest 4 weeks", "12w": "the latest 12 weeks", "mtd": "this month",
     "qtd": "this quarter", "ytd": "this year",
@@ -204,10 +205,17 @@ def _currencies(view: View, reader: Reader | None, liked: Workspace, known: Sequ
     elif in_force == "USD" and len(offered) == 1:
         hint = "Other currencies need a dated rate in the price book. "
     else:
-        hint = "Stored in USD; each amount by the rate of its day." if in_force != "USD" else ""
+        hint = f"Stored in USD, each amount by the rate of its day: {_told(reader)}." if in_force != "USD" else ""
     more = link("Add a rate", "/settings#currency") if wanted != in_force or len(offered) == 1 else None
     return [html.Div(buttons, className="row choice", role="group", **aria(label="Currency")),
             html.P([hint, more], className="hint") if hint else None]  # fmt: skip
+
+
+def _told(reader: Reader | None) -> str:
+    """The rates of the period with their sources, newest first; a few of many."""
+    found = rates_in_force(reader)[::-1] if reader else []
+    words = [f"{one.words} ({one.source})" for one in found[:MOST_RATES]]
+    return "; ".join([*words, *([f"and {len(found) - MOST_RATES} more"] if len(found) > MOST_RATES else [])])
 
 
 def _zones(liked: Workspace) -> list[Any]:
