@@ -60,6 +60,7 @@ def test_what_was_set_last_counts_from_its_instant_on(control):
 def test_the_same_again_is_no_version(control):
     assert set_(control) == set_(control) == set_(control, effective_from=NOON)
     assert len(history(control, "default", 1)) == 1
+    assert set_(control, effective_from=SINCE - DAY).version == 2  # it holds from earlier on
 
 
 def test_an_ended_budget_is_kept_and_its_name_is_free(control):

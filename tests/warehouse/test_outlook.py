@@ -78,9 +78,10 @@ def test_a_period_that_is_over_is_what_it_cost():
 
 def test_a_period_to_come_starts_from_what_will_have_been():
     today = FIRST + timedelta(days=28)
-    found = forecast(days(28), today + timedelta(days=7), today + timedelta(days=9), today)
+    found = forecast(days(28), today + timedelta(days=3), today + timedelta(days=5), today)
     assert found is not None
-    assert [day.day for day in found.days] == [today + timedelta(days=7), today + timedelta(days=8)]
+    assert [day.day for day in found.days] == [today + timedelta(days=3), today + timedelta(days=4)]
+    assert [day.p50_usd for day in found.days] == [Decimal(WEEK[day.day.weekday()]) for day in found.days]
     assert found.actual_usd == 0
 
 
