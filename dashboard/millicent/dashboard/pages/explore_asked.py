@@ -94,7 +94,7 @@ def looks(dimension: str, value: Value, colour_of: Mapping[Any, str]) -> tuple[s
     if value == IDLE:
         return IDLE_COLOUR, PATTERNS["idle"]
     if value == CHARGE:
-        return API_COLOUR, "x"
+        return COST_COLOURS["charge"], ""
     if dimension == "cost_type" and isinstance(value, str):
         return COST_COLOURS.get(value, API_COLOUR), PATTERNS.get(value, "")
     return colour_of.get(value, OTHER_COLOUR), ""

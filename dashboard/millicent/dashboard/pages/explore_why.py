@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ASKED_OF: Final = ("team", "feature", "model", "deployment", "customer", "environment")
 """Who may have moved spend, in this order; those that are down to one value are left out."""
 MOST_GROUPS: Final = 3
-MOST_MOVERS: Final = 4
+MOST_MOVERS: Final = 5
 MOST_PARTS: Final = 3
 SMALL: Final = Decimal("0.01")
 """Share of all movement under which effects are told together."""
