@@ -67,7 +67,7 @@ def answers(tmp_path_factory):
         asked = {"measures": "calls", "period": "9w"} if path.endswith("/query") else {}
         if path.endswith(("/check", "/changes", "/reread")):
             asked = {"start": call["started_at"], "end": datetime.now(UTC).isoformat()}
-        return client.get(path.format(**call, rule_id=1), params=asked).json()
+        return client.get(path.format(**call, rule_id=1, budget_id=1), params=asked).json()
 
     yield get
     warehouse.close()

@@ -15,6 +15,7 @@ from millicent.collector.retag import Move, Reach
 from millicent.dashboard import access
 from millicent.dashboard.api import mount_api
 from millicent.dashboard.markdown import code, listed, page, table
+from millicent.warehouse.budgets import Budget
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
@@ -30,6 +31,7 @@ def described() -> FastAPI:
 
 
 CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd", "energy_wh", "gco2e_g")
+BUDGET: Final = tuple(field.name for field in fields(Budget))
 ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),
@@ -55,6 +57,12 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
     "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
     "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
+    "/api/v1/budgets": {"": ("budgets", "at"), "budgets": (*BUDGET, "standing")},
+    "/api/v1/budgets/{budget_id}": {
+        "": ("budget", "versions", "at"),
+        "versions": BUDGET,
+        "budget": (*BUDGET, "standing"),
+    },
     "/api/v1/reread": {
         "": ("calls", "differences"),
         "differences": [field.name for field in fields(Difference)],
