@@ -28,7 +28,7 @@ PAGES: Final[tuple[Section, ...]] = (
         "",
         (
             ("home", "Overview", "/"),
-            ("bars", "Cost explorer", "/explore"),
+            ("compass", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
             ("scale", "Unit economics", "/units"),
             ("layers", "Caching", "/caching"),
@@ -46,7 +46,7 @@ PAGES: Final[tuple[Section, ...]] = (
         (
             ("list", "Requests", "/requests"),
             ("tag", "Prices", "/prices"),
-            ("check", "Data quality", "/quality"),
+            ("shield", "Data quality", "/quality"),
             ("download", "Exports", "/exports"),
             ("sliders", "Settings", "/settings"),
         ),
