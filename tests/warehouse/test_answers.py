@@ -18,12 +18,14 @@ from sqlalchemy import select
 
 from millicent.warehouse import amending, answers, ledger, query, rollups
 from millicent.warehouse.answers import Answers, Memory
+from millicent.warehouse.calls import Search
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.exchange import Rate
 from millicent.warehouse.frames import plain
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.policies import Policy
 from millicent.warehouse.query import Answer, BadQuery, Basis, Filter, Grain, Period, Query
+from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import PRICE, calls
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -224,6 +226,33 @@ def test_an_hour_that_is_rated_otherwise_changes_what_was_remembered(facts, aske
     facts.refresh(NOW + HOUR)
     asked.assert_true(question)
     assert asked.rows(question) != late
+
+
+def test_hours_and_calls_of_a_period_are_read_anew_once_anything_in_it_changed(facts, a_call):
+    warehouse = Warehouse(facts.engine, facts.control, facts.prices)
+    search, asked = Search(period=EVER), []
+    read = warehouse.engine.read
+    warehouse.engine.read = lambda *told: asked.append(told) or read(*told)
+    facts.declare("rack", TODAY - DAY)
+    for stored in range(1, 4):
+        facts.store(a_call(started_at=TODAY - stored * HOUR, billing="self_hosted", deployment="rack", input_tokens=9))
+        facts.refresh(NOW)
+        known = [warehouse.hours("acme", EVER)["input_tokens"].sum(), len(warehouse.find("acme", search)[0])]
+        assert known == [9 * stored, stored]
+        asked.clear()
+        warehouse.find("acme", search)[0][0].clear()
+        assert [warehouse.hours("acme", EVER)["input_tokens"].sum(), len(warehouse.find("acme", search)[0])] == known
+        assert warehouse.find("acme", search)[0][0]["input_tokens"] == 9
+        assert not asked
+
+
+def test_what_is_read_of_a_period_is_remembered_by_all_that_it_depends_on(facts, a_call):
+    warehouse, asked = Warehouse(facts.engine, facts.control, facts.prices), []
+    for key in ("a", "a", "b", "b"):
+        assert warehouse.remembered(("acme", key), EVER, lambda key=key: asked.append(key) or key) == key
+    facts.store(a_call(started_at=NOW))
+    assert warehouse.remembered(("acme", "a"), EVER, lambda: "anew") == "anew"
+    assert asked == ["a", "b"]
 
 
 # ---- what asking again costs

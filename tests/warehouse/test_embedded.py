@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 
 import pyarrow as pa
@@ -375,3 +376,16 @@ def test_facts_tell_what_it_is_and_how_large(engine, tmp_path):
     assert engine.facts()["engine"].startswith("DuckDB 1.5")
     assert engine.facts()["path"] == str(tmp_path / FILE)
     assert engine.facts()["bytes"] == (tmp_path / FILE).stat().st_size > 0
+
+
+def test_a_statement_is_made_once_by_what_it_is_made_of(engine):
+    made = []
+
+    def one(number):
+        made.append(number)
+        return text("SELECT :number AS number").bindparams(number=number)
+
+    asked = [1, 2, 1, 2]
+    found = [engine.read(partial(one, number), ("one", number)).to_pylist() for number in asked]
+    assert found == [[{"number": number}] for number in asked]
+    assert made == [1, 2]

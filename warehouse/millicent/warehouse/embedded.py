@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.resources import files
@@ -35,6 +36,8 @@ SETTINGS: Final = {
     "disabled_optimizers": "join_filter_pushdown",  # fails on UUID columns of a registered Arrow table
     "python_enable_replacements": "false",
 }
+MOST_TEXTS: Final = 500
+"""Statements that are kept as text, some 20 KB each."""
 DIALECT: Final = Dialect(paramstyle="numeric_dollar")
 
 
@@ -70,6 +73,8 @@ class Embedded:
         }
         self._lock_file = _exclusive(directory / LOCK)
         self._write_lock = threading.RLock()
+        self._texts: OrderedDict[Hashable, tuple[str, list[Any]]] = OrderedDict()
+        self._texts_lock = threading.Lock()
         self._local = threading.local()
         self._generation = 0
         try:
@@ -94,15 +99,36 @@ class Embedded:
         cursor: duckdb.DuckDBPyConnection = self._local.cursor
         return cursor
 
-    def read(self, statement: Executable) -> pa.Table:
+    def read(
+        self, statement: Executable | Callable[[], Executable], known_as: Hashable | None = None, **frames: pa.Table
+    ) -> pa.Table:
+        asked = self._made(statement, known_as)
         generation = self._generation
         try:
-            return _read(self._cursor(), statement)
+            with _visible(self._cursor(), frames):
+                return _answer(self._cursor(), *asked)
         except duckdb.Error as error:
             with self._write_lock:  # a reopening that took the connection away is over now
                 if generation == self._generation:
                     raise EngineError(str(error)) from error
-        return self.read(statement)
+        return self.read(statement, known_as, **frames)
+
+    def _made(
+        self, statement: Executable | Callable[[], Executable], known_as: Hashable | None
+    ) -> tuple[str, list[Any]]:
+        """The text of a statement and its values, made once by what it is known as."""
+        with self._texts_lock:
+            known = self._texts.get(known_as) if known_as is not None else None
+            if known is not None:
+                self._texts.move_to_end(known_as)
+                return known
+        made = compiled(statement() if callable(statement) else statement)
+        if known_as is not None:
+            with self._texts_lock:
+                self._texts[known_as] = made
+                if len(self._texts) > MOST_TEXTS:
+                    self._texts.popitem(last=False)
+        return made
 
     @contextmanager
     def write(self) -> Iterator[EmbeddedTransaction]:
@@ -159,17 +185,17 @@ class EmbeddedTransaction:
     def insert(self, table: str, rows: pa.Table, *, days: Days | None = None) -> None:
         if table in FACTS:
             self._change(days_of(pl.Series(rows[FACTS[table]])) if days is None else days)
-        with self._visible({"incoming": rows}):
+        with _visible(self._cursor, {"incoming": rows}):
             self._cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 - table is ours
 
     def execute(self, statement: Executable, *, days: Days | None = None, **frames: pa.Table) -> None:
         if changed_table(statement) is not None:
             self._change(days)
-        with self._visible(frames):
+        with _visible(self._cursor, frames):
             self._cursor.execute(*compiled(statement))
 
     def read(self, statement: Executable, **frames: pa.Table) -> pa.Table:
-        with self._visible(frames):
+        with _visible(self._cursor, frames):
             return _read(self._cursor, statement)
 
     def before(self, statement: Executable) -> pa.Table:
@@ -180,19 +206,24 @@ class EmbeddedTransaction:
     def _change(self, days: Days | None) -> None:
         self.days = None if days is None or self.days is None else self.days | set(days)
 
-    @contextmanager
-    def _visible(self, frames: dict[str, pa.Table]) -> Iterator[None]:
-        for name, frame in frames.items():
-            self._cursor.register(name, _naive(frame))
-        try:
-            yield
-        finally:
-            for name in frames:
-                self._cursor.unregister(name)
+
+@contextmanager
+def _visible(cursor: duckdb.DuckDBPyConnection, frames: dict[str, pa.Table]) -> Iterator[None]:
+    for name, frame in frames.items():
+        cursor.register(name, _naive(frame))
+    try:
+        yield
+    finally:
+        for name in frames:
+            cursor.unregister(name)
 
 
 def _read(cursor: duckdb.DuckDBPyConnection, statement: Executable) -> pa.Table:
-    table = cursor.execute(*compiled(statement)).to_arrow_table()
+    return _answer(cursor, *compiled(statement))
+
+
+def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> pa.Table:
+    table = cursor.execute(sql, values).to_arrow_table()
     return _retyped(table, pa.timestamp("us"), pa.timestamp("us", "UTC"))
 
 

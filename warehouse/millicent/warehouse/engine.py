@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -51,10 +52,17 @@ class Engine(Protocol):
 
     revisions: Revisions
 
-    def read(self, statement: Executable) -> pa.Table:
+    def read(
+        self, statement: Executable | Callable[[], Executable], known_as: Hashable | None = None, **frames: pa.Table
+    ) -> pa.Table:
         """Run one statement on a consistent snapshot; safe from any thread.
 
         Columns of type TIMESTAMP come back aware, in UTC.
+
+        Args:
+            statement: it, or what makes it.
+            known_as: everything that the statement is made of; one that was made not long ago is not made again.
+            frames: tables by name, for this statement alone.
 
         Raises:
             EngineError: the statement failed or ran out of time.

@@ -115,7 +115,12 @@ class Warehouse:
         asked = select(*read).where(c.tenant == tenant, c.hour > begun, c.hour < ended)
         if deployment is not None:
             asked = asked.where(c.deployment == deployment)
-        return pl.DataFrame(pl.from_arrow(self.engine.read(asked.order_by(c.hour, c.deployment))))
+
+        def read_them() -> pl.DataFrame:
+            return pl.DataFrame(pl.from_arrow(self.engine.read(asked.order_by(c.hour, c.deployment))))
+
+        key = (tenant, "hours", period, deployment, columns)
+        return self._memory.once(key, period, read_them, lambda frame: int(frame.estimated_size())).clone()
 
     def explain_hour(self, tenant: str, deployment: str, hour: datetime) -> list[Line]:
         """How a deployment-hour came about; see `millicent.warehouse.explain.hour_lines`."""
