@@ -95,6 +95,7 @@ def test_controls_write_the_address_and_what_opens_beside_asks_for_itself_alone(
     seen.page.locator("#explore-as label", has_text="Ranked").click()
     expect(seen.page.locator(".ranks li").first).to_be_visible()
     assert query(seen)["as"] == ["rank"]
+    settle(seen)
     asked = []
     seen.page.on("request", lambda request: asked.append(request) if "_dash-update" in request.url else None)
     seen.page.locator(".explored tbody td a.figure").first.click()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
+from millicent.dashboard.listing import Listing
 from millicent.dashboard.pages.frame import Place
 from millicent.dashboard.state import FILTERS as EVERYWHERE
 from millicent.dashboard.state import VERSION, View, address, pairs_of
@@ -180,7 +181,7 @@ class Exploration:
         """Address of the calls behind it."""
         kept = replace(View(), range=self.view.range, filters=self.view.filters, currency=self.view.currency,
                        zone=self.view.zone)  # fmt: skip
-        return f"/requests{kept.search()}"
+        return f"/requests{Listing.parse(kept.search()).search()}"
 
     @property
     def carried(self) -> str:
