@@ -215,7 +215,7 @@ def test_the_same_rows_as_a_file(client, form, read):
         ({"measures": "spend_usd", "currency": "SEK"}, 'fx_rate with currency = "SEK"'),
         ({"measures": "calls", "currency": "euro"}, "write USD, EUR or another code"),
         ({"measures": "calls", "time_zone": "Mars/Olympus"}, "time zone 'Mars/Olympus' is unknown"),
-        ({"measures": "calls", "grain": "day", "time_zone": "Asia/Tokyo", "start": "1971-01-01"}, "20,000 days"),
+        ({"measures": "calls", "grain": "day", "time_zone": "Asia/Tokyo", "start": "1971-01-01"}, "10,000 days"),
         ({"measures": "accelerator_hours", "group_by": "team"}, "fact of deployments"),
         ({"measures": "calls", "limit": "0"}, "limit 0"),
         ({"measures": "calls", "limit": "many"}, "limit: Input should be a valid integer"),

@@ -182,6 +182,6 @@ def test_hours_of_any_zone_are_those_of_utc(facts, a_call):
 
 
 def test_more_days_than_anybody_needs_are_refused(facts):
-    with pytest.raises(BadQuery, match=r"more than 20,000 days of Europe/Berlin: ask for a shorter period"):
+    with pytest.raises(BadQuery, match=r"more than 10,000 days of Europe/Berlin: ask for a shorter period"):
         facts.ask("calls", start=datetime(1970, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC), grain="day",
                   time_zone="Europe/Berlin")  # fmt: skip

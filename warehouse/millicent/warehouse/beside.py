@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from sqlalchemy import ColumnElement, FromClause, and_, case, cast, func, literal, literal_column, null, or_, select
 from sqlalchemy.types import BigInteger, Boolean, Numeric, String, UserDefinedType
 
+from millicent.warehouse.cuts import SLICES
 from millicent.warehouse.record import CHARGE, COST_TYPE, DETAILS, DIMENSIONS, IDLE
 from millicent.warehouse.tables import (
     CHARGED_TO,
@@ -26,8 +27,6 @@ from millicent.warehouse.tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from sqlalchemy import Values
 
     from millicent.warehouse.cuts import Cuts
     from millicent.warehouse.query import Basis, Period
@@ -55,7 +54,7 @@ class Part(NamedTuple):
     Attributes:
         source: where they are read from.
         where: which of them.
-        time: their instant.
+        time: their instant, or the hour that they are of.
         columns: what they read in every dimension that can be asked.
         amounts: what they add to sums; any other sum is unknown.
     """
@@ -73,8 +72,11 @@ class _Huge(UserDefinedType[int]):
 
 
 def parts(tenant: str, period: Period, cuts: Cuts, basis: Basis, wanted: Collection[str]) -> list[Part]:
-    """Everything that stands beside calls in an answer, with what it adds to the sums that are wanted."""
-    asked = _Asked(tenant, period, cuts.table() if cuts.pieces else None, basis, wanted)
+    """Everything that stands beside calls in an answer, with what it adds to the sums that are wanted.
+
+    Sources are joined with `SLICES`, those of `cuts`, where there are any.
+    """
+    asked = _Asked(tenant, period, cuts, basis, wanted)
     return [*(_of_hours(kind, asked) for kind in get_args(Kind)), _of_shares(asked), _of_charges(asked)]
 
 
@@ -85,11 +87,11 @@ def share(amount: ColumnElement[Any], part: ColumnElement[Any] | int, whole: Col
 
 
 class _Asked(NamedTuple):
-    """What is asked of which deployment-hours; `pieces` of those that are told in pieces, None where all are whole."""
+    """What is asked of which deployment-hours."""
 
     tenant: str
     period: Period
-    pieces: Values | None
+    cuts: Cuts
     basis: Basis
     wanted: Collection[str]
 
@@ -98,30 +100,24 @@ class _Asked(NamedTuple):
         begun, ended = without_zone(self.period.start) - HOUR, without_zone(self.period.end)
         return [hours.c.tenant == self.tenant, hours.c.hour > begun, hours.c.hour < ended]
 
-    def parted(self, source: FromClause) -> FromClause:
-        """Deployment-hours, each as often as there are pieces of it."""
-        if self.pieces is None:
+    def sliced(self, source: FromClause) -> FromClause:
+        """Deployment-hours, each as often as there are slices of it."""
+        if not self.cuts.slices:
             return source
-        return source.outerjoin(self.pieces, self.pieces.c.hour == deployment_hours.c.hour)
-
-    @property
-    def time(self) -> ColumnElement[Any]:
-        """When a deployment-hour, or the piece of it, begins."""
-        hour = deployment_hours.c.hour
-        return hour if self.pieces is None else func.coalesce(self.pieces.c.start, hour)
+        return source.join(SLICES, SLICES.c.hour == deployment_hours.c.hour, isouter=not self.cuts.covering)
 
     def within(self, amount: ColumnElement[Any], *, whole: bool = False) -> ColumnElement[Any]:
-        """An hour's `amount`, or what of it accrued in the piece, by time; `whole` where it is a number of things.
+        """An hour's `amount`, or what of it accrued in the slice, by time; `whole` where it is a number of things.
 
-        What has accrued by an instant is cut at 12 decimals, so pieces that follow each other add up to the amount.
+        What has accrued by an instant is cut at 12 decimals, so slices that follow each other add up to the amount.
         """
         kind = BigInteger() if whole else EXACT
-        if self.pieces is None:
+        if not self.cuts.partial:
             return cast(amount, kind)
-        c = self.pieces.c
+        c = SLICES.c
         until = [_accrued(amount, at) for at in (c.until, c.since)]
         end, start = (cast(func.trunc(one), kind) for one in until) if whole else until
-        return case((c.hour.is_(None), cast(amount, kind)), else_=end - start)
+        return case((c.whole.is_(False), end - start), else_=cast(amount, kind))
 
 
 def _of_hours(kind: Kind, asked: _Asked) -> Part:
@@ -141,7 +137,7 @@ def _of_hours(kind: Kind, asked: _Asked) -> Part:
     amounts |= {to: asked.within(_energy(kind, name)) for name, to in _ENERGY.items() if to in asked.wanted}
     if kind == "idle":
         amounts |= _of_the_hour(asked)
-    return Part(asked.parted(source), where, asked.time, _tags(literal(kind, String())), amounts)
+    return Part(asked.sliced(source), where, c.hour, _tags(literal(kind, String())), amounts)
 
 
 def _of_shares(asked: _Asked) -> Part:
@@ -155,8 +151,8 @@ def _of_shares(asked: _Asked) -> Part:
         amounts |= dict.fromkeys(_cost(kind, asked), amount)
         amounts[f"{kind}_cost_usd"] = case((c.kind == kind, amount))
     columns = _tags(c.kind) | {"team": c.team}
-    source = asked.parted(idle_shares.join(deployment_hours, same_hour))
-    return Part(source, where, asked.time, columns, amounts)
+    source = asked.sliced(idle_shares.join(deployment_hours, same_hour))
+    return Part(source, where, hours.hour, columns, amounts)
 
 
 def _cost(kind: Kind, asked: _Asked) -> list[str]:
@@ -185,7 +181,11 @@ def _of_charges(asked: _Asked) -> Part:
     }
     start, end = without_zone(asked.period.start), without_zone(asked.period.end)
     where = [c.tenant == asked.tenant, c.charged_at >= start, c.charged_at < end]
-    return Part(charges, where, c.charged_at, columns, amounts)
+    source: FromClause = charges
+    if asked.cuts.covering:
+        s, hour = SLICES.c, func.date_trunc(literal_column("'hour'"), c.charged_at)
+        source = charges.join(SLICES, and_(s.hour == hour, s.start <= c.charged_at, c.charged_at < s.stop))
+    return Part(source, where, c.charged_at, columns, amounts)
 
 
 def _energy(kind: Kind, name: str) -> ColumnElement[Any]:

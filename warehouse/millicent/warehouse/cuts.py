@@ -1,98 +1,130 @@
 """Where the time of a question is cut: at its bounds, where days of a time zone begin, where another rate holds.
 
-The rollup and deployment-hours know whole UTC hours. An hour that a cut goes through is told in pieces.
+The rollup and deployment-hours know whole UTC hours. An hour that a cut goes through is told in slices, calls of it one
+by one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, case, column, literal_column, values
-from sqlalchemy.types import BigInteger, DateTime
+import pyarrow as pa
+from sqlalchemy import column, table
+from sqlalchemy.types import BigInteger, Boolean, DateTime
 
+from millicent.warehouse.exchange import Span
 from millicent.warehouse.tables import without_zone
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from sqlalchemy import Values
-
     from millicent.warehouse.query import Grain, Period
 
 HOUR: Final = timedelta(hours=1)
-MOST_DAYS: Final = 20_000
-"""Days, weeks or months of a time zone in one answer."""
-_LENGTHS: Final[dict[str, timedelta]] = {
-    "day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=28),
-}  # fmt: skip
+MOST_DAYS: Final = 10_000
+"""Days of a period that is cut by days of a time zone or by exchange rates."""
+_DAY: Final = timedelta(days=1)
 _MS: Final = timedelta(milliseconds=1)
+_INSTANT: Final = pa.timestamp("us")
 
 
-class Piece(NamedTuple):
-    """The part `[start, end)` of a UTC hour."""
+class Slice(NamedTuple):
+    """`[start, end)` of a UTC hour, in UTC without saying so, with the time and the place of the rate of its row."""
 
     hour: datetime
     start: datetime
     end: datetime
+    time: datetime | None
+    rate: int | None
+
+    @property
+    def whole(self) -> bool:
+        return self.end - self.start == HOUR
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Where a period is cut.
+    """How a period is cut.
 
     Attributes:
-        begins: instants at which its days, weeks or months begin, the first not after its start; none where they are
-            those of UTC, or there are none.
-        changes: instants inside it from which another exchange rate holds.
-        pieces: of the hours that a bound or a cut goes through; none of all other hours.
+        slices: in order; of all its hours, or only of those that its bounds go through.
+        covering: whether of all, because rows are by days of a time zone or by exchange rates.
     """
 
-    begins: tuple[datetime, ...]
-    changes: tuple[datetime, ...]
-    pieces: tuple[Piece, ...]
+    slices: tuple[Slice, ...]
+    covering: bool
 
     @staticmethod
-    def of(period: Period, begins: Sequence[datetime], changes: Sequence[datetime]) -> Cuts:
-        """The cuts of a period at the beginnings of its days and where a rate changes; both ascending."""
-        cuts = sorted({period.start, period.end, *(at for at in begins if period.start < at), *changes})
-        cut = sorted({hour for at in cuts if (hour := hour_of(at)) != at})
-        pieces = [piece for hour in cut for piece in _pieces(hour, period)]
-        for at in cuts:
-            pieces = [part for piece in pieces for part in _parted(piece, at)] if hour_of(at) != at else pieces
-        return Cuts(tuple(begins), tuple(changes), tuple(pieces))
+    def of(period: Period, begins: Sequence[datetime], spans: Sequence[Span]) -> Cuts:
+        """The cuts of a period where its days begin and where a rate changes; both ascending, none for no cut.
+
+        Raises:
+            ValueError: the period is longer than `MOST_DAYS`.
+        """
+        start, end = without_zone(period.start), without_zone(period.end)
+        if not begins and len(spans) <= 1:
+            edges = dict.fromkeys(hour_of(at) for at in (start, end) if hour_of(at) != at)
+            return Cuts(
+                tuple(Slice(hour, max(hour, start), min(hour + HOUR, end), None, None) for hour in edges), False
+            )
+        if end - start > MOST_DAYS * _DAY:
+            raise ValueError(f"the period has more than {MOST_DAYS:,} days: ask for a shorter one")
+        days, changes = [without_zone(at) for at in begins], [without_zone(span.start) for span in spans]
+        return Cuts(tuple(_slices(start, end, days, changes, [span.at for span in spans])), True)
 
     @property
-    def hours(self) -> list[datetime]:
-        """The hours that are told in pieces."""
-        return list(dict.fromkeys(piece.hour for piece in self.pieces))
+    def timed(self) -> bool:
+        """Whether slices tell the time of their rows."""
+        return any(one.time is not None for one in self.slices[:1])
 
-    def table(self) -> Values:
-        """The pieces as a table: `hour`, `start` (both in UTC), `since` and `until` in milliseconds of the hour."""
-        columns = (
-            column("hour", DateTime), column("start", DateTime),
-            column("since", BigInteger), column("until", BigInteger),
-        )  # fmt: skip
-        rows = [
-            (without_zone(hour), without_zone(start), (start - hour) // _MS, (end - hour) // _MS)
-            for hour, start, end in self.pieces
-        ]
-        return values(*columns, name="pieces").data(rows)
+    @property
+    def partial(self) -> list[Slice]:
+        """The slices that are no whole hour."""
+        return [one for one in self.slices if not one.whole]
+
+    def frame(self) -> pa.Table:
+        """The slices as rows of the table `SLICES`."""
+        cut = self.slices
+        since = [(one.start - one.hour) // _MS for one in cut]
+        columns = {
+            "hour": pa.array([one.hour for one in cut], _INSTANT),
+            "start": pa.array([one.start for one in cut], _INSTANT),
+            "stop": pa.array([one.end for one in cut], _INSTANT),
+            "since": pa.array(since, pa.int64()),
+            "until": pa.array([(one.end - one.hour) // _MS for one in cut], pa.int64()),
+            "time": pa.array([one.time for one in cut], _INSTANT),
+            "rate": pa.array([one.rate for one in cut], pa.int32()),
+            "whole": pa.array([one.whole for one in cut], pa.bool_()),
+        }
+        return pa.table(columns)
 
 
-def placed(instant: ColumnElement[Any], bounds: Sequence[datetime]) -> ColumnElement[Any]:
-    """How many of `bounds`, which ascend, are not after an instant; found by halving."""
+SLICES: Final = table(
+    "slices",
+    *(column(name, DateTime) for name in ("hour", "start", "stop", "time")),
+    *(column(name, BigInteger) for name in ("since", "until", "rate")),
+    column("whole", Boolean),
+)
+"""`since` and `until` of a slice are in milliseconds of its hour."""
 
-    def found(least: int, most: int) -> ColumnElement[Any]:
-        if least == most:
-            return literal_column(str(least))
-        middle = (least + most) // 2
-        earlier = instant < without_zone(bounds[middle])
-        return case((earlier, found(least, middle)), else_=found(middle + 1, most))
 
-    return found(0, len(bounds))
+def _slices(
+    start: datetime, end: datetime, days: list[datetime], changes: list[datetime], places: list[int | None]
+) -> Iterator[Slice]:
+    cuts = sorted({at for at in (*days, *changes) if start < at < end})
+    hour = hour_of(start)
+    while hour < end:
+        first, last = max(hour, start), min(hour + HOUR, end)
+        inside = cuts[bisect_right(cuts, first) : bisect_right(cuts, last - last.resolution)]
+        for begun, ended in pairwise((first, *inside, last)):
+            day = days[bisect_right(days, begun) - 1] if days else None
+            yield Slice(hour, begun, ended, day, places[bisect_right(changes, begun) - 1] if changes else None)
+        hour += HOUR
 
 
 def begins(period: Period, grain: Grain, zone: tzinfo) -> tuple[datetime, ...]:
@@ -102,10 +134,10 @@ def begins(period: Period, grain: Grain, zone: tzinfo) -> tuple[datetime, ...]:
     it twice, with the first.
 
     Raises:
-        ValueError: there are more than `MOST_DAYS`.
+        ValueError: the period is longer than `MOST_DAYS`.
     """
-    if (period.end - period.start) / _LENGTHS[grain] > MOST_DAYS:
-        raise ValueError(f"more than {MOST_DAYS:,} {grain}s of {zone}: ask for a shorter period, or for those of UTC")
+    if period.end - period.start > MOST_DAYS * _DAY:
+        raise ValueError(f"more than {MOST_DAYS:,} days of {zone}: ask for a shorter period, or for days of UTC")
     found: list[datetime] = []
     for day in _days(period.start.astimezone(zone).date(), grain):
         begun = datetime.combine(day, time(), zone).astimezone(UTC)
@@ -118,8 +150,8 @@ def begins(period: Period, grain: Grain, zone: tzinfo) -> tuple[datetime, ...]:
 
 
 def hour_of(instant: datetime) -> datetime:
-    """The UTC hour in which an instant is."""
-    return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    """The hour in which an instant is, by the same clock."""
+    return instant.replace(minute=0, second=0, microsecond=0)
 
 
 def _days(first: date, grain: Grain) -> Iterator[date]:
@@ -132,15 +164,4 @@ def _days(first: date, grain: Grain) -> Iterator[date]:
     day = first - timedelta(days=first.weekday() if grain == "week" else 0)
     while True:
         yield day
-        day += _LENGTHS[grain]
-
-
-def _pieces(hour: datetime, period: Period) -> list[Piece]:
-    start, end = max(hour, period.start), min(hour + HOUR, period.end)
-    return [Piece(hour, start.astimezone(UTC), end.astimezone(UTC))] if start < end else []
-
-
-def _parted(piece: Piece, at: datetime) -> list[Piece]:
-    if not piece.start < at < piece.end:
-        return [piece]
-    return [piece._replace(end=at), piece._replace(start=at)]
+        day += timedelta(days=7 if grain == "week" else 1)

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.types import BigInteger, Boolean, DateTime, Numeric
 
 from millicent.warehouse import beside, exchange
-from millicent.warehouse.cuts import Cuts, placed
+from millicent.warehouse.cuts import SLICES, Cuts
 from millicent.warehouse.cuts import begins as days_of
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.exchange import Rate, Span
@@ -201,17 +201,13 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
     """
     began = time.monotonic()
     cuts, spans = _cuts(query)
-    raw = bool(set(query.asked()) & set(DETAILS) or cuts.pieces)
-    frame = pl.DataFrame(pl.from_arrow(engine.read(_statement(tenant, query, cuts))))
+    raw = bool(set(query.asked()) & set(DETAILS) or cuts.partial)
+    frames = {SLICES.name: cuts.frame()} if cuts.slices else {}
+    frame = pl.DataFrame(pl.from_arrow(engine.read(_statement(tenant, query, cuts), **frames)))
     if frame.height > MAX_ROWS * max(1, len(spans)):
         raise BadQuery(TOO_MANY)
-    if cuts.begins:
-        days = pl.Series("time", cuts.begins, dtype=pl.Datetime("us", "UTC"))
-        frame = frame.with_columns(days.gather(frame["time"]))
-    if spans:
-        places = pl.Series("rate", [span.at for span in spans], dtype=pl.Int32)
-        at = frame["rate"] if cuts.changes else pl.Series([0] * frame.height, dtype=pl.Int32)
-        frame = frame.with_columns(places.gather(at))
+    if len(spans) == 1:
+        frame = frame.with_columns(pl.lit(spans[0].at, pl.Int32).alias("rate"))
     answer = concluded(frame, query)
     return Answer(answer, "calls" if raw else "rollup", round((time.monotonic() - began) * 1000), rates_of(query))
 
@@ -227,13 +223,12 @@ def _cuts(query: Query) -> tuple[Cuts, list[Span]]:
     if query.currency != "USD" and _amounts(query) and not query.rates:
         raise BadQuery(f"no exchange rate of {query.currency} is known: {_add_rate(query, query.period.start)}")
     spans = exchange.spans(query.rates, query.period) if query.rates and _amounts(query) else []
-    begins: tuple[datetime, ...] = ()
-    if query.grain and query.grain != "hour" and query.time_zone != "UTC":
-        try:
-            begins = days_of(query.period, query.grain, zone(query.time_zone))
-        except ValueError as error:
-            raise BadQuery(str(error)) from error
-    return Cuts.of(query.period, begins, [span.start for span in spans[1:]]), spans
+    try:
+        zoned = query.grain and query.grain != "hour" and query.time_zone != "UTC"
+        begins = days_of(query.period, query.grain, zone(query.time_zone)) if query.grain and zoned else ()
+        return Cuts.of(query.period, begins, spans), spans
+    except ValueError as error:
+        raise BadQuery(str(error)) from error
 
 
 def concluded(frame: pl.DataFrame, query: Query) -> pl.DataFrame:
@@ -342,16 +337,16 @@ def _statement(tenant: str, query: Query, cuts: Cuts) -> Select[Any]:
     sums = list(dict.fromkeys(_SUMMED_AS.get(name, name) for name in needed))
     layout = _Layout(query, cuts, sums)
     facts = union_all(
-        *(rows for source, where in _sources(tenant, query, cuts) for rows in _of_calls(tenant, layout, source, where)),
+        *(rows for read in _sources(tenant, layout) for rows in _of_calls(tenant, layout, read)),
         *(_beside(part, layout) for part in beside.parts(tenant, query.period, cuts, query.basis, sums)),
     ).subquery("facts")
     keys = [facts.c[name] for name in layout.names]
     totals = {name: _summed(facts.c[name]) for name in sums}
     statement = select(*keys, *(_as(name, totals[_SUMMED_AS.get(name, name)]).label(name) for name in needed))
     statement = _grouped(statement, len(keys))
-    order = _order(query)
-    if query.limit is None or cuts.changes or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
-        return statement.limit(MAX_ROWS * (len(cuts.changes) + 1) + 1)
+    order, rates = _order(query), layout.rates
+    if query.limit is None or rates or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
+        return statement.limit(MAX_ROWS * max(1, rates) + 1)
     columns = ((statement.selected_columns[name], down) for name, down in order.items())
     return statement.order_by(*((c.desc() if down else c.asc()).nulls_last() for c, down in columns)).limit(query.limit)
 
@@ -364,23 +359,28 @@ class _Layout(NamedTuple):
     sums: list[str]
 
     @property
+    def rates(self) -> int:
+        """How many exchange rates rows are told apart by; 0 where they are not."""
+        return len({one.rate for one in self.cuts.slices}) if _rated(self.cuts) else 0
+
+    @property
     def names(self) -> list[str]:
         """Of the keys."""
         return [
             *(["time"] if self.query.grain else []),
-            *(["rate"] if self.cuts.changes else []),
+            *(["rate"] if _rated(self.cuts) else []),
             *self.query.dimensions,
         ]
 
     def keys(self, instant: ColumnElement[Any], dimensions: Mapping[str, ColumnElement[Any]]) -> list[Any]:
         """The keys of facts of an instant."""
         told = dict(dimensions)
-        if self.cuts.begins:
-            told["time"] = placed(instant, self.cuts.begins[1:])
-        elif self.query.grain:
+        if self.query.grain:
             told["time"] = func.date_trunc(literal_column(f"'{self.query.grain}'"), instant)
-        if self.cuts.changes:
-            told["rate"] = placed(instant, self.cuts.changes)
+        if self.cuts.covering:
+            told["rate"] = SLICES.c.rate
+        if self.cuts.timed:
+            told["time"] = SLICES.c.time
         return [told[name].label(name) for name in self.names]
 
 
@@ -396,53 +396,76 @@ def _as(name: str, total: ColumnElement[Any]) -> ColumnElement[Any]:
     return beside.share(total * literal_column("0.001"), 1000, JOULES_PER_WH) if name == "energy_wh" else total
 
 
-def _sources(tenant: str, query: Query, cuts: Cuts) -> Iterator[tuple[FromClause, list[ColumnElement[bool]]]]:
+class _Read(NamedTuple):
+    """Calls, or hours of them, of `source` that are read: `joined` with what tells their time, those `where`."""
+
+    source: FromClause
+    joined: FromClause
+    where: list[ColumnElement[bool]]
+
+    @property
+    def hour(self) -> ColumnElement[Any]:
+        """The UTC hour in which they began."""
+        c = self.source.c
+        return func.date_trunc(literal_column("'hour'"), c.started_at) if self.source is calls else c.hour
+
+
+def _sources(tenant: str, layout: _Layout) -> Iterator[_Read]:
     """Where calls are read from, and which of them: the rollup where it can tell them, else the calls themselves."""
+    query, cuts = layout.query, layout.cuts
     start, end = without_zone(query.period.start), without_zone(query.period.end)
-    raw = [calls.c.tenant == tenant, calls.c.started_at >= start, calls.c.started_at < end, calls.c.counted]
-    if set(query.asked()) & set(DETAILS):
-        yield calls, raw
-        return
-    cut = [without_zone(hour) for hour in cuts.hours]
-    hour = usage_hourly.c.hour
-    whole = [usage_hourly.c.tenant == tenant, hour >= start, hour < end]
-    yield usage_hourly, [*whole, hour.not_in(cut)] if cut else whole
-    if cut:
-        yield calls, [*raw, _hour_of(calls).in_(cut)]
+    c, hour = calls.c, usage_hourly.c.hour
+    raw = _Read(calls, calls, [c.tenant == tenant, c.started_at >= start, c.started_at < end, c.counted])
+    whole = _Read(usage_hourly, usage_hourly, [usage_hourly.c.tenant == tenant, hour >= start, hour < end])
+    details = set(query.asked()) & set(DETAILS)
+    if not cuts.slices:
+        yield raw if details else whole
+    elif cuts.covering:
+        s = SLICES.c
+        inside = and_(s.hour == raw.hour, s.start <= c.started_at, c.started_at < s.stop)
+        if details:
+            yield raw._replace(joined=calls.join(SLICES, inside))
+        else:
+            yield whole._replace(joined=usage_hourly.join(SLICES, and_(s.hour == hour, s.whole)))
+            if cuts.partial:
+                yield raw._replace(joined=calls.join(SLICES, and_(inside, ~s.whole)))
+    elif details:
+        yield raw
+    else:
+        edges = [and_(c.started_at >= one.start, c.started_at < one.end) for one in cuts.slices]
+        yield whole._replace(where=[*whole.where, hour.not_in([one.hour for one in cuts.slices])])
+        yield raw._replace(where=[*raw.where, or_(*edges)])
 
 
-def _hour_of(source: FromClause) -> ColumnElement[Any]:
-    return func.date_trunc(literal_column("'hour'"), source.c.started_at) if source is calls else source.c.hour
+def _rated(cuts: Cuts) -> bool:
+    """Whether rows are told apart by the exchange rate that holds."""
+    return any(one.rate != cuts.slices[0].rate for one in cuts.slices)
 
 
-def _of_calls(
-    tenant: str, layout: _Layout, source: FromClause, where: list[ColumnElement[bool]]
-) -> Iterator[Select[Any]]:
+def _of_calls(tenant: str, layout: _Layout, read: _Read) -> Iterator[Select[Any]]:
     """What calls tell by themselves, and what own calls tell by their deployment-hours."""
-    query, columns = layout.query, askable(source)
-    where = [*where, *(kept(f, columns[f.dimension]) for f in query.filters)]
-    instant = source.c.started_at if source is calls else source.c.hour
-    keys = layout.keys(instant, columns)
+    query, source = layout.query, read.source
+    columns = askable(source)
+    where = [*read.where, *(kept(f, columns[f.dimension]) for f in query.filters)]
+    keys = layout.keys(source.c.started_at if source is calls else source.c.hour, columns)
     told = [typed(name, func.sum(of_themselves(name, source, query.basis))).label(name) for name in layout.sums]
-    yield _grouped(select(*keys, *told).where(*where), len(keys))
-    if all(of_own(name, source, query.basis) is None for name in layout.sums):
-        return
-    yield _weighed(tenant, layout, source, [*where, source.c.billing == "self_hosted"], keys)
+    yield _grouped(select(*keys, *told).select_from(read.joined).where(*where), len(keys))
+    if any(of_own(name, source, query.basis) is not None for name in layout.sums):
+        own = read._replace(where=[*where, source.c.billing == "self_hosted"])
+        yield _weighed(tenant, layout, own, keys)
 
 
-def _weighed(
-    tenant: str, layout: _Layout, source: FromClause, where: list[ColumnElement[bool]], keys: list[Any]
-) -> Select[Any]:
+def _weighed(tenant: str, layout: _Layout, read: _Read, keys: list[Any]) -> Select[Any]:
     """What own calls tell by their deployment-hours: their tokens are added up before rates are applied."""
-    c, hours = source.c, deployment_hours
-    alike = {"hour": _hour_of(source), "deployment": c.deployment}
+    c, hours = read.source.c, deployment_hours
+    alike = {"hour": read.hour, "deployment": c.deployment}
     if "unattributed_spend_usd" in layout.sums:
         alike["team"] = case((c.team.is_not(None), literal_column("''")))
     keys = [*keys, *(one.label(name) for name, one in alike.items() if name not in layout.names)]
-    number = c.call_count if source is calls else c.calls
+    number = c.call_count if read.source is calls else c.calls
     tokens = {"calls": number, **{name: c[name] for name in ("input_tokens", "cache_read_tokens", "output_tokens")}}
     sums = [cast(func.sum(one), BigInteger).label(name) for name, one in tokens.items()]
-    own = _grouped(select(*keys, *sums).where(*where), len(keys)).subquery("own")
+    own = _grouped(select(*keys, *sums).select_from(read.joined).where(*read.where), len(keys)).subquery("own")
     same_hour = (hours.c.tenant == tenant, hours.c.deployment == own.c.deployment, hours.c.hour == own.c.hour)
     told = {name: of_own(name, own, layout.query.basis) for name in layout.sums}
     return select(
