@@ -57,7 +57,7 @@ def headline(warehouse: Warehouse, place: Looked) -> list[Any]:
     preset = place.preset
     if preset.edition is not None:
         month = place.at(reader.now)
-        words = f"{preset.title} · {month.words} UTC · whole workspace in USD, whatever is filtered"
+        words = f"{preset.title} · {month.words} UTC · whole workspace, in USD; period and filters do not apply"
         offered = _focus_files(place, month)
         return [None, words, pills, exporting.files(offered, words, "exports"), choices, listed, _downloads(offered)]
     period = reader.window.period
@@ -136,7 +136,9 @@ def preview(warehouse: Warehouse, place: Looked) -> list[Any]:
         asked = place.preset.asked(place.view, reader.window.period)
         frame = warehouse.ask(reader.tenant, asked).frame
     except BadQuery as error:
-        return ["", html.P(str(error), className="refused", role="alert")]
+        clear = link("Clear the filters", place.href(view=place.view.unfiltered()), className="button")
+        return ["", html.Div([html.P(str(error)), *([clear] if place.view.filters else [])], className="refused",
+                             role="alert")]  # fmt: skip
     if frame.is_empty():
         return ["", empty("no_rows", clear=place.href(view=place.view.unfiltered()) if place.view.filters else None)]
     keys = [name for name in frame.columns if name not in asked.measures]
@@ -150,7 +152,9 @@ def preview(warehouse: Warehouse, place: Looked) -> list[Any]:
 def _key(name: str, value: Any) -> str:
     if name == "time":
         return fmt.day(value)
-    return "—" if value is None else charts.label(name, str(value))
+    if value is None and name == "accelerator":
+        return "—"
+    return charts.label(name, value if value is None else str(value))
 
 
 def _of_focus(warehouse: Warehouse, reader: Reader, place: Looked) -> list[Any]:
