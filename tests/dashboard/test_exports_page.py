@@ -19,7 +19,6 @@ from millicent.dashboard.pages.exports_place import FIRST, PRESETS, Looked
 from millicent.dashboard.state import View
 from millicent.warehouse.query import Query
 
-NOW = datetime.now(UTC)
 HOSTILE = "<img src=x onerror=alert(1)>"
 HEADED, PREVIEW, SUMS = "exports-notice.children", "preview-body.children", "sums-body.children"
 SCOPES = ["", *(f"?v=1&file={name}" for name in PRESETS), "?v=1&m=2020-02", "?v=1&file=nothing&m=no", "?v=9", "%%%",
@@ -120,7 +119,7 @@ def test_sums_of_focus_are_those_of_the_page_and_all_rules_hold(site, warehouse)
     assert "the same on pages, to the cent" in shown
     assert "rules hold" in shown
     assert "fails" not in shown
-    spend = warehouse.ask("default", Query(measures=("spend_usd",), period=Month.of(NOW).period()))
+    spend = warehouse.ask("default", Query(measures=("spend_usd",), period=Month.of(datetime.now(UTC)).period()))
     assert spend.frame["spend_usd"].item() == Decimal("0.066")
 
 
@@ -160,9 +159,9 @@ def test_a_question_that_cannot_be_asked_so_is_told_with_the_remedy(site):
 
 def test_months_lead_back_and_not_beyond_the_present(site):
     links = every(ask(site, HEADED)["presets-body.children"], "href")
-    before = Month.of(NOW).before()
+    before = Month.of(datetime.now(UTC)).before()
     assert f"?v=1&m={before.written}" in links
-    assert not any(Month.of(NOW + timedelta(days=40)).written in link for link in links)
+    assert not any(Month.of(datetime.now(UTC) + timedelta(days=40)).written in link for link in links)
     assert FIRST == "focus"
 
 

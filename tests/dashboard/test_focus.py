@@ -134,6 +134,43 @@ def test_a_sum_that_is_not_that_of_pages_is_noticed_and_no_file_is_handed_out(wa
     assert not export.passed
 
 
+def moving(monkeypatch, warehouse, times: int) -> list[int]:
+    """Have something change between rows and sums so many times."""
+    controls, seen = focus._controls, []
+
+    def moved(export, sums):
+        seen.append(1)
+        if len(seen) <= times:
+            with warehouse.engine.revisions.changing({export.period.start.date()}):
+                return (focus.Control("Calls", Decimal(1), Decimal(2)),)
+        return controls(export, sums)
+
+    monkeypatch.setattr(focus, "_controls", moved)
+    return seen
+
+
+def test_a_month_that_changes_while_it_is_read_is_read_again(warehouse, monkeypatch, tmp_path):
+    seen = moving(monkeypatch, warehouse, 1)
+    focus_files.write(Export(warehouse, DEFAULT_TENANT, MONTH, TOKENS), tmp_path / "file.csv", "csv")
+    assert len(seen) == 2
+    rows = exported(warehouse)[1]
+    assert (tmp_path / "file.csv").read_text().count("\n") == rows.height + 1
+
+
+def test_where_calls_keep_coming_the_day_that_is_not_over_is_left_out_and_the_notes_say_so(
+    warehouse_of, monkeypatch, tmp_path
+):
+    now = datetime.now(UTC)
+    warehouse = warehouse_of(api(1, started_at=now))
+    moving(monkeypatch, warehouse, 2)
+    export = Export(warehouse, DEFAULT_TENANT, Month.of(now), TOKENS)
+    told = focus_files.write(export, tmp_path / "file.csv", "csv")
+    if now.day > 1:  # else there is no day that is over
+        assert export.until == now.replace(hour=0, minute=0, second=0, microsecond=0)
+        assert "calls kept coming" in dict(told.notes)["Billing period"]
+        assert export.height == 0
+
+
 def test_too_many_groups_for_one_answer_are_asked_by_day(warehouse, monkeypatch):
     whole = exported(warehouse)[1]
     asked = []

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from millicent.dashboard import access, export_files, focus_files
+from millicent.dashboard import access, export_files, focus, focus_files
 from millicent.dashboard.focus import Edition, Export
 from millicent.dashboard.focus_columns import Profile, Version
 from millicent.dashboard.focus_files import FocusForm
@@ -109,8 +109,10 @@ def asked(warehouse: Warehouse, tenant: str, month: str | None, version: Version
 def looked_at(export: Export, limit: int) -> dict[str, Any]:
     """Sums, checks and the first rows of an export, which is read to its end."""
     first: list[dict[str, Any]] = []
-    for part in export.rows():
-        first += focus_files.preview(part, limit - len(first))
+    for _ in focus.readings(export):
+        first.clear()
+        for part in export.rows():
+            first += focus_files.preview(part, limit - len(first))
     return focus_files.summary(export, first)
 
 

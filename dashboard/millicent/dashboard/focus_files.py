@@ -58,20 +58,26 @@ def write(export: Export, path: Path, form: FocusForm) -> Sheet:
         BadQuery: a day has too many groups.
         ValueError: it has more rows than a spreadsheet holds.
     """
+    for _ in focus.readings(export):
+        frame = _written(export, path, form)
+    _vouch(export)
+    told = about(export)
+    if form == "xlsx":
+        path.write_bytes(export_files.written(Sheet(frame, told.totals, told.notes, told.name), "xlsx"))
+    return told
+
+
+def _written(export: Export, path: Path, form: FocusForm) -> pl.DataFrame:
+    """Write the rows; those of a spreadsheet are returned instead."""
     parts = export.rows()
     if form == "xlsx":
-        frame = pl.concat(list(parts))
-        _vouch(export)
-        told = about(export)
-        path.write_bytes(export_files.written(Sheet(frame, told.totals, told.notes, told.name), "xlsx"))
-        return told
+        return pl.concat(list(parts))
     with ExitStack() as stack:
         if form == "csv":
             _csv(stack, path, export, parts)
         else:
             _parquet(stack, path, export, parts)
-    _vouch(export)
-    return about(export)
+    return pl.DataFrame()
 
 
 def _csv(stack: ExitStack, path: Path, export: Export, parts: Iterator[pl.DataFrame]) -> None:
@@ -107,6 +113,8 @@ def about(export: Export) -> Sheet:
     edition, month = export.edition, export.month
     own = [column.name for column in columns(edition.version) if column.name.startswith("x_")]
     until = "" if focus.is_over(month, datetime.now(UTC)) else "; not over: amounts of its last days will change"
+    if export.until is not None:
+        until = f"; days before {export.until:%Y-%m-%d}, because calls kept coming while it was read"
     rules, broken = len(focus_gate.rules(edition.version)), len(export.findings)
     notes = [
         ("Specification", f"FOCUS {edition.version}, Cost and Usage"),
