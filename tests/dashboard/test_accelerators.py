@@ -380,7 +380,7 @@ def test_the_hours_behind_a_figure_add_up_to_it(site):
 
 def test_before_anything_the_page_tells_how_to_connect_and_then_how_to_declare(warehouse_of):
     with site_of(warehouse_of()) as empty:
-        assert "OTEL_EXPORTER_OTLP_ENDPOINT" in words(ask(empty, HEADED)["accelerators-notice.children"])
+        assert "Send your first call" in words(ask(empty, HEADED)["accelerators-notice.children"])
     with site_of(warehouse_of({"span_id": 1, "model": "gpt-5-mini", "input_tokens": 1, "output_tokens": 1})) as by_api:
         assert "millicent deployments declare" in words(ask(by_api, HEADED)["accelerators-notice.children"])
 

@@ -155,7 +155,7 @@ def test_before_the_first_call_the_page_tells_how_to_connect(warehouse_of):
     empty = warehouse_of()
     app = Access(pages.create_app(empty), empty.control, insecure_local=True)
     fresh = TestClient(app, base_url="http://127.0.0.1:8050")
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in callback(fresh, "requests-list.children")
+    assert "Send your first call" in callback(fresh, "requests-list.children")
     assert "There is no such call" in callback(fresh, "requests-drawer.children", look=f"?call={'1' * 32}.{'1' * 16}")
 
 
