@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import polars as pl
@@ -203,7 +204,8 @@ def run(engine: Engine, tenant: str, query: Query) -> Answer:
     cuts, spans = _cuts(query)
     raw = bool(set(query.asked()) & set(DETAILS) or cuts.partial)
     frames = {SLICES.name: cuts.frame()} if cuts.slices else {}
-    frame = pl.DataFrame(pl.from_arrow(engine.read(_statement(tenant, query, cuts), **frames)))
+    asked = partial(_statement, tenant, query, cuts)
+    frame = pl.DataFrame(pl.from_arrow(engine.read(asked, (tenant, query), **frames)))
     if frame.height > MAX_ROWS * max(1, len(spans)):
         raise BadQuery(TOO_MANY)
     if len(spans) == 1:

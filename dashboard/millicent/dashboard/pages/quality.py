@@ -22,9 +22,13 @@ from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.unpriced import unpriced
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dash.development.base_component import Component
 
     from millicent.dashboard.reader import Row
+    from millicent.warehouse.engine import Engine
+    from millicent.warehouse.query import Period
     from millicent.warehouse.store import Warehouse
 
 __all__ = ["layout", "register"]
@@ -110,7 +114,7 @@ def _headline(warehouse: Warehouse, view: View) -> list[Any]:
         tables.card("Usage reported", tables.share(usage.get("reported", 0), sum(usage.values())),
                     f"{fmt.count(usage.get('estimated', 0))} estimated, {fmt.count(usage.get('missing', 0))} missing",
                     "kpi-reported"),
-        tables.once(total["calls"] or 0, uncounted(warehouse.engine, reader.tenant, period)),
+        tables.once(total["calls"] or 0, _of_calls(reader, "uncounted", uncounted)),
         _share("coverage_ratio", seen, "of tokens that our engines counted"),
     ]  # fmt: skip
     sources = tables.sources(heard, by_source, reader.fresh) if last is not None else None
@@ -123,6 +127,12 @@ def _share(name: str, row: Row, beside: str) -> Component:
     return kpi(name, fmt.value_text(row[name], measure.unit), change=None, beside=beside)
 
 
+def _of_calls(reader: Reader, what: str, read: Callable[[Engine, str, Period], Any]) -> Any:
+    """What single calls of the period tell, read once while nothing in it changes."""
+    warehouse, tenant, period = reader.warehouse, reader.tenant, reader.window.period
+    return warehouse.remembered((tenant, what, period), period, lambda: read(warehouse.engine, tenant, period))
+
+
 def _rest(warehouse: Warehouse, view: View) -> list[Any]:
     reader = _reader(warehouse, view)
     if not isinstance(reader, Reader):
@@ -131,14 +141,14 @@ def _rest(warehouse: Warehouse, view: View) -> list[Any]:
     books = quality.books(engine, tenant, period)
     lacking = unpriced(warehouse, tenant, period)
     nobodys = reader.over(("unattributed_calls", "unattributed_spend_usd"), "service")
-    late = quality.lateness(engine, tenant, period)
+    late = _of_calls(reader, "lateness", quality.lateness)
     return [
-        tables.books(books, uncounted(engine, tenant, period), quality.set_aside(engine, tenant, period)),
+        tables.books(books, _of_calls(reader, "uncounted", uncounted), quality.set_aside(engine, tenant, period)),
         tables.books_words(books),
         tables.unpriced(lacking, view),
         tables.unpriced_words(lacking),
         tables.nobodys(nobodys, view),
         "a rule gives them one, also those of the past",
-        tables.doubts(quality.doubts(engine, tenant, period), late),
+        tables.doubts(_of_calls(reader, "doubts", quality.doubts), late),
         "flags that calls carry, in words",
     ]
