@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,10 @@ class Product:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
+    @property
+    def otlp(self) -> str:
+        return f"http://127.0.0.1:{self.otlp_port}"
+
     def query(self, **asked: str) -> list[dict[str, Any]]:
         answer = httpx.get(f"{self.url}api/v1/query", params=asked, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -112,23 +117,36 @@ def data(tmp_path_factory) -> Path:
     return filled
 
 
-@pytest.fixture(scope="module")
-def product(data) -> Iterator[Product]:
+@contextmanager
+def serving(data: Path) -> Iterator[Product]:
+    """The product on a directory, as long as the block lasts."""
     made = Product(free_port(), free_port())
     command = [sys.executable, "-m", "millicent.dashboard.cli", "up", "--insecure-local", "--data", data,
                "--port", str(made.port), "--otlp-port", str(made.otlp_port), "--grpc-port", "0"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            otlp = f"http://127.0.0.1:{made.otlp_port}"
-            wait_for(lambda: answers(f"{made.url}readyz") and answers(f"{otlp}/readyz"))
-            sent = httpx.post(f"{otlp}/v1/traces", content=hostile_calls(),
-                              headers={"content-type": "application/x-protobuf"})  # fmt: skip
-            assert sent.status_code == 200, sent.text
-            teams = {"measures": "calls", "group_by": "team", "period": "7d"}
-            wait_for(lambda: set(HOSTILE) <= {row["team"] for row in made.query(**teams)})
+            wait_for(lambda: answers(f"{made.url}readyz") and answers(f"{made.otlp}/readyz"))
             yield made
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def product(data) -> Iterator[Product]:
+    with serving(data) as made:
+        sent = httpx.post(f"{made.otlp}/v1/traces", content=hostile_calls(),
+                          headers={"content-type": "application/x-protobuf"})  # fmt: skip
+        assert sent.status_code == 200, sent.text
+        teams = {"measures": "calls", "group_by": "team", "period": "7d"}
+        wait_for(lambda: set(HOSTILE) <= {row["team"] for row in made.query(**teams)})
+        yield made
+
+
+@pytest.fixture
+def empty_product(tmp_path) -> Iterator[Product]:
+    """The product before its first call."""
+    with serving(tmp_path / "data") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")  # as long as it is there, its event loop runs in this thread, and no other can
@@ -163,8 +181,9 @@ class Visit:
         return [url for url in self.asked if not url.startswith((self.home, "data:", "blob:"))]
 
 
-@pytest.fixture
-def visit(browser, product) -> Iterator[Callable[..., Visit]]:
+@contextmanager
+def visiting(browser: Browser, product: Product) -> Iterator[Callable[..., Visit]]:
+    """Opens pages of the product, and closes them when the block ends."""
     contexts = []
 
     def open_(search: str = "", *, theme: str = "light", width: int = 1440, height: int = 900) -> Visit:
@@ -183,6 +202,18 @@ def visit(browser, product) -> Iterator[Callable[..., Visit]]:
     yield open_
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visit(browser, product) -> Iterator[Callable[..., Visit]]:
+    with visiting(browser, product) as open_:
+        yield open_
+
+
+@pytest.fixture
+def visit_empty(browser, empty_product) -> Iterator[Callable[..., Visit]]:
+    with visiting(browser, empty_product) as open_:
+        yield open_
 
 
 @pytest.fixture(name="wait_for")
