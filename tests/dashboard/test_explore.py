@@ -389,3 +389,6 @@ def test_where_one_is_can_be_left_step_by_step(site):
     assert "Remove the filter Feature: chat, Unknown" in path
     assert set(FILTERS) >= {"team", "feature"}
     assert '"href": "/requests?v=1&team=ads&feature=chat&feature="' in path
+    deep = json.dumps(answers(site, "explore-path.children", "?team=ads&feature=chat&model=gpt", "by=deployment"))
+    assert deep.index("Everything") < deep.index("ads") < deep.index("chat") < deep.index("gpt")
+    assert re.findall(r'"children": "Everything", "href": "([^"]+)"', deep) == ["?"]

@@ -17,7 +17,7 @@ from millicent.dashboard.components import STALE, aria, coverage, empty, freshne
 from millicent.dashboard.pages import derivation, explore_chart, explore_table, explore_why
 from millicent.dashboard.pages.explore_asked import FOOT, ask, measure_of, named, over_time, refused
 from millicent.dashboard.pages.explore_layout import HEIGHT, layout
-from millicent.dashboard.pages.explore_place import FILTERS, PLACE, Exploration, title
+from millicent.dashboard.pages.explore_place import FILTERS, PATH, PLACE, Exploration, title
 from millicent.dashboard.pages.frame import addressed, offered
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
@@ -144,9 +144,10 @@ def _headline(reader: Reader | None, state: Exploration) -> list[Any]:
 def _path(state: Exploration) -> list[Component]:
     """What is shown, step by step; each step leads back to it, and the last goes on to the calls."""
     steps: list[Component] = []
-    filters = state.view.filters
+    down = {name: at for at, name in enumerate(PATH)}
+    filters = sorted(state.view.filters, key=lambda one: down.get(one[0], len(PATH)))
     if filters:
-        wide = state.widened(*dict(filters)).href(by=_first(state))
+        wide = state.widened(*dict(filters)).href(by=filters[0][0])
         steps.append(html.Li(link("Everything", wide, title="Without any filter")))
     for name, values in filters:
         told = ", ".join(named(name, value) for value in values[:2]) + (
@@ -158,11 +159,6 @@ def _path(state: Exploration) -> list[Component]:
     steps.append(html.Li(html.Span(["by ", html.B(title(state.by).lower())]), className="here"))
     calls = link("Show the calls", state.calls, className="button", title="The single calls behind these numbers")
     return [html.Ol(steps), calls]
-
-
-def _first(state: Exploration) -> str:
-    """By what everything is cut once no filter is left: what the first filter kept one value of."""
-    return state.view.filters[0][0] if state.view.filters else state.by
 
 
 def _chart(reader: Reader | None, state: Exploration) -> list[Any]:
