@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Query, Request
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -43,6 +44,12 @@ _BODY: Final[dict[str, Any]] = {
 }
 
 
+class Forgotten(BaseModel):
+    """What is gone."""
+
+    rows: int = Field(description="how many rows the unit had")
+
+
 def mount_units(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     """Add the routes of business units below `prefix`; those that change something ask for an operator."""
     path = f"{prefix}/units"
@@ -74,13 +81,13 @@ def mount_units(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         told = {"added": done.added, "replaced": done.replaced, "unchanged": done.unchanged}
         return JSONResponse(told, 201)
 
-    @server.delete(f"{path}/{{unit}}", summary="Forget a business unit", response_description="how many `rows` it had")
-    def remove(unit: str) -> JSONResponse:
+    @server.delete(f"{path}/{{unit}}", summary="Forget a business unit")
+    def remove(unit: str) -> Forgotten:
         who = access.operator("business units")
         number = units.remove(warehouse.control, who.tenant, unit, who.actor)
         if not number:
             raise HTTPException(404, f"there is no business unit {unit!r}: see {path}")
-        return JSONResponse({"rows": number})
+        return Forgotten(rows=number)
 
 
 async def _rows(request: Request) -> list[units.Units]:

@@ -20,6 +20,7 @@ from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
 from millicent.warehouse.rules import Rule
+from millicent.warehouse.units import COLUMNS
 
 
 def described() -> FastAPI:
@@ -63,6 +64,7 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "versions": BUDGET,
         "budget": (*BUDGET, "standing"),
     },
+    "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
     "/api/v1/reread": {
         "": ("calls", "differences"),
         "differences": [field.name for field in fields(Difference)],
