@@ -108,7 +108,7 @@ def test_a_cost_bounds_the_list_from_below_and_above(warehouse):
 
 
 def test_the_histogram_and_what_narrows_it_are_links(warehouse, answered):
-    drawn = answered(site(warehouse), "spread-body.children")
+    drawn = answered(site(warehouse), "..spread-body.children")
     assert "3 calls of known cost" in drawn
     assert "least=0.2&below=0.5" in drawn
     chips = answered(site(warehouse), "requests-chips.children", scope="?v=1&least=0.2&service=" + quote(HOSTILE))
