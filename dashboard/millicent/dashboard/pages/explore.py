@@ -220,4 +220,7 @@ def _table(reader: Reader | None, state: Exploration) -> list[Any]:
 def _why(reader: Reader | None, state: Exploration) -> list[Any]:
     if reader is None:
         return [None, "", None, ""]
-    return list(explore_why.why(reader, state))
+    try:
+        return list(explore_why.why(reader, state))
+    except BadQuery as error:
+        return [html.P(str(error), className="banner"), "", None, ""]
