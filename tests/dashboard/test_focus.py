@@ -365,6 +365,33 @@ def test_whatever_was_called_the_bill_is_on_the_rows_to_the_last_digit(found):
     assert all(isinstance(json.loads(one), dict) for one in text)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.decimals("0.01", 10**4, places=12), min_size=1, max_size=7))
+def test_whatever_carries_an_hour_its_shares_make_one_and_its_hours_all_of_them(costs):
+    keys = dict.fromkeys(focus_rows.KEYS) | {"billing": "self_hosted", "cost_type": "hardware", "deployment": "rack"}
+    rows = [{"time": FIRST, **keys, "team": f"t{at}", "calls": 1, "spend_usd": cost} for at, cost in enumerate(costs)]
+    text = dict.fromkeys(focus_rows.KEYS, pl.String)
+    amounts = {name: pl.Decimal(38, 24) if name.endswith("_usd") else pl.Int64 for name in focus_rows.MEASURES}
+    time = {"time": pl.Datetime("us", "UTC")}
+    prices = pl.DataFrame(
+        [
+            {
+                "time": FIRST,
+                "deployment": "rack",
+                "accelerator_hour_usd": Decimal("1.7"),
+                "accelerator_hours": Decimal(7),
+            }
+        ],
+        schema={**time, "deployment": pl.String, "accelerator_hour_usd": MONEY, "accelerator_hours": MONEY},
+    )
+    found = focus_rows.allocated(pl.DataFrame([{**dict.fromkeys(amounts), **row} for row in rows],
+                                              schema={**time, **text, **amounts}), prices)  # fmt: skip
+    shares = found["AllocatedMethodDetails"].str.json_path_match("$.Elements[0].AllocatedRatio").cast(MONEY)
+    assert shares.sum() == 1
+    assert found["PricingQuantity"].sum() == 7
+    assert found["EffectiveCost"].sum() == sum(costs)
+
+
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.none() | st.text(max_size=12), min_size=1))
 def test_flat_json_is_what_is_known_and_nothing_else(told):
     frame = pl.DataFrame({name: [value] for name, value in told.items()}, schema=dict.fromkeys(told, pl.String))
