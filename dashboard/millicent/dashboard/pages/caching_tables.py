@@ -9,7 +9,7 @@ from dash import html
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.components import aria, link
+from millicent.dashboard.components import aria, data, link
 from millicent.warehouse.metrics import MTOK
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def _name(dimension: str, value: str | None, under: str, view: View) -> Componen
     """What a row is about, as a link that keeps it alone, with what it is under it."""
     words = label(dimension, value)
     href = view.toggled(**{dimension: value}).href()
-    return link([html.Span(words, className="name"), html.Small(under)], href, title=f"Show only {words}")
+    face = [html.Span(words, className="name"), html.Small(under)]
+    return link(face, href, title=f"Show only {words}", **data(keep="in"))
 
 
 def _table(columns: Sequence[tuple[str, str]], rows: Sequence[Component], name: str) -> Component:

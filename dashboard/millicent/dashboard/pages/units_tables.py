@@ -81,9 +81,7 @@ def _unit(one: Counted, before: Counted | None, chosen: str, view: View) -> Comp
     base = view.href()
     href = base if not one.name else f"{base if base != '?' else '?v=1'}&in={quote(one.name, safe='')}"
     told = "every call counts" if not one.name else _days(one)
-    name = link(
-        [html.Span(words, className="name"), html.Small(told)], href, title=f"Draw {words}", **data(keep="by open")
-    )
+    name = link([html.Span(words, className="name"), html.Small(told)], href, title=f"Draw {words}", **data(keep="by"))
     change = fmt.change(one.each_usd, before.each_usd if before else None, unit="usd", better="lower")
     revenue = one.revenue_usd / one.quantity if one.revenue_usd is not None and one.quantity else None
     margin = one.margin_ratio
@@ -114,9 +112,8 @@ def _takes(one: Counted) -> str:
 def _value(row: dict[str, Any], people: tuple[int, Decimal | None], dimension: str, view: View) -> Component:
     value = row[dimension]
     words = label(dimension, value)
-    name = link(
-        html.Span(words, className="name"), view.toggled(**{dimension: value}).href(), title=f"Show only {words}"
-    )
+    face, href = html.Span(words, className="name"), view.toggled(**{dimension: value}).href()
+    name = link(face, href, title=f"Show only {words}", **data(keep="by in"))
     number, spend = people
     each = row["spend_usd"] / row["calls"] if row["spend_usd"] is not None and row["calls"] else None
     per_user = spend / number if spend is not None and number else None
