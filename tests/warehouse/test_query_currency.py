@@ -109,13 +109,16 @@ def test_no_digit_is_lost(facts, a_charge, usd, usd_per_unit):
 
 
 def test_ratios_are_of_converted_sums_and_counts_are_as_they_are(facts, a_call):
-    facts.store(*(a_call(started_at=TEN + n * HOUR, billed_cost_usd=D(6), input_tokens=2_000_000) for n in (0, 1)))
+    facts.store(
+        *(a_call(started_at=TEN + n * HOUR, billed_cost_usd=D(6 - 3 * n), input_tokens=2_000_000) for n in (0, 1))
+    )
     rates = (rate(TEN, "1.5"), rate(TEN + HOUR, "3"))
     asked = {"end": TEN + 2 * HOUR, "currency": "EUR", "rates": rates}
     (row,) = facts.ask("spend_usd", "cost_per_call_usd", "cost_per_mtok_usd", "total_tokens", **asked)
-    assert row == {"spend_usd": 6, "cost_per_call_usd": 3, "cost_per_mtok_usd": D("1.5"), "total_tokens": 4_000_000}
+    assert row == {"spend_usd": 5, "cost_per_call_usd": D("2.5"), "cost_per_mtok_usd": D("1.25"),
+                   "total_tokens": 4_000_000}  # fmt: skip
     ordered = facts.ask("spend_usd", dimensions=("model",), order=("-spend_usd",), limit=1, **asked)
-    assert ordered == [{"model": None, "spend_usd": 6}]
+    assert ordered == [{"model": None, "spend_usd": 5}]
 
 
 def test_an_amount_without_a_rate_says_from_when_and_how_to_add_one(facts, a_call):
