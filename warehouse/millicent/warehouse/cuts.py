@@ -83,6 +83,12 @@ class Cuts:
         return any(one.time is not None for one in self.slices[:1])
 
     @property
+    def rates(self) -> int:
+        """How many exchange rates rows are told apart by; 0 where they are not."""
+        found = len({one.rate for one in self.slices})
+        return found if found > 1 else 0
+
+    @property
     def partial(self) -> list[Slice]:
         """The slices that are no whole hour."""
         return [one for one in self.slices if not one.whole]

@@ -346,7 +346,7 @@ def _statement(tenant: str, query: Query, cuts: Cuts) -> Select[Any]:
     totals = {name: _summed(facts.c[name]) for name in sums}
     statement = select(*keys, *(_as(name, totals[_SUMMED_AS.get(name, name)]).label(name) for name in needed))
     statement = _grouped(statement, len(keys))
-    order, rates = _order(query), layout.rates
+    order, rates = _order(query), cuts.rates
     if query.limit is None or rates or any(name in DICTIONARY and DICTIONARY[name].numerator for name in order):
         return statement.limit(MAX_ROWS * max(1, rates) + 1)
     columns = ((statement.selected_columns[name], down) for name, down in order.items())
@@ -361,16 +361,11 @@ class _Layout(NamedTuple):
     sums: list[str]
 
     @property
-    def rates(self) -> int:
-        """How many exchange rates rows are told apart by; 0 where they are not."""
-        return len({one.rate for one in self.cuts.slices}) if _rated(self.cuts) else 0
-
-    @property
     def names(self) -> list[str]:
         """Of the keys."""
         return [
             *(["time"] if self.query.grain else []),
-            *(["rate"] if _rated(self.cuts) else []),
+            *(["rate"] if self.cuts.rates else []),
             *self.query.dimensions,
         ]
 
@@ -437,11 +432,6 @@ def _sources(tenant: str, layout: _Layout) -> Iterator[_Read]:
         edges = [and_(c.started_at >= one.start, c.started_at < one.end) for one in cuts.slices]
         yield whole._replace(where=[*whole.where, hour.not_in([one.hour for one in cuts.slices])])
         yield raw._replace(where=[*raw.where, or_(*edges)])
-
-
-def _rated(cuts: Cuts) -> bool:
-    """Whether rows are told apart by the exchange rate that holds."""
-    return any(one.rate != cuts.slices[0].rate for one in cuts.slices)
 
 
 def _of_calls(tenant: str, layout: _Layout, read: _Read) -> Iterator[Select[Any]]:
