@@ -114,7 +114,8 @@ def attacked(product):
 
 
 def narrowed(names) -> str:
-    return "?v=1&p=7d&" + "&".join(f"team={quote(name, safe='')}" for name in names)
+    """Only these teams; space around a name is cut off where calls are read."""
+    return "?v=1&p=7d&" + "&".join(f"team={quote(name.strip(), safe='')}" for name in names)
 
 
 def test_hostile_names_are_text_on_every_page(visit, attacked):

@@ -32,7 +32,8 @@ from sqlalchemy.sql import Executable
 from millicent.warehouse.engine import Transaction
 from millicent.warehouse.frames import arrow
 from millicent.warehouse.ledger import KEY
-from millicent.warehouse.query import Filter, Period, askable, kept
+from millicent.warehouse.narrowing import askable, kept
+from millicent.warehouse.query import Filter, Period
 from millicent.warehouse.record import MONEY
 from millicent.warehouse.tables import PRICE, WORDS, calls, price_words, repriced_amounts, repricing_days, without_zone
 

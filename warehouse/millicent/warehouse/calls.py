@@ -27,7 +27,8 @@ from sqlalchemy import (
 
 from millicent.warehouse.beside import share
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.query import JOULES_PER_WH, BadQuery, Filter, Period, askable, kept
+from millicent.warehouse.narrowing import askable, kept
+from millicent.warehouse.query import JOULES_PER_WH, BadQuery, Filter, Period
 from millicent.warehouse.record import CALLS
 from millicent.warehouse.sums import carried
 from millicent.warehouse.tables import EXACT, calls, deployment_hours, without_zone

@@ -41,6 +41,7 @@ from millicent.warehouse.cuts import begins as days_of
 from millicent.warehouse.engine import Engine
 from millicent.warehouse.exchange import Rate, Span
 from millicent.warehouse.metrics import DICTIONARY, WHOLE
+from millicent.warehouse.narrowing import askable, kept
 from millicent.warehouse.record import COST_TYPE, DETAILS, DIMENSIONS
 from millicent.warehouse.sums import of_own, of_themselves, typed
 from millicent.warehouse.tables import EXACT, OF_DEPLOYMENTS, calls, deployment_hours, usage_hourly, without_zone
@@ -471,29 +472,9 @@ def _grouped(statement: Select[Any], keys: int) -> Select[Any]:
     return statement.group_by(*(literal_column(str(n + 1)) for n in range(keys)))
 
 
-def askable(source: FromClause) -> dict[str, ColumnElement[Any]]:
-    """Every dimension that can be asked of `calls` or `usage_hourly`, by name."""
-    cost_type = case((source.c.billing == "self_hosted", "hardware"), else_="api")
-    return {**{name: source.c[name] for name in ASKABLE if name in source.c}, COST_TYPE: cost_type}
-
-
 def _beside(part: beside.Part, layout: _Layout) -> Select[Any]:
     """Rows that are no calls, in the layout of calls; sums that they are not part of are unknown."""
     keys = layout.keys(cast(part.time, DateTime), part.columns)
     sums = [typed(name, part.amounts.get(name, null())).label(name) for name in layout.sums]
     where = [*part.where, *(kept(f, part.columns[f.dimension]) for f in layout.query.filters)]
     return select(*keys, *sums).select_from(part.source).where(*where)
-
-
-def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The condition that a filter puts on a column."""
-    values: list[Any] = [value for value in wanted.values if value is not None]
-    if wanted.dimension in YES_OR_NO:
-        values = [value == "true" for value in values]
-    choices = [column.in_(values)] if values else []
-    if None in wanted.values:
-        choices.append(column.is_(None))
-    kept = or_(*choices)
-    if not wanted.negated:
-        return kept
-    return ~kept if None in wanted.values else or_(~kept, column.is_(None))

@@ -21,7 +21,8 @@ from sqlalchemy.sql.expression import Subquery
 from sqlalchemy.types import BigInteger
 
 from millicent.warehouse.engine import Engine
-from millicent.warehouse.query import BadQuery, Period, Query, askable, kept
+from millicent.warehouse.narrowing import askable, kept
+from millicent.warehouse.query import BadQuery, Period, Query
 from millicent.warehouse.sums import of_calls
 from millicent.warehouse.tables import calls, deployment_hours, without_zone
 

@@ -24,6 +24,9 @@
 
   // A dropdown forgets values that it does not offer, so both are set at once, and what is chosen is always offered.
   // `set_props` is outside the graph of callbacks, where choices that follow from the address would be a cycle.
+  // The list is searched by an index of every part of every name, kept in plain objects: a part that all objects have
+  // already would be written into all of them.
+  const INHERITED = /__proto__|constructor/gi;
   let choices = {};
   const fill = (controls) => {
     const params = new URLSearchParams(location.search);
@@ -32,8 +35,9 @@
       const value = params.getAll(key);
       const found = choices[key] ?? [];
       const known = new Set(found.map((choice) => choice.value));
-      const absent = value.filter((one) => !known.has(one)).map((one) => ({ value: one, label: one || "Unknown" }));
-      dash.set_props(id, { options: [...found, ...absent], value });
+      const absent = value.filter((one) => !known.has(one)).map((one) => ({ value: one, label: one || "Unknown", search: one }));
+      const options = [...found, ...absent].map((choice) => ({ ...choice, search: (choice.search ?? `${choice.value} ${choice.label}`).replace(INHERITED, (word) => `${word.slice(0, 3)} ${word.slice(3)}`) }));
+      dash.set_props(id, { options, value });
     }
   };
 

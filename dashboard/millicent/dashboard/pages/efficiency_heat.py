@@ -105,7 +105,7 @@ def _cell(slot: Slot, found: Mapping[Slot, Cell], top: Decimal, place: Place, *,
     there = place.href(slot=slot)
     return html.Td(html.A(_short(idle), href=there, title=said, className="slot", style={"--heat": f"{level:.0%}"},
                           tabIndex=0 if reached else -1,
-                          **data(nav="", at=slot.written), **aria(label=said)))  # fmt: skip
+                          **data(nav="", at=slot.written), **aria(label=f"{_short(idle)}: {said}")))  # fmt: skip
 
 
 def _short(usd: Decimal) -> str:

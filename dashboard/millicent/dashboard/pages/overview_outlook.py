@@ -212,7 +212,7 @@ def _row(one: Standing, view: View) -> Component:
                 html.Span([html.B(fmt.percent(expected, 0), className=f"delta {_tone(one)}"),
                            f" of {fmt.usd(one.limit)}"])]  # fmt: skip
     href = _narrowed(one.budget, view)
-    inside = link(face, href, title=words, **aria(label=words)) if href else html.Span(face, title=words)
+    inside = link(face, href, title=words) if href else html.Span(face, title=words)
     return html.Li(inside)
 
 

@@ -71,7 +71,11 @@ def _bar(bar: Bar, tallest: int, whole: Decimal, listing: Listing) -> Component:
     face = [html.I(style={"--height": height, "--spend": f"{bar.spend_usd / whole:.2%}" if whole else "0%"}),
             html.Small(_mark(bar.least_usd))]  # fmt: skip
     told = {"current": "true"} if chosen else {}
-    return html.Li(link(face, href, title=words, **aria(label=words, **told)) if bar.calls else html.Span(face))
+    return html.Li(
+        link(face, href, title=words, **aria(label=f"{_mark(bar.least_usd)} {words}".strip(), **told))
+        if bar.calls
+        else html.Span(face)
+    )
 
 
 def _mark(edge: Decimal | None) -> str:
