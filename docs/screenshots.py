@@ -8,13 +8,17 @@ from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
 PAGES = {
-    "overview": ("", (".js-plotly-plot .bars path", "table tr >> nth=6")),
+    "overview": ("", (".js-plotly-plot .bars path", ".teams tfoot tr", ".limits li")),
+    "explore": ("explore", (".js-plotly-plot .bars path", "tfoot tr")),
+    "teams": ("teams?v=1&team=Code%20Copilot", ("#main tfoot tr >> nth=1",)),
+    "units": ("units", (".js-plotly-plot .bars path", "tbody tr >> nth=8")),
     "accelerators": (
         "accelerators",
         (".compare tbody tr >> nth=6", ".homes tfoot tr", ".energy tfoot tr", "#kpi-energy_wh"),
     ),
     "efficiency": ("efficiency", (".flow .busy", ".hourly tbody tr >> nth=6", ".wasteful tfoot tr")),
     "requests": ("requests?v=1&p=7d", (".calls tbody tr >> nth=20",)),
+    "quality": ("quality", (".trust-sources tbody tr", ".trust-own tbody tr")),
     "prices": ("prices", ("#find-body tbody tr >> nth=3", "#entries-body tbody tr", "#pricedata-body dl")),
 }
 """Address of each page, and what is there when its numbers are."""

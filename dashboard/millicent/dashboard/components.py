@@ -237,7 +237,7 @@ def empty(kind: Emptiness, *, clear: str | None = None, also: Component | None =
     if also is not None:
         more.append(also)
     picture = html.Div(icon(kind), className="picture", **aria(hidden="true"))
-    live = {"role": "status"} if kind != "unconnected" else {}
+    live: dict[str, Any] = {"role": "status"} if kind != "unconnected" else {}
     return html.Div([picture, html.H2(title), html.P(words), *more], className=f"card empty {kind}", **live)
 
 

@@ -21,6 +21,8 @@ from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
 from millicent.warehouse.rules import Rule
 from millicent.warehouse.units import COLUMNS
+from millicent.warehouse.views import SavedView
+from millicent.warehouse.workspace import Workspace
 
 
 def described() -> FastAPI:
@@ -37,7 +39,7 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),
         "rows": ("`time` where a grain is asked", "the dimensions", "the measures"),
-        "meta": ("start", "end", "basis", "currency", "source", "elapsed_ms", "measures"),
+        "meta": ("start", "end", "basis", "currency", "rates", "time_zone", "source", "elapsed_ms", "measures"),
     },
     "/api/v1/calls": {"": ("calls", "next"), "calls": CALL},
     "/api/v1/calls/{trace_id}/{span_id}": {"": CALL},
@@ -65,6 +67,32 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "budget": (*BUDGET, "standing"),
     },
     "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
+    "/api/v1/views": {"": ("views",), "views": (*(field.name for field in fields(SavedView)), "address")},
+    "/api/v1/workspace": {"": [field.name for field in fields(Workspace)]},
+    "/api/v1/exports/statement": {
+        "": (
+            "teams",
+            "for",
+            "kind",
+            "month",
+            "currency",
+            "time_zone",
+            "start",
+            "end",
+            "closed_at",
+            "closed_by",
+            "total",
+            "lines",
+            "features",
+            "models",
+            "control_totals",
+            "months",
+            "rules",
+            "facts",
+        ),
+        "lines": ("key", "name", "amount"),
+        "months": ("month", "closed", "amount"),
+    },
     "/api/v1/reread": {
         "": ("calls", "differences"),
         "differences": [field.name for field in fields(Difference)],

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Body, Query
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -28,6 +29,14 @@ _WORKSPACE: Final = Body(
     description="`time_zone` (IANA name), `currency` (ISO 4217), `fiscal_month` (1 to 12), `trace_viewer` (an address "
     "with `{trace_id}` in it, or null). What is left out stays."
 )
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    id: int
+    name: str
+    path: str
 
 
 def mount_views(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
@@ -57,7 +66,7 @@ def _mount_views(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         return JSONResponse(_written(kept), 201)
 
     @server.delete(f"{path}/{{view_id}}", summary="Delete a view: yours, or as an operator one that everybody sees")
-    def remove(view_id: int) -> JSONResponse:
+    def remove(view_id: int) -> Deleted:
         who = access.principal()
         try:
             gone = views.remove(warehouse.control, who.tenant, view_id, who.actor, operates=who.operates)
@@ -65,7 +74,7 @@ def _mount_views(server: FastAPI, path: str, warehouse: Warehouse) -> None:
             raise HTTPException(404, str(error)) from error
         except PermissionError as error:
             raise HTTPException(403, str(error)) from error
-        return JSONResponse(_written(gone))
+        return Deleted(id=view_id, name=gone.name, path=gone.path)
 
 
 def _mount_workspace(server: FastAPI, path: str, warehouse: Warehouse) -> None:
