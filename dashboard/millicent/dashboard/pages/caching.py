@@ -18,6 +18,7 @@ from millicent.dashboard.pages import caching_charts as drawn
 from millicent.dashboard.pages import caching_sums as sums
 from millicent.dashboard.pages import caching_tables as tables
 from millicent.dashboard.pages import derivation
+from millicent.dashboard.pages.answering import answered
 from millicent.dashboard.pages.facts import card, chart_panel, words_of
 from millicent.dashboard.pages.figures import Figure, opener
 from millicent.dashboard.pages.frame import Place, addressed, offered, page
@@ -25,10 +26,9 @@ from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import View, question
 from millicent.warehouse.metrics import DICTIONARY
-from millicent.warehouse.query import BadQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from decimal import Decimal
 
     from dash.development.base_component import Component
@@ -98,7 +98,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("caching-scope", "data"), Input("caching-tick", "data"),
     )  # fmt: skip
     async def headline(scope: str | None, _tick: Any) -> Any:
-        return await asyncio.to_thread(_answered, _headline, warehouse, scope, _nothing)
+        return await asyncio.to_thread(answered, _headline, warehouse, _view(scope), _nothing)
 
     @app.callback(
         *(Output(f"{name}-{part}", prop) for name in ("cached", "saved")
@@ -106,7 +106,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("caching-scope", "data"), Input("caching-tick", "data"),
     )  # fmt: skip
     async def days(scope: str | None, _tick: Any) -> Any:
-        return await asyncio.to_thread(_answered, _days, warehouse, scope, lambda _: NO_CHARTS)
+        return await asyncio.to_thread(answered, _days, warehouse, _view(scope), lambda _: NO_CHARTS)
 
     @app.callback(
         Output("missed-body", "children"), Output("missed-words", "children"),
@@ -118,24 +118,11 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         def told(reader: Reader) -> list[Any]:
             return _missed(reader, wanted)
 
-        return await asyncio.to_thread(_answered, told, warehouse, scope, lambda _: [None, ""])
+        return await asyncio.to_thread(answered, told, warehouse, _view(scope), lambda _: [None, ""])
 
 
 def _view(scope: str | None) -> View:
     return View.parse(scope, tuple(FILTERS))
-
-
-def _answered(
-    answer: Callable[[Reader], list[Any]], warehouse: Warehouse, scope: str | None, nothing: Callable[[Any], list[Any]]
-) -> list[Any]:
-    """What a callback answers; `nothing`, told why, where nobody asks who may see it or there is nothing to see."""
-    try:
-        reader = Reader.of(warehouse, _view(scope))
-        return nothing(empty("unconnected")) if reader is None else answer(reader)
-    except PermissionError:
-        return nothing(empty("forbidden"))
-    except BadQuery as error:
-        return nothing(html.P(str(error), className="banner"))
 
 
 def _nothing(notice: Any) -> list[Any]:

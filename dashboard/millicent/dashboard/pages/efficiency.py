@@ -6,15 +6,15 @@ week asks for its own part alone. Whatever sets a policy goes through `acted`, w
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import derivation
 from millicent.dashboard.pages import efficiency_answers as answers
+from millicent.dashboard.pages.answering import acts, asked
 from millicent.dashboard.pages.efficiency_acts import carry_out
 from millicent.dashboard.pages.efficiency_layout import layout
 from millicent.dashboard.pages.efficiency_place import CONTROLS, Place
@@ -23,8 +23,6 @@ from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.overview_layout import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from millicent.dashboard.state import View
     from millicent.warehouse.store import Warehouse
 
@@ -75,39 +73,30 @@ def _of_the_period(app: Dash, warehouse: Warehouse) -> None:
     )  # fmt: skip
     async def headline(scope: str | None, _tick: Any) -> Any:
         forbidden = [empty("forbidden"), "", [], "#", [], no_update]
-        return await _asked(answers.headline, warehouse, Place.parse(scope), or_else=forbidden)
+        return await asked(answers.headline, warehouse, Place.parse(scope), or_else=forbidden)
 
     @app.callback(
         Output("idle-body", "children"), Output("idle-words", "children"),
         Input("efficiency-scope", "data"), Input("efficiency-tick", "data"),
     )  # fmt: skip
     async def idle(scope: str | None, _tick: Any) -> Any:
-        return await _asked(answers.heat, warehouse, Place.parse(scope), or_else=[None, ""])
+        return await asked(answers.heat, warehouse, Place.parse(scope), or_else=[None, ""])
 
     @app.callback(
         Output("daily-chart", "figure"), Output("daily-legend", "children"), Output("daily-words", "children"),
         Input("efficiency-scope", "data"), Input("efficiency-tick", "data"),
     )  # fmt: skip
     async def daily(scope: str | None, _tick: Any) -> Any:
-        return await _asked(answers.daily, warehouse, Place.parse(scope), or_else=[NOTHING, [], ""])
+        return await asked(answers.daily, warehouse, Place.parse(scope), or_else=[NOTHING, [], ""])
 
     @app.callback(
         Output("policy-body", "children"), Output("policy-words", "children"),
         Input("efficiency-scope", "data"), Input("efficiency-changed", "data"),
     )  # fmt: skip
     async def policy(scope: str | None, _changed: Any) -> Any:
-        return await _asked(answers.policy, warehouse, Place.parse(scope), or_else=[None, ""])
+        return await asked(answers.policy, warehouse, Place.parse(scope), or_else=[None, ""])
 
-    @app.callback(
-        Output("efficiency-answer", "children"), Output("efficiency-changed", "data"), Input("efficiency-do", "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    async def acted(act: Any) -> Any:
-        outcome = await asyncio.to_thread(carry_out, warehouse, act)
-        at = act.get("at") if isinstance(act, dict) else None
-        said = [html.P(words) for words in outcome.words]
-        told = html.Div(said, className="toast good" if outcome.done else "toast bad", key=str(at))
-        return [told, {"at": at, "go": None}]
+    acts(app, "efficiency", warehouse, carry_out)
 
 
 def _of_what_is_looked_at(app: Dash, warehouse: Warehouse) -> None:
@@ -118,7 +107,7 @@ def _of_what_is_looked_at(app: Dash, warehouse: Warehouse) -> None:
         Input("efficiency-scope", "data"), Input("efficiency-in", "data"), Input("efficiency-tick", "data"),
     )  # fmt: skip
     async def flow(scope: str | None, unit: Any, _tick: Any) -> Any:
-        return await _asked(answers.flow, warehouse, _place(scope, unit=unit), or_else=[None, ""])
+        return await asked(answers.flow, warehouse, _place(scope, unit=unit), or_else=[None, ""])
 
     @app.callback(
         Output("wasteful-body", "children"), Output("wasteful-words", "children"),
@@ -126,15 +115,7 @@ def _of_what_is_looked_at(app: Dash, warehouse: Warehouse) -> None:
         State("efficiency-in", "data"),
     )  # fmt: skip
     async def wasteful(scope: str | None, at: Any, _tick: Any, unit: Any) -> Any:
-        return await _asked(answers.deployments, warehouse, _place(scope, at=at, unit=unit), or_else=[None, ""])
-
-
-async def _asked(answer: Callable[..., Any], *told: Any, or_else: Any) -> Any:
-    """What a callback answers; `or_else` where nobody asks who may see it."""
-    try:
-        return await asyncio.to_thread(answer, *told)
-    except (PermissionError, LookupError):
-        return or_else
+        return await asked(answers.deployments, warehouse, _place(scope, at=at, unit=unit), or_else=[None, ""])
 
 
 def _place(scope: str | None, *, unit: Any = "", at: Any = "") -> Place:

@@ -14,14 +14,13 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import prices_answers as answers
+from millicent.dashboard.pages.answering import asked
 from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.prices_acts import carry_out
 from millicent.dashboard.pages.prices_layout import layout
 from millicent.dashboard.pages.prices_place import CONTROLS, Opened, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from millicent.warehouse.store import Warehouse
 
 __all__ = ["layout", "register"]
@@ -58,21 +57,21 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
         Input("prices-scope", "data"), Input("prices-tick", "data"), Input("prices-changed", "data"),
     )  # fmt: skip
     async def headline(scope: str | None, _tick: Any, _changed: Any) -> Any:
-        return await _asked(answers.headline, warehouse, Place.parse(scope), or_else=[empty("forbidden"), *[None] * 5])
+        return await asked(answers.headline, warehouse, Place.parse(scope), or_else=[empty("forbidden"), *[None] * 5])
 
     @app.callback(
         Output("find-body", "children"), Output("find-words", "children"),
         Input("prices-text", "data"), Input("prices-changed", "data"), Input("prices-scope", "data"),
     )  # fmt: skip
     async def found(text: str | None, _changed: Any, scope: str | None) -> Any:
-        return await _asked(answers.found, warehouse, _place(scope, text), or_else=[None, ""])
+        return await asked(answers.found, warehouse, _place(scope, text), or_else=[None, ""])
 
     @app.callback(
         Output("entries-body", "children"), Output("entries-add", "children"),
         Input("prices-changed", "data"), State("prices-text", "data"), State("prices-scope", "data"),
     )  # fmt: skip
     async def entries(_changed: Any, text: str | None, scope: str | None) -> Any:
-        return await _asked(answers.entries, warehouse, _place(scope, text), or_else=[None, None])
+        return await asked(answers.entries, warehouse, _place(scope, text), or_else=[None, None])
 
     @app.callback(
         Output("repricings-body", "children"), Output("repricings-add", "children"), Output("prices-clock", "interval"),
@@ -80,7 +79,7 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
         State("prices-scope", "data"), State("prices-text", "data"),
     )  # fmt: skip
     async def repricings(_changed: Any, _tick: Any, scope: str | None, text: str | None) -> Any:
-        return await _asked(answers.repricings, warehouse, _place(scope, text), or_else=[None, None, 60_000])
+        return await asked(answers.repricings, warehouse, _place(scope, text), or_else=[None, None, 60_000])
 
     @app.callback(
         Output("prices-answer", "children"), Output("prices-changed", "data"), Input("prices-do", "data"),
@@ -100,30 +99,22 @@ def _of_the_drawer(app: Dash, warehouse: Warehouse) -> None:
         State("prices-scope", "data"), State("prices-text", "data"),
     )  # fmt: skip
     async def opened(open_: str | None, scope: str | None, text: str | None) -> Any:
-        return await _asked(answers.opened, warehouse, _place(scope, text, open_), or_else=None)
+        return await asked(answers.opened, warehouse, _place(scope, text, open_), or_else=None)
 
     @app.callback(Output("prices-effect", "children"), Input("prices-draft", "data"))
     async def effect(draft: Any) -> Any:
-        return await _asked(answers.effect, warehouse, draft, or_else=None)
+        return await asked(answers.effect, warehouse, draft, or_else=None)
 
     @app.callback(Output("prices-difference", "children"), Input("prices-plan", "data"))
     async def planned(plan: Any) -> Any:
-        return await _asked(answers.difference, warehouse, plan, or_else=None)
+        return await asked(answers.difference, warehouse, plan, or_else=None)
 
     @app.callback(
         Output("prices-run", "children"), Output("prices-pulse", "disabled"), Input("prices-beat", "data"),
         State("prices-open", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def followed(_beat: Any, open_: str | None) -> Any:
-        return await _asked(answers.followed, warehouse, Opened.parse(Place.clean(open_)), or_else=[None, True])
-
-
-async def _asked(answer: Callable[..., Any], *told: Any, or_else: Any) -> Any:
-    """What a callback answers; `or_else` where nobody asks who may see it."""
-    try:
-        return await asyncio.to_thread(answer, *told)
-    except PermissionError:
-        return or_else
+        return await asked(answers.followed, warehouse, Opened.parse(Place.clean(open_)), or_else=[None, True])
 
 
 def _place(scope: str | None, text: str | None, open_: str | None = None) -> Place:

@@ -6,22 +6,20 @@ The address is the state, as on the other pages. Each part is asked for by itsel
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import derivation
 from millicent.dashboard.pages import teams_answers as answers
+from millicent.dashboard.pages.answering import acts, asked
 from millicent.dashboard.pages.frame import addressed, offered
 from millicent.dashboard.pages.teams_acts import carry_out
 from millicent.dashboard.pages.teams_layout import layout
 from millicent.dashboard.pages.teams_place import PLACE, Looked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from millicent.warehouse.store import Warehouse
 
 __all__ = ["layout", "register"]
@@ -57,34 +55,34 @@ def _of_the_month(app: Dash, warehouse: Warehouse) -> None:
     )  # fmt: skip
     async def headline(scope: str | None, _tick: Any, _changed: Any) -> Any:
         forbidden = [empty("forbidden"), "", [], [], [], None, no_update]
-        return await _asked(answers.headline, warehouse, Looked.parse(scope), or_else=forbidden)
+        return await asked(answers.headline, warehouse, Looked.parse(scope), or_else=forbidden)
 
     @app.callback(
         Output("chargeback-teams-body", "children"), Output("chargeback-teams-words", "children"),
         Input("chargeback-scope", "data"), Input("chargeback-tick", "data"), Input("chargeback-changed", "data"),
     )  # fmt: skip
     async def teams(scope: str | None, _tick: Any, _changed: Any) -> Any:
-        return await _asked(answers.teams, warehouse, Looked.parse(scope), or_else=[None, ""])
+        return await asked(answers.teams, warehouse, Looked.parse(scope), or_else=[None, ""])
 
     @app.callback(
         Output("months-body", "children"), Output("months-words", "children"),
         Input("chargeback-scope", "data"), Input("chargeback-tick", "data"), Input("chargeback-changed", "data"),
     )  # fmt: skip
     async def past(scope: str | None, _tick: Any, _changed: Any) -> Any:
-        return await _asked(answers.months_shown, warehouse, Looked.parse(scope), or_else=[None, ""])
+        return await asked(answers.months_shown, warehouse, Looked.parse(scope), or_else=[None, ""])
 
     @app.callback(
         Output("orphans-body", "children"), Output("orphans-words", "children"),
         Input("chargeback-scope", "data"), Input("chargeback-tick", "data"),
     )  # fmt: skip
     async def orphans(scope: str | None, _tick: Any) -> Any:
-        return await _asked(answers.orphans, warehouse, Looked.parse(scope), or_else=[None, ""])
+        return await asked(answers.orphans, warehouse, Looked.parse(scope), or_else=[None, ""])
 
     @app.callback(
         Output("otherwise-body", "children"), Output("otherwise-words", "children"), Input("chargeback-scope", "data"),
     )  # fmt: skip
     async def otherwise(scope: str | None) -> Any:
-        return await _asked(answers.otherwise, warehouse, Looked.parse(scope), or_else=[None, ""])
+        return await asked(answers.otherwise, warehouse, Looked.parse(scope), or_else=[None, ""])
 
 
 def _of_its_closing(app: Dash, warehouse: Warehouse) -> None:
@@ -97,30 +95,13 @@ def _of_its_closing(app: Dash, warehouse: Warehouse) -> None:
         Input("chargeback-changed", "data"),
     )  # fmt: skip
     async def stated(scope: str | None, manner: Any, _tick: Any, _changed: Any) -> Any:
-        return await _asked(answers.stated, warehouse, Looked.parse(scope, manner), or_else=[None, "Statement", ""])
+        return await asked(answers.stated, warehouse, Looked.parse(scope, manner), or_else=[None, "Statement", ""])
 
     @app.callback(
         Output("closing-body", "children"), Output("closing-words", "children"),
         Input("chargeback-scope", "data"), Input("chargeback-changed", "data"),
     )  # fmt: skip
     async def closing(scope: str | None, _changed: Any) -> Any:
-        return await _asked(answers.closing, warehouse, Looked.parse(scope), or_else=[None, ""])
+        return await asked(answers.closing, warehouse, Looked.parse(scope), or_else=[None, ""])
 
-    @app.callback(
-        Output("chargeback-answer", "children"), Output("chargeback-changed", "data"), Input("chargeback-do", "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    async def acted(act: Any) -> Any:
-        outcome = await asyncio.to_thread(carry_out, warehouse, act)
-        at = act.get("at") if isinstance(act, dict) else None
-        said = [html.P(words) for words in outcome.words]
-        told = html.Div(said, className="toast good" if outcome.done else "toast bad", key=str(at))
-        return [told, {"at": at, "go": None}]
-
-
-async def _asked(answer: Callable[..., Any], *told: Any, or_else: Any) -> Any:
-    """What a callback answers; `or_else` where nobody asks who may see it."""
-    try:
-        return await asyncio.to_thread(answer, *told)
-    except (PermissionError, LookupError):
-        return or_else
+    acts(app, "chargeback", warehouse, carry_out)

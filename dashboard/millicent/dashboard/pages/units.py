@@ -21,6 +21,7 @@ from millicent.dashboard.pages import derivation
 from millicent.dashboard.pages import units_charts as drawn
 from millicent.dashboard.pages import units_sums as sums
 from millicent.dashboard.pages import units_tables as tables
+from millicent.dashboard.pages.answering import answered
 from millicent.dashboard.pages.facts import card, chart_panel, words_of
 from millicent.dashboard.pages.figures import Figure, opener
 from millicent.dashboard.pages.frame import Place, addressed, offered, page
@@ -107,7 +108,9 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     )  # fmt: skip
     async def counted(scope: str | None, chosen: Any, _tick: Any) -> Any:
         name = chosen if isinstance(chosen, str) else ""
-        return await asyncio.to_thread(_answered, lambda reader: _counted(reader, name), warehouse, scope, _nothing)
+        return await asyncio.to_thread(
+            answered, lambda reader: _counted(reader, name), warehouse, _view(scope), _nothing
+        )
 
     @app.callback(
         Output("units-spreads", "children"), Output("users-chart", "figure"), Output("users-body", "children"),
@@ -115,7 +118,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("units-scope", "data"),
     )  # fmt: skip
     async def users(scope: str | None) -> Any:
-        return await asyncio.to_thread(_answered, _users, warehouse, scope, lambda _: [[], NOTHING, None, ""])
+        return await asyncio.to_thread(answered, _users, warehouse, _view(scope), lambda _: [[], NOTHING, None, ""])
 
     @app.callback(
         Output("calls-spread-body", "children"), Output("calls-spread-words", "children"),
@@ -124,25 +127,12 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     async def spreads(scope: str | None, by: Any) -> Any:
         dimension = by if by in BY else "feature"
         return await asyncio.to_thread(
-            _answered, lambda reader: _spreads(reader, dimension), warehouse, scope, lambda _: [None, ""]
+            answered, lambda reader: _spreads(reader, dimension), warehouse, _view(scope), lambda _: [None, ""]
         )
 
 
 def _view(scope: str | None) -> View:
     return View.parse(scope, tuple(FILTERS))
-
-
-def _answered(
-    answer: Callable[[Reader], list[Any]], warehouse: Warehouse, scope: str | None, nothing: Callable[[Any], list[Any]]
-) -> list[Any]:
-    """What a callback answers; `nothing`, told why, where nobody asks who may see it or there is nothing to see."""
-    try:
-        reader = Reader.of(warehouse, _view(scope))
-        return nothing(empty("unconnected")) if reader is None else answer(reader)
-    except PermissionError:
-        return nothing(empty("forbidden"))
-    except BadQuery as error:
-        return nothing(html.P(str(error), className="banner"))
 
 
 def _nothing(notice: Any) -> list[Any]:
