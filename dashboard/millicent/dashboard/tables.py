@@ -200,8 +200,9 @@ def _cell(row: Row | None, bounds: tuple[Decimal, Decimal] | None, best: Decimal
     if price is None:
         names.append("unpriced")
     href = view.toggled(model=row["model"], accelerator=None if home == API else home).href()
-    return html.Td(link([html.B(face), html.Small(fmt.usd(row["spend_usd"]))], href, className=" ".join(names),
-                        style=style, title=words, **aria(label=words)))  # fmt: skip
+    spent = fmt.usd(row["spend_usd"])
+    return html.Td(link([html.B(face), html.Small(spent)], href, className=" ".join(names), style=style, title=words,
+                        **aria(label=f"{face} {spent}: {words}")))  # fmt: skip
 
 
 def _bounds(prices: Sequence[Decimal]) -> tuple[Decimal, Decimal] | None:

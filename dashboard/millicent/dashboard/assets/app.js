@@ -25,8 +25,9 @@
   // A dropdown forgets values that it does not offer, so both are set at once, and what is chosen is always offered.
   // `set_props` is outside the graph of callbacks, where choices that follow from the address would be a cycle.
   // The list is searched by an index of every part of every name, kept in plain objects: a part that all objects have
-  // already would be written into all of them.
-  const INHERITED = /__proto__|constructor/gi;
+  // already would be written into all of them. So such a part is parted by a character of no width.
+  const apart = (text) => text.replace(/__proto__|constructor/gi, (word) => `${word.slice(0, 3)}\u200b${word.slice(3)}`);
+  const together = (text) => text.replace(/(__p)\u200b(roto__)|(con)\u200b(structor)/gi, "$1$2$3$4");
   let choices = {};
   const fill = (controls) => {
     const params = new URLSearchParams(location.search);
@@ -35,9 +36,9 @@
       const value = params.getAll(key);
       const found = choices[key] ?? [];
       const known = new Set(found.map((choice) => choice.value));
-      const absent = value.filter((one) => !known.has(one)).map((one) => ({ value: one, label: one || "Unknown", search: one }));
-      const options = [...found, ...absent].map((choice) => ({ ...choice, search: (choice.search ?? `${choice.value} ${choice.label}`).replace(INHERITED, (word) => `${word.slice(0, 3)} ${word.slice(3)}`) }));
-      dash.set_props(id, { options, value });
+      const absent = value.filter((one) => !known.has(one)).map((one) => ({ value: one, label: one || "Unknown" }));
+      const options = [...found, ...absent].map(({ value: one, label, search = `${one} ${label}` }) => ({ value: apart(one), label: apart(label), search: apart(search) }));
+      dash.set_props(id, { options, value: value.map(apart) });
     }
   };
 
@@ -63,7 +64,7 @@
     const now = read(params, controls);
     const shown = controls.map(([, id], at) => [id, at]).filter(([id]) => id !== null);
     const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-    const held = shown.map(([id, at], place) => [id, at, values[place]]);
+    const held = shown.map(([id, at], place) => [id, at, Array.isArray(values[place]) ? values[place].map(together) : values[place]]);
     const moved = scope == null ? [] : held.filter(([id, at, value]) => causes.includes(`${id}.value`) && !same(value, now[at]));
     for (const [, at, value] of moved) now[at] = value;
     if (moved.length) controls.forEach(([key, , usual], at) => { if (PASSING.includes(key)) now[at] = usual; });
