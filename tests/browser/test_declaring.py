@@ -118,6 +118,7 @@ def test_keys_alone_open_it_and_close_it_and_focus_comes_back(visit):
     seen.page.get_by_role("link", name="Declare a deployment").focus()
     seen.page.keyboard.press("Enter")
     expect(field(seen, "name")).to_be_visible()
+    expect(seen.page.get_by_role("dialog")).to_be_focused()
     seen.page.keyboard.press("Tab")
     seen.page.keyboard.press("Tab")
     seen.page.keyboard.type("typed")
