@@ -21,6 +21,7 @@ def opened(seen):
     expect(seen.page.locator("#view-face")).to_contain_text("·")
     seen.page.locator("#views > summary").click()
     expect(seen.page.locator("#view-body form[data-view=dates]")).to_be_visible()
+    seen.page.wait_for_load_state("networkidle")  # it is asked for anew as it opens
     return seen.quiet()
 
 
