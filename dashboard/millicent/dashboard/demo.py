@@ -49,8 +49,9 @@ INSTRUMENTED: Final = {
 """Dialect and scope of services that others than our SDK instrument."""
 TWICE: Final = "support-desk"
 """A service whose API calls our SDK tells of, too: each of them counts once."""
+STREAMED: Final = ("claude-sonnet-4-5", "gpt-5.1", "gpt-5-mini")
 UNTOLD: Final = 0.02
-"""Share of the API calls of the last service that tell no usage: streams of an old client."""
+"""Share of the last service's calls of these models that tell no usage: streams of an old client."""
 TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 CUSTOMERS: Final = ("acme", "globex", "initech", "umbrella")
 UNATTRIBUTED: Final = 0.021
@@ -240,7 +241,7 @@ def _of_source(source: Source, at: int, day: datetime, days_ago: int, rng: np.ra
     customer = rng.integers(0, len(CUSTOMERS), count)
     user = _users(customer, team, np.random.default_rng((day.toordinal(), at)))
     told = np.random.default_rng((day.toordinal(), at, 1)).random(count) >= UNTOLD
-    silent = ~told & (team == len(TEAMS) - 1) & (source.deployment is None) & ~failed
+    silent = ~told & (team == len(TEAMS) - 1) & (source.model in STREAMED) & ~failed
     started = pl.Series(started_us.astype(np.int64)).cast(pl.Duration("us")) + pl.lit(day)
     return pl.select(
         trace_id=pl.Series(ids.cast(pa.binary())),
