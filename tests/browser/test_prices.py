@@ -59,8 +59,8 @@ def listen(visit):
 
         def note(request):
             if "_dash-update-component" in request.url:
-                for one in json.loads(request.post_data)["outputs"]:
-                    seen.outputs.append(one["id"])
+                told = json.loads(request.post_data)["outputs"]
+                seen.outputs += [one["id"] for one in (told if isinstance(told, list) else [told])]
 
         seen.page.on("request", note)
         return seen
