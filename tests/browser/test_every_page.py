@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -39,6 +40,12 @@ HOSTILE = [text if at == 0 else f"{text} {at}" for at in range(5) for text in PA
 STILL = "dash_clientside.millicent.tick = () => dash_clientside.no_update"
 """Nothing is asked again while we look."""
 MARKUP = "#injected, img[src=x], svg[onload], main script, main style, b[id], [onerror], [onload]"
+
+
+@pytest.fixture(scope="module")
+def data(data, tmp_path_factory) -> Path:
+    """A copy of the example company: what these calls add is not for other tests to see."""
+    return shutil.copytree(data, tmp_path_factory.mktemp("attacked") / "data")
 
 
 def settled(seen):
