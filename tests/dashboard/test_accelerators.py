@@ -25,6 +25,7 @@ from millicent.dashboard.pages.accelerators_undeclared import command
 from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.figures import Figure, exact
 from millicent.dashboard.state import HARDWARE_FILTERS, RANGES, View
+from millicent.pricing.entries import FxRate
 from millicent.warehouse import capacity
 from millicent.warehouse.deployments import Deployment
 from millicent.warehouse.discovered import Discovered
@@ -32,7 +33,7 @@ from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import Basis, Period
 
 NOW = datetime.now(UTC)
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SINCE = NOW.replace(minute=0, second=0, microsecond=0) - 30 * HOUR
 HOSTILE = "<img src=x onerror=alert(1)>"
 DRAWER = "accelerators-drawer.children"
@@ -285,6 +286,16 @@ def ask(site, output: str, scope: str = "", **inputs):
 )  # fmt: skip
 def test_every_callback_answers_to_any_scope(site, output, scope):
     ask(site, output, scope, open="cost_per_mtok_usd?model=gpt-oss-120b", order="-idle")
+
+
+def test_amounts_asked_at_once_in_two_currencies_are_each_in_its_own(warehouse, site):
+    warehouse.control.add_prices([FxRate(currency="EUR", usd_per_unit=Decimal(2), effective_from=SINCE - 90 * DAY,
+                                         source="a test")])  # fmt: skip
+    costs = {cur: ask(site, "costs-body.children", f"?v=1&p=7d&cur={cur}")["costs-body.children"]
+             for cur in ("USD", "EUR")}  # fmt: skip
+    usd, eur = (re.findall(r"[$€]([\d.,]+k?)", words(cost)) for cost in costs.values())
+    assert usd != eur
+    assert "$" not in words(costs["EUR"])
 
 
 def test_the_page_says_what_the_api_says(site):

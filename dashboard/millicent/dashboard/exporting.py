@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dash import html
 
@@ -82,8 +82,7 @@ def files(choices: Sequence[Choice], words: str, name: str) -> list[Component]:
 
 def address(query: Query, form: str) -> str:
     """Where the API answers `query` as a file of that form."""
-    more: dict[str, Any] = {"currency": query.currency, "time_zone": query.time_zone}
-    kept = {key: value for key, value in more.items() if value not in {"USD", "UTC"}}
+    kept = {}
     if query.order:
         kept["order"] = ",".join(query.order)
     if query.limit:

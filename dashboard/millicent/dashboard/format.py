@@ -83,6 +83,11 @@ def stored() -> Iterator[None]:
         _shown.reset(before)
 
 
+def unit() -> str:
+    """What amounts are in, where a heading says it for all: `$`, `€`, `CHF`."""
+    return _shown.get().sign.strip()
+
+
 def local(instant: datetime) -> datetime:
     """The same instant by the clock of the time zone in force."""
     return instant.astimezone(_shown.get().zone)

@@ -130,7 +130,7 @@ def _currency(reader: Reader, wanted: str) -> str:
     """The currency wanted, where it has a rate throughout what a page asks about; else USD."""
     if wanted == "USD":
         return wanted
-    told = _rates(reader, wanted)
+    told = reader.warehouse.prices.rates(reader.tenant, wanted)
     window = reader.window
     start = min(window.prior.start if window.prior else window.period.start, reader.trend_start)
     known = told and all(one.at is not None for one in exchange.spans(told, Period(start, window.period.end)))
@@ -139,13 +139,8 @@ def _currency(reader: Reader, wanted: str) -> str:
 
 def rates_in_force(reader: Reader) -> list[exchange.Rate]:
     """The rates by which amounts of the period are converted, oldest first; none where they are in USD."""
-    told = _rates(reader, fmt.presented().currency)
+    told = reader.warehouse.prices.rates(reader.tenant, fmt.presented().currency)
     return [told[span.at] for span in exchange.spans(told, reader.window.period) if span.at is not None]
-
-
-def _rates(reader: Reader, currency: str) -> tuple[exchange.Rate, ...]:
-    entries = [entry for _, entry in reader.warehouse.control.prices(reader.tenant) if isinstance(entry, FxRate)]
-    return exchange.rates(sorted((e for e in entries if e.currency == currency), key=lambda e: e.effective_from))
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

@@ -93,7 +93,7 @@ def teams(
     if rest:
         name = html.Th(f"{len(rest)} more teams", scope="row")
         lines.append(html.Tr([name, *_numbers(_summed(rest), None, total, compared=False), html.Td()]))
-    heads = ("Team", "Spend", "Δ", "Share", "Tokens", "$/1M", "Cache hit", f"{days}-day trend")
+    heads = ("Team", "Spend", "Δ", "Share", "Tokens", f"{fmt.unit()}/1M", "Cache hit", f"{days}-day trend")
     foot = html.Tr(
         [html.Th("Total", scope="row"), *_numbers(total, before, total, compared=prior is not None), html.Td()]
     )

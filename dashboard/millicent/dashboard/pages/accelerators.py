@@ -231,7 +231,7 @@ def _cards(reader: Reader, total: Row, prior: Row, place: Place) -> list[Compone
 
     return [
         card("capacity_cost_usd", "capacity_cost_usd", under=_meter(total)),
-        card(COST[per], "spend_usd", TOKENS[per], label=f"$ / 1M tokens, {SHORT[per]}"),
+        card(COST[per], "spend_usd", TOKENS[per], label=f"{fmt.unit()} / 1M tokens, {SHORT[per]}"),
         card("idle_cost_usd", "idle_cost_usd", beside=f"{fmt.percent(total['idle_ratio'], 0)} of its cost"),
         card("utilisation_ratio", "busy_accelerator_hours", "accelerator_hours", label="Busy, of paid hours"),
         card(PER_JOULE[per], "energy_tokens" if per == "total" else "energy_output_tokens", "energy_joules",

@@ -14,7 +14,6 @@ import polars as pl
 from millicent.dashboard import charts
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.figures import OWN, Figure, own, sums_of
 from millicent.dashboard.pages.requests_table import ENGINES
 from millicent.dashboard.reader import Reader
@@ -168,9 +167,7 @@ def told(reader: Reader, names: tuple[str, ...], *by: str) -> list[Row]:
     The first of `FINEST` is all that is ever asked: what is coarser is added up from it.
     """
     filtered = [name for name, _ in reader.view.filters]
-    period = reader.window.period
-    key = (reader.tenant, reader.view.filters, period.start, period.end)
-    finest = asked_once(reader.warehouse, key, lambda: reader.over(askable(SUMS, filtered), *FINEST))
+    finest = reader.over(askable(SUMS, filtered), *FINEST)
     return _rows(_added(finest, by), names, askable(names, filtered), by)
 
 
@@ -240,8 +237,7 @@ def _values(reader: Reader, name: str) -> list[str | None]:
     period = reader.window.period
     by = OF_DEPLOYMENTS if name in OF_DEPLOYMENTS else (name,)
     asked = Query(measures=("capacity_cost_usd",), period=period, dimensions=by, filters=(Filter(*OWN),))
-    key = (reader.tenant, by, period.start, period.end)
-    frame = asked_once(reader.warehouse, key, lambda: reader.warehouse.ask(reader.tenant, asked).frame)
+    frame = reader.warehouse.ask(reader.tenant, asked).frame
     ranked = frame.group_by(name).agg(pl.col("capacity_cost_usd").sum()).sort(
         "capacity_cost_usd", name, descending=[True, False], nulls_last=True
     )  # fmt: skip

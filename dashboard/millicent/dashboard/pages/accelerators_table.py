@@ -52,17 +52,17 @@ class Column:
 
 
 def columns(per: Per) -> tuple[Column, ...]:
-    """The columns, for a denominator."""
+    """The columns, for a denominator, in the currency in force."""
     other: Per = "output" if per == "total" else "total"
-    tokens = COUNTED[per]
+    tokens, unit, mtok = COUNTED[per], fmt.unit(), f"{fmt.presented().currency} per 1M tokens"
     return (
-        Column("cost", "All in", f"USD per 1M tokens, {tokens}, idle, unavailable and untracked included", COST[per],
-               first=f"$ per 1M tokens, {SHORT[per]}"),
-        Column("busy", "Busy only", f"USD per 1M tokens, {tokens}, of the time in which calls ran", COST[per], "usage"),
+        Column("cost", "All in", f"{mtok}, {tokens}, idle, unavailable and untracked included", COST[per],
+               first=f"{unit} per 1M tokens, {SHORT[per]}"),
+        Column("busy", "Busy only", f"{mtok}, {tokens}, of the time in which calls ran", COST[per], "usage"),
         Column("list", "Provider", f"What the same calls cost at API list prices, per 1M tokens, {tokens}",
                LIST[per]),
         Column("other", "Per output" if other == "output" else "In + out",
-               f"USD per 1M tokens, {COUNTED[other]}, idle included", COST[other]),
+               f"{mtok}, {COUNTED[other]}, idle included", COST[other]),
         Column("tokens", "Tokens", "Input plus output tokens of its calls", "own_tokens", first="Work"),
         Column("speed", "Tok/s", "Tokens per second of each accelerator while busy", "tokens_per_accelerator_second"),
         Column("use", "Busy", "Share of paid accelerator-hours in which calls ran", "utilisation_ratio"),
@@ -70,7 +70,7 @@ def columns(per: Per) -> tuple[Column, ...]:
                beside="idle_ratio", first="Paid, and no call carries it"),
         Column("unavailable", "Unavail.", "Paid for while it could not serve", "unavailable_cost_usd"),
         Column("untracked", "Untracked", "Worked for tokens that we did not see", "untracked_cost_usd"),
-        Column("hour", "$/h", "Cost of one accelerator for an hour", "accelerator_hour_usd", first="Hardware"),
+        Column("hour", f"{unit}/h", "Cost of one accelerator for an hour", "accelerator_hour_usd", first="Hardware"),
         Column("joule", "Tok/J", f"Tokens per joule, {tokens}, idle and the site's overhead included", PER_JOULE[per]),
         Column("carbon", "g/1M", "Grams of CO₂e per 1M tokens, input + output, location-based",
                "gco2e_g_per_mtok"),

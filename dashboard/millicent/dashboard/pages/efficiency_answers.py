@@ -120,7 +120,10 @@ def heat(warehouse: Warehouse, place: Place) -> list[Any]:
         return [None, ""]
     asked = question(reader.view, reader.window.period, ("idle_cost_usd", "capacity_cost_usd"), grain="hour")
     found = efficiency_heat.cells(warehouse.ask(reader.tenant, asked).frame)
-    return [efficiency_heat.heat(found, place), "mean idle $ an hour · UTC · click an hour for its deployments"]
+    return [
+        efficiency_heat.heat(found, place),
+        f"mean idle {fmt.unit()} an hour · UTC · click an hour for its deployments",
+    ]
 
 
 def deployments(warehouse: Warehouse, place: Place) -> list[Any]:

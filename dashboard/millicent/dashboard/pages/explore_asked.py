@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from millicent.dashboard.charts import API_COLOUR, COST_COLOURS, IDLE_COLOUR, OTHER_COLOUR, PATTERNS, label
-from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.explore_place import NO_OTHER, Exploration, is_yes_or_no, yes_or_no
 from millicent.dashboard.pages.figures import sums_of
 from millicent.dashboard.state import question
@@ -101,11 +100,8 @@ def looks(dimension: str, value: Value, colour_of: Mapping[Any, str]) -> tuple[s
 
 
 def ask(reader: Reader, query: Query) -> pl.DataFrame:
-    """The answer, asked for once by all parts of the page."""
-    frame: pl.DataFrame = asked_once(
-        reader.warehouse, (reader.tenant, query), lambda: reader.warehouse.ask(reader.tenant, query).frame
-    )
-    return frame
+    """The rows of an answer; parts of the page that ask the same share it."""
+    return reader.warehouse.ask(reader.tenant, query).frame
 
 
 def asked(
