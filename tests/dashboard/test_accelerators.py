@@ -10,6 +10,7 @@ from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from asked_pages import callback, every, flat, words
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -71,25 +72,6 @@ places = st.builds(
     order=st.sampled_from(("", *(sign + column.key for column in columns("total") for sign in ("", "-")))),
     opened=st.none() | figures,
 )
-
-
-def words(component) -> str:
-    """All text of the JSON of a component, in order."""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list):
-        return " ".join(filter(None, map(words, component)))
-    return words(component.get("props", {}).get("children")) if isinstance(component, dict) else ""
-
-
-def every(component, name: str) -> list:
-    """The values of a property of everything inside the JSON of a component."""
-    if isinstance(component, list):
-        return [value for one in component for value in every(one, name)]
-    if not isinstance(component, dict):
-        return []
-    props = component.get("props", {})
-    return ([props[name]] if name in props else []) + every(props.get("children"), name)
 
 
 def every_of(component, kind: str) -> list:
@@ -261,21 +243,8 @@ def site(warehouse):
 
 
 def ask(site, output: str, scope: str = "", **inputs):
-    """What a callback answers, by output; inputs are named by the end of their id."""
-    known = site.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    names = [part.rsplit(".", 1) for part in found["output"].strip(".").split("...")]
-    outputs = [{"id": name, "property": prop} for name, prop in names]
-    told = {"scope": scope, "by": "model"} | inputs
-    body = {
-        "output": found["output"],
-        "outputs": outputs if found["output"].startswith("..") else outputs[0],
-        "inputs": [{**one, "value": told.get(one["id"].rpartition("-")[2])} for one in found["inputs"]],
-        "changedPropIds": ["accelerators-scope.data"],
-    }
-    answer = site.post("/_dash-update-component", json=body, headers={"sec-fetch-site": "same-origin"})
-    assert answer.status_code == 200, answer.text
-    return {f"{name}.{prop}": value for name, of in answer.json()["response"].items() for prop, value in of.items()}
+    """What a callback answers, by output; by model where nothing else is told."""
+    return flat(callback(site, output, **{"scope": scope, "by": "model", **inputs}))
 
 
 @pytest.mark.parametrize("output", [*PARTS, DRAWER])

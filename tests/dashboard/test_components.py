@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 import polars as pl
 import pytest
+from asked_pages import words
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,17 +18,6 @@ from millicent.warehouse.record import IDLE
 
 NOW = datetime(2026, 11, 22, 14, tzinfo=UTC)
 USD = pl.Decimal(38, 24)
-
-
-def words(component):
-    """All text of a component, in order."""
-    if component is None:
-        return ""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(filter(None, map(words, component)))
-    return words(getattr(component, "children", None))
 
 
 def parts(component, kind):

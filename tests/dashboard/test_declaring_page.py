@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
+from asked_pages import words
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
@@ -38,18 +39,6 @@ PAID = {
 SAID = {"name": "lab-b200", "model": "gpt-oss-120b", "accelerator": "nvidia-b200", "kind": "rented",
         "rented.usd_per_hour": "2.20"}  # fmt: skip
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-
-
-def words(component) -> str:
-    """All text of a component or of its JSON, in order."""
-    if component is None:
-        return ""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(filter(None, map(words, component)))
-    plain = component if isinstance(component, dict) else component.to_plotly_json()
-    return words(plain.get("props", {}).get("children"))
 
 
 # ---- what the form holds

@@ -8,6 +8,8 @@ from itertools import product
 import plotly.graph_objects as go
 import polars as pl
 import pytest
+from asked_pages import callback
+from asked_pages import words as text_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,17 +53,6 @@ places = st.builds(
     opened=st.just("") | texts,
 )
 amounts = st.decimals(0, 10**6, places=6, allow_nan=False, allow_infinity=False)
-
-
-def text_of(component) -> str:
-    """All text of a component or of its JSON, in order."""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(filter(None, map(text_of, component)))
-    if isinstance(component, dict):
-        return text_of(component.get("props", {}).get("children"))
-    return text_of(component.children) if hasattr(component, "children") else ""
 
 
 # ---- the address
@@ -311,22 +302,6 @@ def warehouse(priced_calls) -> Warehouse:
     made = priced_calls(*CALLS)
     declare(made)
     return made
-
-
-def callback(client, output: str, **told) -> dict:
-    """What the callback that has this output answers."""
-    known = client.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    outputs = [{"id": name, "property": prop} for name, _, prop in
-               (part.partition(".") for part in found["output"].strip(".").split("..."))]  # fmt: skip
-    values = {name: [{**one, "value": told.get(one["id"].removeprefix("efficiency-"))} for one in found[name]]
-              for name in ("inputs", "state")}  # fmt: skip
-    body = {"output": found["output"], "outputs": outputs if found["output"].startswith("..") else outputs[0],
-            "changedPropIds": [f"{found['inputs'][0]['id']}.{found['inputs'][0]['property']}"], **values}  # fmt: skip
-    headers = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
-    answer = client.post("/_dash-update-component", content=json.dumps(body), headers=headers)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["response"]
 
 
 def shown(client, output: str, **told) -> str:

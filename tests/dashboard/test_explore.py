@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import plotly.graph_objects as go
 import pytest
+from asked_pages import callback, words
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -100,31 +101,7 @@ def empty_site(warehouse_of) -> TestClient:
 
 
 def answers(site: TestClient, output: str, scope: str = "", cut: str = "", opened: str = "") -> dict:
-    """What the callback that has this output answers, by output."""
-    known = site.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    names = [part.rsplit(".", 1) for part in found["output"].strip(".").split("...")]
-    outputs = [{"id": name, "property": prop} for name, prop in names]
-    told = {"explore-scope": scope, "explore-cut": cut, "explore-open": opened}
-    body = {
-        "output": found["output"],
-        "outputs": outputs if found["output"].startswith("..") else outputs[0],
-        "inputs": [{**one, "value": told.get(one["id"])} for one in found["inputs"]],
-        "changedPropIds": ["explore-scope.data"],
-    }
-    headers = {"sec-fetch-site": "same-origin"}
-    answer = site.post("/_dash-update-component", json=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["response"]
-
-
-def text(part) -> str:
-    """All text of a component's JSON, in order."""
-    if isinstance(part, list):
-        return " ".join(filter(None, map(text, part)))
-    if isinstance(part, dict):
-        return text(part.get("props", {}).get("children"))
-    return "" if part is None else str(part)
+    return callback(site, output, scope=scope, cut=cut, open=opened)
 
 
 def rows(part) -> list[list[str]]:
@@ -134,7 +111,7 @@ def rows(part) -> list[list[str]]:
     if not isinstance(part, dict):
         return []
     if part.get("type") == "Tr":
-        return [[text(cell) for cell in part["props"]["children"]]]
+        return [[words(cell) for cell in part["props"]["children"]]]
     return rows(part.get("props", {}).get("children"))
 
 
@@ -324,10 +301,10 @@ def test_what_is_exported_is_what_the_table_shows(site):
 
 def test_a_measure_that_belongs_to_no_team_says_so(site):
     told = answers(site, CHART, "?p=7d", "in=accelerator_hours")
-    assert "belongs to no team" in text(told["explore-ranks"]["children"])
+    assert "belongs to no team" in words(told["explore-ranks"]["children"])
     assert answers(site, TABLE, "?p=7d", "in=accelerator_hours")["breakdown-body"]["children"] is None
     cut = answers(site, CHART, "?p=7d", "in=accelerator_hours&by=deployment")
-    assert "belongs to no" not in text(cut["explore-ranks"]["children"])
+    assert "belongs to no" not in words(cut["explore-ranks"]["children"])
 
 
 # ---- why it changed
@@ -337,14 +314,14 @@ def test_why_a_team_grew_is_two_clicks_away(site):
     movers = answers(site, WHY, "?p=7d")["movers-body"]["children"]
     (href,) = re.findall(r'"href": "([^"]*team=jobs[^"]*)"', json.dumps(movers))
     told = answers(site, WHY, urlsplit(href).query)
-    assert text(told["why-words"]["children"]).startswith("Spend rose by $27.00 (50%), mostly API prices")
-    assert "The same tokens of the same model cost more at providers" in text(told["why-body"]["children"])
+    assert words(told["why-words"]["children"]).startswith("Spend rose by $27.00 (50%), mostly API prices")
+    assert "The same tokens of the same model cost more at providers" in words(told["why-body"]["children"])
 
 
 def test_without_a_past_nothing_is_called_new(site):
     told = answers(site, WHY, "?p=4w")
-    assert "Nothing is known of" in text(told["why-body"]["children"])
-    assert "Choose a period to compare" in text(answers(site, WHY, "?p=7d&vs=none")["why-body"]["children"])
+    assert "Nothing is known of" in words(told["why-body"]["children"])
+    assert "Choose a period to compare" in words(answers(site, WHY, "?p=7d&vs=none")["why-body"]["children"])
 
 
 amounts = st.decimals(-(10**6), 10**6, places=2, allow_nan=False, allow_infinity=False).filter(bool)
@@ -379,7 +356,7 @@ def test_every_part_answers_whatever_is_asked(site, empty_site, output, scope, c
 
 
 def test_nothing_to_see_is_said_in_two_ways(site, empty_site):
-    assert "No calls match" in text(answers(site, HEAD, "?p=7d&team=nobody")["explore-notice"]["children"])
+    assert "No calls match" in words(answers(site, HEAD, "?p=7d&team=nobody")["explore-notice"]["children"])
     assert answers(empty_site, HEAD)["explore-pills"] != answers(site, HEAD)["explore-pills"]
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from asked_pages import callback, every, flat
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -60,27 +61,7 @@ def site(warehouse):
 
 
 def ask(site, output: str, scope: str = "") -> dict:
-    known = site.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    outputs = [dict(zip(("id", "property"), part.rsplit(".", 1), strict=True))
-               for part in found["output"].strip(".").split("...")]  # fmt: skip
-    inputs = [{**one, "value": scope if one["id"] == "exports-scope" else None} for one in found["inputs"]]
-    body = {"output": found["output"], "outputs": outputs if found["output"].startswith("..") else outputs[0],
-            "inputs": inputs, "changedPropIds": ["exports-scope.data"]}  # fmt: skip
-    answer = site.post("/_dash-update-component", json=body, headers={"sec-fetch-site": "same-origin"})
-    assert answer.status_code == 200, answer.text
-    assert len(answer.content) < 80_000
-    return {f"{name}.{prop}": value for name, of in answer.json()["response"].items() for prop, value in of.items()}
-
-
-def every(shown, prop: str) -> list:
-    """That property of every component in what is shown."""
-    if isinstance(shown, list):
-        return [value for one in shown for value in every(one, prop)]
-    if not isinstance(shown, dict):
-        return []
-    props = shown.get("props", {})
-    return [*([props[prop]] if isinstance(props.get(prop), str) else []), *every(props.get("children"), prop)]
+    return flat(callback(site, output, most_bytes=80_000, scope=scope))
 
 
 @given(places)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from asked_pages import words
 from starlette.testclient import TestClient
 
 from millicent.dashboard import app as pages
@@ -51,12 +52,6 @@ def budgeted(warehouse, site):
     ):  # fmt: skip
         put(warehouse.control, "default", Budget(**told, effective_from=since), "ann")
     return site
-
-
-def words(part) -> str:
-    if isinstance(part, dict):
-        return words(part.get("props", {}).get("children"))
-    return " ".join(map(words, part)) if isinstance(part, list) else str(part if part is not None else "")
 
 
 def told(answered, site, output: str, scope: str = "") -> dict:

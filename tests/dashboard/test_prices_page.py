@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import plotly.graph_objects as go
 import pytest
+from asked_pages import callback, every, words
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,29 +54,6 @@ places = st.builds(
     text=st.just("") | texts,
     opened=st.none() | openings,
 )
-
-
-def words(component) -> str:
-    """All text of a component or of its JSON, in order."""
-    if component is None:
-        return ""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(filter(None, map(words, component)))
-    if isinstance(component, dict):
-        return words(component.get("props", {}).get("children"))
-    return words(getattr(component, "children", None))
-
-
-def every(component, name: str) -> list:
-    """The values of a property of everything inside the JSON of a component."""
-    if isinstance(component, list):
-        return [value for one in component for value in every(one, name)]
-    if not isinstance(component, dict):
-        return []
-    props = component.get("props", {})
-    return ([props[name]] if name in props else []) + every(props.get("children"), name)
 
 
 # ---- the address
@@ -252,22 +230,6 @@ LIKE = {"provider": "openai", "model": "acme-ft-1", "like": "openai/gpt-4o"}
 @pytest.fixture
 def warehouse(priced_calls) -> Warehouse:
     return priced_calls(*STORED)
-
-
-def callback(client, output: str, **told) -> dict:
-    """What the callback that has this output answers."""
-    known = client.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    outputs = [{"id": name, "property": prop} for name, _, prop in
-               (part.partition(".") for part in found["output"].strip(".").split("..."))]  # fmt: skip
-    values = {name: [{**one, "value": told.get(one["id"].removeprefix("prices-"))} for one in found[name]]
-              for name in ("inputs", "state")}  # fmt: skip
-    body = {"output": found["output"], "outputs": outputs if found["output"].startswith("..") else outputs[0],
-            "changedPropIds": [f"{found['inputs'][0]['id']}.{found['inputs'][0]['property']}"], **values}  # fmt: skip
-    headers = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
-    answer = client.post("/_dash-update-component", content=json.dumps(body), headers=headers)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["response"]
 
 
 def act(client, do: str, told=None) -> tuple[str, str | None]:

@@ -1,11 +1,11 @@
 """The Requests page without a screen: its address, its two callbacks, and what they say about any call."""
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from asked_pages import words
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -56,17 +56,6 @@ listings = st.builds(
     after=st.none() | st.text("abcXYZ019-_=", min_size=1, max_size=80),
     call=st.none() | st.tuples(hexes, hexes.map(lambda text: text[:16])),
 )
-
-
-def words(component) -> str:
-    """All text of a component, in order."""
-    if component is None:
-        return ""
-    if isinstance(component, str | int):
-        return str(component)
-    if isinstance(component, list | tuple):
-        return " ".join(filter(None, map(words, component)))
-    return words(getattr(component, "children", None))
 
 
 def links(component) -> list[str]:
@@ -120,56 +109,39 @@ def site(warehouse) -> TestClient:
                       base_url="http://127.0.0.1:8050")  # fmt: skip
 
 
-def callback(site, output: str, **told: str) -> str:
-    known = site.get("/_dash-dependencies").json()
-    (found,) = (one for one in known if output in one["output"] and not one.get("clientside_function"))
-    names = [part.rsplit(".", 1) for part in found["output"].strip(".").split("...")]
-    outputs = [{"id": name, "property": prop} for name, prop in names]
-    body = {
-        "output": found["output"],
-        "outputs": outputs if found["output"].startswith("..") else outputs[0],
-        "inputs": [{**one, "value": told.get(one["id"].removeprefix("requests-"))} for one in found["inputs"]],
-        "changedPropIds": ["requests-scope.data"],
-    }
-    headers = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
-    answer = site.post("/_dash-update-component", content=json.dumps(body), headers=headers)
-    assert answer.status_code == 200, answer.text
-    return answer.text
-
-
 SCOPES = ["", "?v=1&all=1&sort=time", "?v=1&p=7d&team=nobody", "?v=9", "%%%&team=%00", "?team=" + "x" * 9000,
           "?v=1&after=AAAA", "?v=1&after=" + "=" * 50, f"?v=1&trace={'f' * 32}", "?v=1&team=\ud800"]  # fmt: skip
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_the_list_answers_any_scope(site, scope):
-    assert '"response"' in callback(site, "requests-list.children", scope=scope)
+def test_the_list_answers_any_scope(site, scope, answered):
+    assert '"response"' in answered(site, "requests-list.children", scope=scope)
 
 
 @pytest.mark.parametrize("call", ["", "0.0", f"{'0' * 32}.{'0' * 16}", f"{'f' * 32}.{'f' * 16}", "x" * 9000])
-def test_the_drawer_answers_any_call(site, call):
-    callback(site, "requests-drawer.children", look=f"?v=1&call={call}")
+def test_the_drawer_answers_any_call(site, call, answered):
+    answered(site, "requests-drawer.children", look=f"?v=1&call={call}")
 
 
-def test_before_the_first_call_the_page_tells_how_to_connect(warehouse_of):
+def test_before_the_first_call_the_page_tells_how_to_connect(warehouse_of, answered):
     empty = warehouse_of()
     app = Access(pages.create_app(empty), empty.control, insecure_local=True)
     fresh = TestClient(app, base_url="http://127.0.0.1:8050")
-    assert "Send your first call" in callback(fresh, "requests-list.children")
-    assert "There is no such call" in callback(fresh, "requests-drawer.children", look=f"?call={'1' * 32}.{'1' * 16}")
+    assert "Send your first call" in answered(fresh, "requests-list.children")
+    assert "There is no such call" in answered(fresh, "requests-drawer.children", look=f"?call={'1' * 32}.{'1' * 16}")
 
 
-def test_uncounted_rows_are_asked_for(site):
-    assert "uncounted" not in callback(site, "requests-list.children").replace("uncounted_", "")
-    listed = callback(site, "requests-list.children", scope="?v=1&all=1")
+def test_uncounted_rows_are_asked_for(site, answered):
+    assert "uncounted" not in answered(site, "requests-list.children").replace("uncounted_", "")
+    listed = answered(site, "requests-list.children", scope="?v=1&all=1")
     for reason in NOT_COUNTED.values():
         assert reason.replace("'", "\\u0027") in listed or reason in listed
     assert "rival" not in listed
 
 
-def test_a_call_of_another_tenant_cannot_be_opened(site):
+def test_a_call_of_another_tenant_cannot_be_opened(site, answered):
     look = f"?v=1&call={'0' * 32}.{91:016x}"
-    assert "There is no such call" in callback(site, "requests-drawer.children", look=look)
+    assert "There is no such call" in answered(site, "requests-drawer.children", look=look)
 
 
 @pytest.mark.parametrize("path", ["/requests", "/"])
