@@ -36,7 +36,12 @@ def holding(told: tuple[Rate, ...], instant: datetime) -> Rate:
 minutes = st.integers(0, SPAN // MINUTE).map(lambda count: count * MINUTE) | st.sampled_from((HOUR, 24 * HOUR, SPAN))
 worth = st.decimals("0.000001", 2000, places=6) | st.decimals("1.01", "1.2", places=4)
 calls_of = st.lists(
-    st.tuples(minutes, st.sampled_from((None, "search", "ads")), st.booleans(), st.decimals(0, "999999.999999999999", places=12)),
+    st.tuples(
+        minutes,
+        st.sampled_from((None, "search", "ads")),
+        st.booleans(),
+        st.decimals(0, "999999.999999999999", places=12),
+    ),
     max_size=8,
 )
 
