@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.query import BadQuery, Period
 
 _RELATIVE: Final = re.compile(r"(\d{1,4})([hdw])")
@@ -32,7 +33,7 @@ def period(start: str | None, end: str | None, relative: str | None, zone: tzinf
     this_hour_ends = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     if relative == "mtd":
         first = datetime.now(zone).date().replace(day=1)
-        return Period(datetime.combine(first, time(), zone).astimezone(UTC), this_hour_ends)
+        return Period(midnight(first, zone), this_hour_ends)
     match = _RELATIVE.fullmatch(relative or "28d")
     if match is None:
         raise BadQuery(f"period {relative!r} is not a number of h, d or w, nor mtd: write 24h, 7d or 4w")
@@ -47,7 +48,7 @@ def instant(name: str, text: str, zone: tzinfo = UTC) -> datetime:
     """
     try:
         if len(text) == len("2026-11-23"):
-            return datetime.combine(date.fromisoformat(text), time(), zone).astimezone(UTC)
+            return midnight(date.fromisoformat(text), zone)
         return datetime.fromisoformat(text.replace(" ", "+"))
     except (ValueError, OverflowError) as error:
         raise BadQuery(f"{name} {text!r} is not an instant: write 2026-11-23 or 2026-11-23T08:00:00Z") from error

@@ -278,12 +278,13 @@ def _prior(window: Window, daily: dict[datetime, dict[str, Any]], scale: Scale) 
     ]
 
 
-def _at(day: datetime) -> str:
+def date_of(day: datetime) -> str:
     """The date of a midnight in the time zone in force: all that an axis of days knows of."""
     return f"{fmt.local(day):%Y-%m-%d}"
 
 
-def _mark(value: Decimal | None) -> float | None:
+def mark(value: Decimal | int | None) -> float | None:
+    """The height of a mark on the screen, the only place of a float."""
     return None if value is None else float(value)
 
 
@@ -297,13 +298,13 @@ def _bar(layer: Series, heights: list[Decimal | None], window: Window, href: str
         marker["opacity"] = [0.55 if day == window.today else 1 for day in days]
     return {
         "type": "bar",
-        "x": [_at(day) for day in days],
-        "y": [_mark(value) for value in heights],
+        "x": [date_of(day) for day in days],
+        "y": [mark(value) for value in heights],
         "width": BAR_MS,
         "name": escape(layer.label),
         "marker": marker,
         "customdata": [fmt.usd(value) for value in heights],
-        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(layer.label)}<extra></extra>",
+        "hovertemplate": f"<b>%{{customdata}}</b>  {literal(layer.label)}<extra></extra>",
         "meta": {"label": layer.label, "href": href},
     }
 
@@ -322,7 +323,7 @@ def _line(layer: Series, heights: list[Decimal | None], window: Window, href: st
 def _ticks(days: Sequence[datetime], prior: Sequence[Decimal | None]) -> dict[str, Any]:
     """A short line across each bar, at the height of the period before."""
     half = timedelta(milliseconds=BAR_MS / 2)
-    dates = [datetime.fromisoformat(_at(day)) for day in days]
+    dates = [datetime.fromisoformat(date_of(day)) for day in days]
     xs: list[str | None] = []
     ys: list[float | None] = []
     for day, value in zip(dates, prior, strict=True):
@@ -342,19 +343,19 @@ def _total(
         so_far = ", so far" if day == window.today else ""
         than = f"  · {fmt.day(then)} {fmt.usd(before)}" if before is not None and then is not None else ""
         texts.append(f"{fmt.usd(value)}</b>  total{so_far}{than}")
-    return {"type": "scatter", "mode": "markers", "x": [_at(day) for day in days], "y": [_mark(v) for v in now],
+    return {"type": "scatter", "mode": "markers", "x": [date_of(day) for day in days], "y": [mark(v) for v in now],
             "name": "Total", "meta": {"label": "Total", "texts": [fmt.usd(value) for value in now]},
             "marker": {"opacity": 0, "size": 1, "color": PRIOR_COLOUR}, "customdata": texts,
             "hovertemplate": "<b>%{customdata}<extra></extra>"}  # fmt: skip
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that a hover template prints as it is: no tags, no `%{…}` variables."""
     return escape(text).replace("%", "&#37;").replace("{", "&#123;")
 
 
 def _layout(window: Window, top: Decimal) -> dict[str, Any]:
-    days = [datetime.fromisoformat(_at(day)) for day in window.days]
+    days = [datetime.fromisoformat(date_of(day)) for day in window.days]
     ticks = nice_ticks(top)
     marked = marked_days(days)
     margin = timedelta(hours=14)
@@ -393,7 +394,11 @@ def _layout(window: Window, top: Decimal) -> dict[str, Any]:
 
 
 def axis_text(tick: Decimal) -> str:
-    """Money on an axis without idle zeros: `$20k`, `$0.5`."""
-    text = fmt.usd(tick)
-    head, suffix = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")
+    """Money on an axis: `$20k`, `$0.5`."""
+    return short(fmt.usd(tick))
+
+
+def short(text: str) -> str:
+    """A value without idle zeros, as an axis has it: `$20k` of `$20.0k`, `5%` of `5.0%`."""
+    head, suffix = (text[:-1], text[-1]) if text[-1].isalpha() or text[-1] == "%" else (text, "")
     return (head.rstrip("0").rstrip(".") if "." in head else head) + suffix

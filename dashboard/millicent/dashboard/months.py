@@ -87,10 +87,10 @@ def closing(period: Period, closed: Sequence[ClosedPeriod]) -> Closing | None:
 
 def open_days(period: Period, closed: Sequence[ClosedPeriod]) -> list[Period]:
     """What is to be closed so that all of a period is: the runs of whole UTC days of it that are not closed."""
-    start = datetime.combine(period.start.astimezone(UTC).date(), time(), UTC)
+    start = midnight(period.start.astimezone(UTC).date(), UTC)
     end = period.end.astimezone(UTC)
     if end.time() != time():
-        end = datetime.combine(end.date() + DAY, time(), UTC)
+        end = midnight(end.date() + DAY, UTC)
     found = []
     for one in sorted(closed, key=lambda one: one.start):
         if one.end <= start or one.start >= end:

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import axis_text, label, nice_ticks
+from millicent.dashboard.charts import axis_text, label, literal, mark, nice_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def ahead(figure: dict[str, Any], days: Sequence[Day], today: date) -> None:
         return
     xs = [day.day.isoformat() for day in days]
     if all(day.p10_usd is not None and day.p90_usd is not None for day in days):
-        low, high = ([_place(getattr(day, bound)) for day in days] for bound in ("p10_usd", "p90_usd"))
+        low, high = ([mark(getattr(day, bound)) for day in days] for bound in ("p10_usd", "p90_usd"))
         figure["data"] += [
             {**_DRAWN, "mode": "lines", "x": xs, "y": low, "line": {"width": 0, "color": BAND}, "name": "P10"},
             {**_DRAWN, "mode": "lines", "x": xs, "y": high, "line": {"width": 0, "color": BAND}, "name": "P90",
@@ -43,7 +43,7 @@ def ahead(figure: dict[str, Any], days: Sequence[Day], today: date) -> None:
         ]  # fmt: skip
     words = [f"{fmt.usd(day.p50_usd)}</b>  forecast, {_between(day)}" for day in days]
     figure["data"].append(
-        {"type": "scatter", "mode": "lines", "x": xs, "y": [_place(day.p50_usd) for day in days], "name": "Forecast",
+        {"type": "scatter", "mode": "lines", "x": xs, "y": [mark(day.p50_usd) for day in days], "name": "Forecast",
          "line": {"color": ACCENT, "width": 2, "dash": "dash"}, "customdata": words,
          "meta": {"label": "Forecast", "texts": [_between(day) for day in days]},
          "hovertemplate": "<b>%{customdata}<extra></extra>"}
@@ -80,9 +80,9 @@ def odd_days(figure: dict[str, Any], found: Sequence[Anomaly], tops: Mapping[dat
         return
     rise = Decimal(str(figure["layout"]["yaxis"]["range"][1])) / 28
     figure["data"] += [
-        {"type": "scatter", "mode": "markers", "x": [day.isoformat()], "y": [_place(tops[day] + rise)],
+        {"type": "scatter", "mode": "markers", "x": [day.isoformat()], "y": [mark(tops[day] + rise)],
          "name": "Out of line", "marker": {"symbol": "diamond", "size": 10, "color": OVER},
-         "customdata": ["; ".join(_literal(sentence(one)) for one in ones[:3])],
+         "customdata": ["; ".join(literal(sentence(one)) for one in ones[:3])],
          "hovertemplate": "%{customdata}<extra></extra>"}
         for day, ones in by_day.items()
         if day in tops
@@ -104,12 +104,12 @@ def burn_down(stands: Standing) -> dict[str, Any]:
     left = [(opened, limit), *((day, limit - total) for day, total in stands.spent)]
     coming = _to_come(stands)
     traces: list[dict[str, Any]] = [
-        {**_DRAWN, "mode": "lines", "x": [opened.isoformat(), last.isoformat()], "y": [_place(limit), 0],
+        {**_DRAWN, "mode": "lines", "x": [opened.isoformat(), last.isoformat()], "y": [mark(limit), 0],
          "name": "Even pace", "line": {"color": QUIET, "width": 1.2, "dash": "dot"}},
     ]  # fmt: skip
     known = [(day, worst, best) for day, worst, _, best in coming if worst is not None and best is not None]
     if known:
-        bounds = [[_place(worst) for _, worst, _ in known], [_place(best) for _, _, best in known]]
+        bounds = [[mark(worst) for _, worst, _ in known], [mark(best) for _, _, best in known]]
         xs = [day.isoformat() for day, _, _ in known]
         traces += [
             {**_DRAWN, "mode": "lines", "x": xs, "y": bounds[0], "line": {"width": 0, "color": BAND}, "name": "P10"},
@@ -119,7 +119,7 @@ def burn_down(stands: Standing) -> dict[str, Any]:
     past = [day for day in left if not coming or day[0] < coming[0][0] or day[0] == opened]
     traces.append(
         {"type": "scatter", "mode": "lines", "x": [day.isoformat() for day, _ in past],
-         "y": [_place(amount) for _, amount in past], "name": "Left", "fill": "tozeroy", "fillcolor": BAND,
+         "y": [mark(amount) for _, amount in past], "name": "Left", "fill": "tozeroy", "fillcolor": BAND,
          "line": {"color": ACCENT, "width": 2.2}, "customdata": [f"{fmt.usd(amount)} left" for _, amount in past],
          "meta": {"label": "Left", "texts": [fmt.usd(amount) for _, amount in past]},
          "hovertemplate": "<b>%{customdata}</b><extra></extra>"}
@@ -128,7 +128,7 @@ def burn_down(stands: Standing) -> dict[str, Any]:
         ends = [(past[-1][0], past[-1][1]), *((day, middle) for day, _, middle, _ in coming)]
         traces.append(
             {"type": "scatter", "mode": "lines", "x": [day.isoformat() for day, _ in ends],
-             "y": [_place(amount) for _, amount in ends], "name": "Forecast",
+             "y": [mark(amount) for _, amount in ends], "name": "Forecast",
              "line": {"color": OVER if ends[-1][1] < 0 else ACCENT, "width": 2, "dash": "dash"},
              "customdata": [f"{fmt.usd(amount)} left, forecast" for _, amount in ends],
              "meta": {"label": "Forecast", "texts": [fmt.usd(amount) for _, amount in ends]},
@@ -185,7 +185,7 @@ def _burn_layout(opened: date, last: date, limit: Decimal, lowest: Decimal, name
             "unifiedhovertitle": {"text": "%{x|%a %-d %b %Y}"}, "showspikes": False, "fixedrange": True,
         },
         "yaxis": {
-            "range": [_place(floor), _place(limit * _HEADROOM)], "tickvals": [_place(tick) for tick in ticks],
+            "range": [mark(floor), mark(limit * _HEADROOM)], "tickvals": [mark(tick) for tick in ticks],
             "ticktext": [axis_text(tick) for tick in ticks], "zeroline": False, "fixedrange": True,
         },
     }  # fmt: skip
@@ -193,10 +193,10 @@ def _burn_layout(opened: date, last: date, limit: Decimal, lowest: Decimal, name
 
 def _raise(axis: dict[str, Any], top: Decimal) -> None:
     """Make room up to `top`."""
-    if _place(top * _HEADROOM) > axis["range"][1]:
+    if mark(top * _HEADROOM) > axis["range"][1]:
         ticks = nice_ticks(top)
-        axis["range"] = [axis["range"][0], _place(top * _HEADROOM)]
-        axis["tickvals"] = [_place(tick) for tick in ticks]
+        axis["range"] = [axis["range"][0], mark(top * _HEADROOM)]
+        axis["tickvals"] = [mark(tick) for tick in ticks]
         axis["ticktext"] = [axis_text(tick) for tick in ticks]
 
 
@@ -205,12 +205,3 @@ def _between(day: Day) -> str:
     if day.p10_usd is None or day.p90_usd is None:
         return f"about {fmt.usd(day.p50_usd)}"
     return f"{fmt.usd(day.p10_usd)} to {fmt.usd(day.p90_usd)}"
-
-
-def _literal(text: str) -> str:
-    """Text that a hover template prints as it is."""
-    return escape(text).replace("%", "&#37;").replace("{", "&#123;")
-
-
-def _place(amount: Decimal | None) -> Any:
-    return None if amount is None else float(amount)

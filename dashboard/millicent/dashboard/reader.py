@@ -74,6 +74,14 @@ class Reader:
         fmt.present(fmt.Presentation(_currency(made, view.currency or liked.currency), place))
         return made
 
+    @staticmethod
+    def allowed(warehouse: Warehouse, view: View, *, declared: bool = False) -> Reader | None:
+        """The same, and None for whoever may not see it: the headline of a page says why the rest is empty."""
+        try:
+            return Reader.of(warehouse, view, declared=declared)
+        except PermissionError:
+            return None
+
     def over(self, measures: Names, *by: str) -> pl.DataFrame:
         """Measures over the period, by dimensions."""
         return self._ask(measures, by, self.window.period)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
 from millicent.dashboard import filters
-from millicent.dashboard.format import presented
+from millicent.dashboard import format as fmt
 from millicent.warehouse.instants import midnight
 from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 
@@ -183,6 +183,14 @@ class Window:
         last = self.days[-1]
         return last if self.day_after(last) > self.period.end else None
 
+    @property
+    def words(self) -> str:
+        """The period, its time zone, and what it is compared with, as the time zone in force has them."""
+        told = f"{fmt.span(self.period.start, self.period.end)} {fmt.zone()}"
+        if self.prior:
+            told += f" · compared with {fmt.span(self.prior.start, self.prior.end, year=False)}"
+        return told
+
     def day_after(self, day: datetime, days: int = 1) -> datetime:
         """The midnight that many days after one of `days`; before it where negative."""
         return midnight(day.astimezone(self.zone).date() + timedelta(days=days), self.zone)
@@ -250,7 +258,7 @@ def question(
     view: View, period: Period, measures: tuple[str, ...], by: tuple[str, ...] = (), grain: Grain | None = None
 ) -> Query:
     """The query that a view asks of the warehouse, in the currency and the time zone in force."""
-    shown = presented()
+    shown = fmt.presented()
     return Query(
         measures=measures,
         period=period,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from sqlalchemy import column, table
 from sqlalchemy.types import BigInteger, Boolean, DateTime
 
 from millicent.warehouse.exchange import Span
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.tables import without_zone
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def begins(period: Period, grain: Grain, zone: tzinfo) -> tuple[datetime, ...]:
         raise ValueError(f"more than {MOST_DAYS:,} days of {zone}: ask for a shorter period, or for days of UTC")
     found: list[datetime] = []
     for day in _days(period.start.astimezone(zone).date(), grain):
-        begun = datetime.combine(day, time(), zone).astimezone(UTC)
+        begun = midnight(day, zone)
         if begun >= period.end:
             break
         if found and begun <= found[-1]:  # a day that a zone left out

@@ -12,14 +12,14 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 from sqlalchemy import Column, Date, String, Table, and_, bindparam, delete, func, insert, select
 
-from millicent.warehouse.instants import Instant
+from millicent.warehouse.instants import Instant, midnight
 from millicent.warehouse.query import Period, Query
 from millicent.warehouse.rules import metadata
 
@@ -219,8 +219,8 @@ def daily(ask: Ask, question: Query, rows: Sequence[Units]) -> pl.DataFrame:
         return pl.DataFrame(schema={"day": pl.Date, "quantity": _AMOUNT, "spend_usd": _AMOUNT, "calls": pl.Int64,
                                     "revenue_usd": _AMOUNT, "earning_spend_usd": _AMOUNT})  # fmt: skip
     named = tuple(name for name in SCOPES if told[name].count())
-    first, last = told["day"].min(), told["day"].max()
-    period = Period(_start(first), _start(last) + timedelta(days=1))
+    days = told["day"].sort().to_list()
+    period = Period(midnight(days[0], UTC), midnight(days[-1] + timedelta(days=1), UTC))
     asked = replace(question, measures=("spend_usd", "calls"), dimensions=named, period=period, grain="day",
                     time_zone="UTC", order=(), limit=None)  # fmt: skip
     facts = ask(asked).with_columns(day=pl.col("time").dt.date()).with_row_index("at")
@@ -342,10 +342,6 @@ def _stored(row: Mapping[Any, Any]) -> Units:
 
 def _plain(value: Any) -> Any:
     return f"{value:f}" if isinstance(value, Decimal) else value.isoformat() if isinstance(value, date) else value
-
-
-def _start(day: Any) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 def _midnight(instant: datetime) -> datetime:

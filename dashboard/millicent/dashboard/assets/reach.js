@@ -17,7 +17,7 @@
     }
     for (const target of document.querySelectorAll(".dash-dropdown-focus-target[aria-hidden=true]")) set(target, "tabindex", "-1");
     for (const box of document.querySelectorAll(".scroll")) {
-      const reachable = box.scrollWidth <= box.clientWidth + 1 || box.querySelector("a[href], button, input, summary");
+      const reachable = box.querySelector("a[href], button, input, summary") || box.scrollWidth <= box.clientWidth + 1;
       set(box, "tabindex", reachable ? null : "0");
     }
   };

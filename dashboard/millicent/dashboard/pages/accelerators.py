@@ -40,7 +40,7 @@ from millicent.dashboard.pages.accelerators_homes import (
 from millicent.dashboard.pages.accelerators_layout import layout
 from millicent.dashboard.pages.accelerators_place import CONTROLS, Place
 from millicent.dashboard.pages.figures import Figure, exact, opener, own
-from millicent.dashboard.pages.frame import addressed
+from millicent.dashboard.pages.frame import addressed, offered
 from millicent.dashboard.state import api_query, question
 from millicent.warehouse.discovered import discovered
 from millicent.warehouse.metrics import DICTIONARY
@@ -68,10 +68,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     """Add the page's callbacks to `app`."""
     browser: Any = app.clientside_callback
     addressed(app, "accelerators", CONTROLS)
-    browser(
-        ClientsideFunction("millicent", "offer"),
-        Input("accelerators-choices", "data"), State("accelerators-controls", "data"),
-    )  # fmt: skip
+    offered(app, "accelerators")
     browser(
         ClientsideFunction("millicent", "sorted"),
         Output("accelerators-order", "data"), Input("accelerators-look", "data"), State("accelerators-order", "data"),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dash import Dash, Input, Output, html
 
-from millicent.dashboard.components import empty
+from millicent.dashboard import access
+from millicent.dashboard.components import STALE, empty
+from millicent.dashboard.pages.prices_acts import Outcome
+from millicent.dashboard.pages.prices_forms import text_of
 from millicent.dashboard.reader import Reader
 from millicent.warehouse.query import BadQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from millicent.dashboard.pages.prices_acts import Outcome
+    from dash.development.base_component import Component
+
     from millicent.dashboard.state import View
     from millicent.warehouse.store import Warehouse
 
@@ -38,6 +43,38 @@ def answered(
         return nothing(empty("forbidden"))
     except BadQuery as error:
         return nothing(html.P(str(error), className="banner"))
+
+
+def no_calls(reader: Reader, clear: str | None) -> Component:
+    """Why a page has nothing to show: no calls match, or they are still on their way.
+
+    `clear` is its address without what narrows it; None where nothing does.
+    """
+    waiting = reader.now - reader.fresh > STALE and clear is None
+    return empty("ingesting" if waiting else "no_rows", clear=clear)
+
+
+def carried_out(act: Any, do: str, may: str, todo: Callable[[access.Principal, Mapping[str, str]], Outcome]) -> Outcome:
+    """What came of an act that a browser asks for.
+
+    Args:
+        act: as `app.js` sends it: `do` and `told`. Whoever sends it is asked for; what it tells is text from outside.
+        do: the one act there is.
+        may: what somebody may who does not operate, and what not.
+        todo: does it, for whom, with what was told; a ValueError says why not.
+    """
+    try:
+        who = access.principal()
+    except LookupError:
+        return Outcome(("Nobody is asking.",), done=False)
+    if not who.operates:
+        return Outcome((f"{who.actor} may {may}: ask for an operator's session.",), done=False)
+    if not isinstance(act, Mapping) or act.get("do") != do:
+        return Outcome(("There is no such action.",), done=False)
+    try:
+        return todo(who, text_of(act.get("told")))
+    except ValueError as error:
+        return Outcome((str(error),), done=False)
 
 
 def acts(app: Dash, name: str, warehouse: Warehouse, carry_out: Callable[[Warehouse, Any], Outcome]) -> None:

@@ -13,15 +13,15 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 
 from millicent.dashboard import exporting
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import STALE, empty, freshness, kpi, panel, pill, segmented, spark
+from millicent.dashboard.components import freshness, kpi, panel, pill, segmented, spark
 from millicent.dashboard.pages import caching_charts as drawn
 from millicent.dashboard.pages import caching_sums as sums
 from millicent.dashboard.pages import caching_tables as tables
 from millicent.dashboard.pages import derivation
-from millicent.dashboard.pages.answering import answered
-from millicent.dashboard.pages.facts import card, chart_panel, words_of
+from millicent.dashboard.pages.answering import answered, no_calls
+from millicent.dashboard.pages.facts import card, chart_panel
 from millicent.dashboard.pages.figures import Figure, opener
-from millicent.dashboard.pages.frame import Place, addressed, offered, page
+from millicent.dashboard.pages.frame import Place, addressed, offered, page, tabled
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import View, question
@@ -83,12 +83,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         ClientsideFunction("millicent", "unit"),
         Output("caching-in", "data"), Input("caching-look", "data"), State("caching-in", "data"),
     )  # fmt: skip
-    for name in ("cached", "saved"):
-        browser(
-            ClientsideFunction("millicent", "table"),
-            Output(f"{name}-table", "children"),
-            Input(f"{name}-as-table", "n_clicks"), Input(f"{name}-chart", "figure"),
-        )  # fmt: skip
+    tabled(app, "cached", "saved")
     derivation.register(app, warehouse, PLACE.name, _view)
 
     @app.callback(
@@ -136,12 +131,10 @@ def _homes(reader: Reader) -> list[Home]:
 def _headline(reader: Reader) -> list[Any]:
     view, window = reader.view, reader.window
     total, before = reader.over(HEADLINE).row(0, named=True), reader.before(HEADLINE)
-    words, pills = words_of(window), [freshness(reader.fresh, reader.now)]
+    words, pills = window.words, [freshness(reader.fresh, reader.now)]
     choices = {name: reader.choices(name) for name in FILTERS}
     if not total["calls"]:
-        waiting = reader.now - reader.fresh > STALE and not view.filters
-        clear = view.unfiltered().href() if view.filters else None
-        notice = empty("ingesting" if waiting else "no_rows", clear=clear)
+        notice = no_calls(reader, view.unfiltered().href() if view.filters else None)
         return [notice, words, pills, [], [], choices, None, ""]
     export = exporting.menu(question(view, window.period, EXPORTED, ("model", "billing"), "day"), PLACE.name)
     homes = _homes(reader)
@@ -164,7 +157,7 @@ def _headline(reader: Reader) -> list[Any]:
 def _cards(
     reader: Reader, total: Row, before: Row, homes: Sequence[Home], homes_before: Sequence[Home]
 ) -> list[Component]:
-    here, facts = reader.view.search(), [f"{words_of(reader.window)}."]
+    here, facts = reader.view.search(), [f"{reader.window.words}."]
     trends = reader.daily(("cache_saving_usd", "cache_read_tokens", "input_tokens"), since=reader.trend_start)
 
     def measured(name: str, beside: str, trend: Component, *more: str) -> Component:

@@ -87,10 +87,7 @@ def _opened(
     if not open_:
         return None
     figure = Figure.parse(open_)
-    try:
-        reader = Reader.of(warehouse, view, declared=True)
-    except PermissionError:
-        reader = None
+    reader = Reader.allowed(warehouse, view, declared=True)
     if figure is None and reader is not None and also is not None and (own_ := also(reader, open_)):
         return own_
     if figure is None or reader is None:

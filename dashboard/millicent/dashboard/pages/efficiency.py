@@ -19,7 +19,7 @@ from millicent.dashboard.pages.efficiency_acts import carry_out
 from millicent.dashboard.pages.efficiency_layout import layout
 from millicent.dashboard.pages.efficiency_place import CONTROLS, Place
 from millicent.dashboard.pages.figures import own
-from millicent.dashboard.pages.frame import addressed
+from millicent.dashboard.pages.frame import addressed, offered, tabled
 from millicent.dashboard.pages.overview_layout import NOTHING
 
 if TYPE_CHECKING:
@@ -50,14 +50,8 @@ def _in_the_browser(app: Dash) -> None:
             Output(f"efficiency-{store}", "data"), Input("efficiency-look", "data"),
             State(f"efficiency-{store}", "data"),
         )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "offer"),
-        Input("efficiency-choices", "data"), State("efficiency-controls", "data"),
-    )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "table"),
-        Output("daily-table", "children"), Input("daily-as-table", "n_clicks"), Input("daily-chart", "figure"),
-    )  # fmt: skip
+    offered(app, "efficiency")
+    tabled(app, "daily")
     browser(ClientsideFunction("millicent", "marked"), Input("idle-body", "children"), Input("efficiency-at", "data"))
     browser(ClientsideFunction("millicent", "done"), Input("efficiency-changed", "data"), prevent_initial_call=True)
 

@@ -26,7 +26,7 @@ from millicent.dashboard.pages.efficiency_policy import panel
 from millicent.dashboard.pages.figures import Figure, opener, own
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
-from millicent.dashboard.state import Window, api_query, question
+from millicent.dashboard.state import api_query, question
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import Filter, Period, Query
 
@@ -64,7 +64,7 @@ def headline(warehouse: Warehouse, place: Place) -> list[Any]:
     if reader is None:
         return [empty("unconnected"), "", pill("No calls yet"), "#", [], no_update]
     window = reader.window
-    words, pills = period_words(window), [freshness(reader.fresh, reader.now)]
+    words, pills = window.words, [freshness(reader.fresh, reader.now)]
     asked = question(reader.view, window.period, EXPORTED, ("deployment",), "day")
     choices = _choices(reader)
     total = reader.over(HEADLINE).row(0, named=True)
@@ -108,7 +108,7 @@ def step(reader: Reader, open_: object) -> Component | None:
     close = link(icon("close"), "?", className="button square", **data(close="", opens=""), **aria(label="Close"),
                  title="Close (Esc)")  # fmt: skip
     title = html.H2(efficiency_flow.name_of(found[0]), id="derivation-title")
-    head = html.Div([html.Div([title, html.P(period_words(reader.window))]), close], className="drawer-head")
+    head = html.Div([html.Div([title, html.P(reader.window.words)]), close], className="drawer-head")
     return html.Section([head, *body], role="dialog", tabIndex=-1, className="derivation", key=str(open_),
                         **aria(labelledby="derivation-title"))  # fmt: skip
 
@@ -186,14 +186,6 @@ def reader_of(warehouse: Warehouse, place: Place) -> Reader | None:
     return Reader.of(warehouse, own(place.view), declared=True)
 
 
-def period_words(window: Window) -> str:
-    """The period and what it is compared with."""
-    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
-    if window.prior:
-        words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
-    return words
-
-
 def _ask(reader: Reader, measures: tuple[str, ...], by: tuple[str, ...], period: Period) -> pl.DataFrame:
     return reader.warehouse.ask(reader.tenant, question(reader.view, period, measures, by)).frame
 
@@ -226,7 +218,7 @@ def _opener(face: Any, place: Place, what: Figure | str) -> Component:
 
 def _cards(reader: Reader, place: Place, total: Row, before: Row) -> list[Component]:
     trends = reader.daily(TRENDS, since=reader.trend_start)
-    facts = [f"{period_words(reader.window)}."]
+    facts = [f"{reader.window.words}."]
 
     def figure(name: str, text: str) -> Component:
         return _opener(text, place, Figure.of(name))

@@ -13,12 +13,13 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 
 from millicent.dashboard import exporting
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import STALE, aria, coverage, empty, freshness, link, pill, unattributed
+from millicent.dashboard.components import aria, coverage, empty, freshness, link, pill, unattributed
 from millicent.dashboard.pages import derivation, explore_chart, explore_table, explore_why
+from millicent.dashboard.pages.answering import no_calls
 from millicent.dashboard.pages.explore_asked import FOOT, ask, measure_of, named, over_time, refused
 from millicent.dashboard.pages.explore_layout import HEIGHT, layout
 from millicent.dashboard.pages.explore_place import FILTERS, PATH, PLACE, Exploration, title
-from millicent.dashboard.pages.frame import addressed, offered
+from millicent.dashboard.pages.frame import addressed, offered, tabled
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import BASES, question
@@ -94,10 +95,7 @@ def _in_the_browser(app: Dash) -> None:
         ClientsideFunction("explore", "clicked"), Input("explore-chart", "clickData"), State("explore-chart", "figure"),
         prevent_initial_call=True,
     )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "table"),
-        Output("explore-table", "children"), Input("explore-as-table", "n_clicks"), Input("explore-chart", "figure"),
-    )  # fmt: skip
+    tabled(app, "explore")
 
 
 def _view(scope: str | None) -> View:
@@ -127,16 +125,13 @@ def _headline(reader: Reader | None, state: Exploration) -> list[Any]:
     if reader is None:
         return [empty("unconnected"), "", pill("No calls yet"), no_update]
     window = reader.window
-    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
-    if window.prior:
-        words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
+    words = window.words
     total = ask(reader, question(state.view, window.period, HEADLINE)).row(0, named=True)
     choices = {name: reader.choices(name) for name in FILTERS}
     pills: list[Any] = [freshness(reader.fresh, reader.now)]
     if not total["calls"] and total["spend_usd"] is None:
-        waiting = reader.now - reader.fresh > STALE and not state.view.filters
         clear = state.widened(*dict(state.view.filters)).href() if state.view.filters else None
-        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, choices]
+        return [no_calls(reader, clear), words, pills, choices]
     pills += [coverage(total), unattributed(total["unattributed_spend_share"], state.narrowed(team=None).href())]
     return [None, words, pills, choices]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.charts import OTHER_COLOUR, PRIOR_COLOUR, nice_ticks
+from millicent.dashboard.charts import OTHER_COLOUR, PRIOR_COLOUR, literal, nice_ticks, short
 from millicent.dashboard.components import aria, delta, dot, link
 from millicent.dashboard.pages.explore_asked import (
     apart_of,
@@ -61,7 +61,7 @@ def figure(
         texts = [fmt.value_text(value, measure.unit) if value else None for value in values]
         traces.append(trace | {
             "x": words, "y": [_mark(value) for value in values], "name": escape(layer.label), "customdata": texts,
-            "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(layer.label)}<extra></extra>",
+            "hovertemplate": f"<b>%{{customdata}}</b>  {literal(layer.label)}<extra></extra>",
             "meta": {"label": layer.label,
                      "href": exploration.deeper(layer.value) if layer.entity else None},
         })  # fmt: skip
@@ -267,9 +267,7 @@ def _axis(tick: Decimal, measure: Measure) -> str:
     """A value on an axis without idle zeros: `$20k`, `5M`."""
     text = fmt.value_text(tick, measure.unit) if measure.unit != "ratio" else fmt.percent(tick, 0)
     number, _, unit = text.partition(" ")
-    head, suffix = (number[:-1], number[-1]) if number[-1].isalpha() else (number, "")
-    short = (head.rstrip("0").rstrip(".") if "." in head else head) + suffix
-    return f"{short} {unit}".rstrip()
+    return f"{short(number)} {unit}".rstrip()
 
 
 def _mark(value: Number | None) -> float | None:
@@ -279,8 +277,3 @@ def _mark(value: Number | None) -> float | None:
 
 def _width(steps: int) -> int:
     return max(3, min(30, 480 // max(steps, 1)))
-
-
-def _literal(text: str) -> str:
-    """Text that a hover template prints as it is: no tags, no `%{…}` variables."""
-    return escape(text).replace("%", "&#37;").replace("{", "&#123;")

@@ -48,7 +48,7 @@ _known: Final[WeakKeyDictionary[Warehouse, OrderedDict[Hashable, dict[str, Any]]
 
 def headline(warehouse: Warehouse, place: Looked) -> list[Any]:
     """Notice, words, pills, the menu of files, what can be filtered by, the list of files, and what to download."""
-    reader = _reader(warehouse, place)
+    reader = Reader.allowed(warehouse, place.view, declared=True)
     if reader is None:
         return list(_WAITING)
     pills = [freshness(reader.fresh, reader.now)]
@@ -75,13 +75,6 @@ def _downloads(offered: Sequence[Choice]) -> list[Component]:
         html.A([icon("download"), one.label], href=one.href, download="", className="button", title=one.words)
         for one in offered
     ]
-
-
-def _reader(warehouse: Warehouse, place: Looked) -> Reader | None:
-    try:
-        return Reader.of(warehouse, place.view, declared=True)
-    except PermissionError:
-        return None
 
 
 def _presets(place: Looked, month: Month, present: Month) -> list[Component]:
@@ -127,7 +120,7 @@ def _focus_files(place: Looked, month: Month) -> list[Choice]:
 
 def preview(warehouse: Warehouse, place: Looked) -> list[Any]:
     """Words and the first rows of the file."""
-    reader = _reader(warehouse, place)
+    reader = Reader.allowed(warehouse, place.view, declared=True)
     if reader is None:
         return ["", None]
     if place.preset.edition is not None:
@@ -207,7 +200,7 @@ def _table(
 
 def sums(warehouse: Warehouse, place: Looked) -> list[Any]:
     """Words, and whether the file adds up to what pages show."""
-    reader = _reader(warehouse, place)
+    reader = Reader.allowed(warehouse, place.view, declared=True)
     if reader is None:
         return ["", None]
     if place.preset.edition is not None:

@@ -44,14 +44,6 @@ def card(
     )
 
 
-def words_of(window: Window) -> str:
-    """The period, its time zone, and what it is compared with."""
-    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
-    if window.prior:
-        words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
-    return words
-
-
 def chart_panel(name: str, title: str, *, height: int, aside: Sequence[Any] = ()) -> Component:
     """A panel with a figure `{name}-chart`, its `{name}-legend`, and its numbers as a table on demand."""
     table = html.Button(icon("table"), id=f"{name}-as-table", type="button", className="button square small",
@@ -66,7 +58,7 @@ def chart_panel(name: str, title: str, *, height: int, aside: Sequence[Any] = ()
 
 def dates(days: Sequence[datetime]) -> list[str]:
     """Midnights as an axis of days takes them: their dates in the time zone in force."""
-    return [f"{fmt.local(day):%Y-%m-%d}" for day in days]
+    return [charts.date_of(day) for day in days]
 
 
 def bars(
@@ -81,9 +73,9 @@ def bars(
     if window.today:
         marker["opacity"] = [0.55 if day == window.today else 1 for day in days]
     return {
-        "type": "bar", "name": escape(label), "x": dates(days), "y": [_mark(value) for value in values],
+        "type": "bar", "name": escape(label), "x": dates(days), "y": [charts.mark(value) for value in values],
         "width": charts.BAR_MS, "marker": marker, "customdata": [text(value) for value in values],
-        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
+        "hovertemplate": f"<b>%{{customdata}}</b>  {charts.literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
@@ -93,19 +85,19 @@ def line(
     """A daily line; gaps where nothing is known."""
     return {
         "type": "scatter", "mode": "lines+markers" if len(days) < 3 else "lines", "x": dates(days), "yaxis": axis,
-        "y": [_mark(value) for value in values], "name": escape(label), "connectgaps": False,
+        "y": [charts.mark(value) for value in values], "name": escape(label), "connectgaps": False,
         "line": {"color": colour, "width": 2}, "customdata": [text(value) for value in values],
-        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
+        "hovertemplate": f"<b>%{{customdata}}</b>  {charts.literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
 def unseen(label: str, days: Sequence[datetime], heights: Values, texts: Sequence[str]) -> dict[str, Any]:
     """Marks that only tell a text of each day in the hover box, and in the table."""
     return {
-        "type": "scatter", "mode": "markers", "x": dates(days), "y": [_mark(height) for height in heights],
+        "type": "scatter", "mode": "markers", "x": dates(days), "y": [charts.mark(height) for height in heights],
         "name": escape(label), "marker": {"opacity": 0, "size": 1, "color": charts.OTHER_COLOUR},
         "customdata": list(texts),
-        "hovertemplate": f"<b>%{{customdata}}</b>  {_literal(label)}<extra></extra>", "meta": {"label": label},
+        "hovertemplate": f"<b>%{{customdata}}</b>  {charts.literal(label)}<extra></extra>", "meta": {"label": label},
     }  # fmt: skip
 
 
@@ -128,22 +120,7 @@ def layout(
                   "ticktext": [f"{day.day} {day:%b}" for day in marked],
                   "unifiedhovertitle": {"text": "%{x|%a %-d %b %Y}"}},
         "yaxis": {"range": [float(bottom * Decimal("1.06")), float(top * Decimal("1.06")) or 1],
-                  "tickvals": [float(tick) for tick in ticks], "ticktext": [_short(text(tick)) for tick in ticks],
+                  "tickvals": [float(tick) for tick in ticks], "ticktext": [charts.short(text(tick)) for tick in ticks],
                   "zeroline": bool(bottom), "zerolinecolor": charts.OTHER_COLOUR, "zerolinewidth": 1,
                   "fixedrange": True},
     }  # fmt: skip
-
-
-def _mark(value: Decimal | int | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _literal(text: str) -> str:
-    """Text that a hover template prints as it is: no tags, no variables."""
-    return escape(text).replace("%", "&#37;").replace("{", "&#123;")
-
-
-def _short(text: str) -> str:
-    """Without idle zeros: `$20k`, `$0.5`."""
-    head, suffix = (text[:-1], text[-1]) if text[-1].isalpha() or text[-1] == "%" else (text, "")
-    return (head.rstrip("0").rstrip(".") if "." in head else head) + suffix

@@ -202,6 +202,17 @@ def offered(app: Dash, name: str) -> None:
     )
 
 
+def tabled(app: Dash, *charts: str) -> None:
+    """Have the numbers of `{chart}-chart` stand in `{chart}-table` once `{chart}-as-table` is pressed."""
+    browser: Any = app.clientside_callback
+    for chart in charts:
+        browser(
+            ClientsideFunction("millicent", "table"),
+            Output(f"{chart}-table", "children"),
+            Input(f"{chart}-as-table", "n_clicks"), Input(f"{chart}-chart", "figure"),
+        )  # fmt: skip
+
+
 def share() -> Component:
     """The menu of the view, and a button that copies the address of what is shown."""
     button = html.Button([icon("share"), html.Span("Share")], className="button", type="button",

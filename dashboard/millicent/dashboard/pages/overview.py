@@ -15,7 +15,6 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
 from millicent.dashboard import charts, outlook_figures, tables
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import (
-    STALE,
     aria,
     coverage,
     dot,
@@ -29,10 +28,11 @@ from millicent.dashboard.components import (
     unattributed,
 )
 from millicent.dashboard.pages import derivation, overview_outlook, overview_why
+from millicent.dashboard.pages.answering import no_calls
 from millicent.dashboard.pages.figures import Figure
 from millicent.dashboard.pages.overview_layout import CONTROLS, NOTHING, layout
 from millicent.dashboard.reader import Reader, Row
-from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, Window, api_query, question
+from millicent.dashboard.state import BASES, CUTS, FILTERS, Cut, View, api_query, question
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
@@ -137,12 +137,11 @@ def _headline(warehouse: Warehouse, view: View) -> list[Any]:
     period = reader.window.period
     total, before = reader.over(HEADLINE).row(0, named=True), reader.before(HEADLINE)
     export = api_query(question(view, period, tables.TEAM_MEASURES, ("team",), "day"), format="csv")
-    words, pills = _period_words(reader.window), [freshness(reader.fresh, reader.now)]
+    words, pills = reader.window.words, [freshness(reader.fresh, reader.now)]
     choices = {name: reader.choices(name) for name in FILTERS}
     if _is_empty(total):
-        waiting = reader.now - reader.fresh > STALE and not view.filters
         clear = view.unfiltered().href() if view.filters else None
-        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, pills, export, [], choices]
+        return [no_calls(reader, clear), words, pills, export, [], choices]
     cards = _cards(reader, total, before.row(0, named=True) if before is not None else {})
     pills += [coverage(total), unattributed(total["unattributed_spend_share"], view.toggled(team=None).href())]
     return [None, words, pills, export, cards, choices]
@@ -155,7 +154,7 @@ def _is_empty(total: Row) -> bool:
 def _cards(reader: Reader, total: Row, before: Row) -> list[Component]:
     window, view = reader.window, reader.view
     daily = reader.daily(DAILY, since=reader.trend_start)
-    facts = [f"{_period_words(window)}.", f"Basis: {BASES[view.basis]}."]
+    facts = [f"{window.words}.", f"Basis: {BASES[view.basis]}."]
     unpriced = total["unpriced_calls"] or 0
     missing = [f"{fmt.count(unpriced)} unpriced calls are not in it."] if unpriced else []
 
@@ -214,7 +213,7 @@ def _split(total: Row, view: View) -> Component | None:
 
 
 def _chart(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
+    reader = Reader.allowed(warehouse, view)
     if reader is None:
         return [NOTHING, [], ""]
     window, dimension = reader.window, DIMENSION[view.cut]
@@ -269,25 +268,17 @@ def _legend(
 
 
 def _outlook(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
+    reader = Reader.allowed(warehouse, view)
     return NO_OUTLOOK if reader is None else [*overview_outlook.budgets(reader), *overview_outlook.unusual(reader)]
 
 
 def _changes(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
+    reader = Reader.allowed(warehouse, view)
     return overview_why.NONE if reader is None else overview_why.changed(reader)
 
 
-def _reader(warehouse: Warehouse, view: View) -> Reader | None:
-    """Nobody where there is nothing to read, or nothing for whoever asks: the headline says why."""
-    try:
-        return Reader.of(warehouse, view)
-    except PermissionError:
-        return None
-
-
 def _heat(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
+    reader = Reader.allowed(warehouse, view)
     if reader is None:
         return [None, ""]
     basis = "effective, incl. idle share" if view.basis == "effective" else "direct cost, without idle"
@@ -299,7 +290,7 @@ def _heat(warehouse: Warehouse, view: View) -> list[Any]:
 
 
 def _teams(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
+    reader = Reader.allowed(warehouse, view)
     if reader is None:
         return [None, ""]
     total, totals_before = reader.over(tables.TEAM_MEASURES).row(0, named=True), reader.before(tables.TEAM_MEASURES)
@@ -322,10 +313,3 @@ def _trends(reader: Reader) -> dict[str | None, Sequence[Any]]:
     return {
         names[0]: reader.trend(rows, "spend_usd") for names, rows in frame.partition_by("team", as_dict=True).items()
     }
-
-
-def _period_words(window: Window) -> str:
-    words = f"{fmt.span(window.period.start, window.period.end)} {fmt.zone()}"
-    if window.prior:
-        words += f" · compared with {fmt.span(window.prior.start, window.prior.end, year=False)}"
-    return words

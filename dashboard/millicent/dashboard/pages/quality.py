@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dash import Dash, Input, Output, html
 
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import empty, freshness, kpi, panel, pill
+from millicent.dashboard.components import freshness, kpi, panel, pill
 from millicent.dashboard.pages import quality_tables as tables
+from millicent.dashboard.pages.answering import answered
 from millicent.dashboard.pages.frame import Place, Section, addressed, page
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import View
@@ -76,7 +77,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("quality-scope", "data"), Input("quality-tick", "data"),
     )  # fmt: skip
     async def headline(scope: str | None, _tick: int | None) -> Any:
-        return await asyncio.to_thread(_headline, warehouse, View.parse(scope).unfiltered())
+        return await asyncio.to_thread(answered, _headline, warehouse, View.parse(scope).unfiltered(), _nothing)
 
     @app.callback(
         *(Output(f"{name}-{part}", "children") for name in ("books", "lacking", "nobody", "doubts")
@@ -84,28 +85,21 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         Input("quality-scope", "data"), Input("quality-tick", "data"),
     )  # fmt: skip
     async def rest(scope: str | None, _tick: int | None) -> Any:
-        return await asyncio.to_thread(_rest, warehouse, View.parse(scope).unfiltered())
+        view = View.parse(scope).unfiltered()
+        return await asyncio.to_thread(answered, _rest, warehouse, view, lambda _: [None, ""] * 4)
 
 
-def _reader(warehouse: Warehouse, view: View) -> Reader | Component:
-    try:
-        reader = Reader.of(warehouse, view)
-    except PermissionError:
-        return empty("forbidden")
-    return empty("unconnected") if reader is None else reader
+def _nothing(notice: Any) -> list[Any]:
+    return [notice, "", pill("No calls yet"), [], None, None]
 
 
-def _headline(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
-    if not isinstance(reader, Reader):
-        return [reader, "", pill("No calls yet"), [], None, None]
+def _headline(reader: Reader) -> list[Any]:
     period = reader.window.period
     total, seen = reader.over(HEADLINE).row(0, named=True), reader.over(SEEN).row(0, named=True)
     by_source = reader.over(("calls", "priced_ratio", "attributed_ratio", "missing_usage_calls"), *BY_SOURCE)
     usage = {row["usage_source"]: row["calls"] or 0 for row in reader.over(("calls",), "usage_source").to_dicts()}
-    heard = quality.heard(warehouse.engine, reader.tenant, period)
+    heard = _of_calls(reader, "heard", quality.heard)
     words = f"{fmt.span(period.start, period.end)} {fmt.zone()}"
-    last = heard["last_hour"].max()
     cards = [
         tables.card("Complete through", fmt.moment(reader.fresh), "every call acknowledged before it is in all sums",
                     "kpi-fresh"),
@@ -117,7 +111,7 @@ def _headline(warehouse: Warehouse, view: View) -> list[Any]:
         tables.once(total["calls"] or 0, _of_calls(reader, "uncounted", uncounted)),
         _share("coverage_ratio", seen, "of tokens that our engines counted"),
     ]  # fmt: skip
-    sources = tables.sources(heard, by_source, reader.fresh) if last is not None else None
+    sources = None if heard.is_empty() else tables.sources(heard, by_source, reader.fresh)
     own = reader.over(SEEN, "deployment")
     return [None, words, [freshness(reader.fresh, reader.now)], cards, sources, tables.hardware(own)]
 
@@ -128,16 +122,14 @@ def _share(name: str, row: Row, beside: str) -> Component:
 
 
 def _of_calls(reader: Reader, what: str, read: Callable[[Engine, str, Period], Any]) -> Any:
-    """What single calls of the period tell, read once while nothing in it changes."""
+    """What calls of the period tell, read once while nothing in it changes."""
     warehouse, tenant, period = reader.warehouse, reader.tenant, reader.window.period
     return warehouse.remembered((tenant, what, period), period, lambda: read(warehouse.engine, tenant, period))
 
 
-def _rest(warehouse: Warehouse, view: View) -> list[Any]:
-    reader = _reader(warehouse, view)
-    if not isinstance(reader, Reader):
-        return [None, ""] * 4
-    period, engine, tenant = reader.window.period, warehouse.engine, reader.tenant
+def _rest(reader: Reader) -> list[Any]:
+    view, warehouse, tenant, period = reader.view, reader.warehouse, reader.tenant, reader.window.period
+    engine = warehouse.engine
     books = quality.books(engine, tenant, period)
     lacking = unpriced(warehouse, tenant, period)
     nobodys = reader.over(("unattributed_calls", "unattributed_spend_usd"), "service")

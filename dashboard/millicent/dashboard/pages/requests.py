@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, html, no_update
 
 from millicent.dashboard import filters
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
-from millicent.dashboard.components import STALE, aria, data, empty, freshness, link, pill
+from millicent.dashboard.components import aria, data, empty, freshness, link, pill
 from millicent.dashboard.listing import CONTROLS, Listing
 from millicent.dashboard.pages import requests_table
-from millicent.dashboard.pages.frame import addressed
+from millicent.dashboard.pages.answering import no_calls
+from millicent.dashboard.pages.frame import addressed, offered
 from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
 from millicent.dashboard.pages.requests_spread import spread
@@ -43,10 +44,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     """Add the page's callbacks to `app`."""
     browser: Any = app.clientside_callback
     addressed(app, "requests", CONTROLS)
-    browser(
-        ClientsideFunction("millicent", "offer"),
-        Input("requests-choices", "data"), State("requests-controls", "data"),
-    )  # fmt: skip
+    offered(app, "requests")
     browser(
         ClientsideFunction("millicent", "drawer"),
         Input("requests-drawer", "children"), Input("requests-look", "data"), Input("requests-list", "children"),
@@ -91,19 +89,15 @@ def _listed(warehouse: Warehouse, listing: Listing) -> list[Any]:
     fresh = [freshness(reader.fresh, reader.now)]
     beside = [_switch(listing), _chips(listing), {name: reader.choices(name) for name in FILTERS}]
     if not rows:
-        waiting = reader.now - reader.fresh > STALE and not listing.narrowed
         clear = Listing(view=listing.view.unfiltered()).href() if listing.narrowed else None
-        return [empty("ingesting" if waiting else "no_rows", clear=clear), words, fresh, "#", "", None, *beside]
+        return [no_calls(reader, clear), words, fresh, "#", "", None, *beside]
     table = requests_table.calls(rows, listing, reader.colours("team"), following)
     body = [_reasons(reader, listing), table] if listing.uncounted else table
     return [None, words, fresh, _export(reader, listing), _counted(reader, listing), body, *beside]
 
 
 def _spread(warehouse: Warehouse, listing: Listing) -> Any:
-    try:
-        reader = Reader.of(warehouse, replace(listing.view, currency="USD"))
-    except PermissionError:
-        reader = None
+    reader = Reader.allowed(warehouse, replace(listing.view, currency="USD"))
     return spread(reader, listing) if reader else (None, "")
 
 
@@ -190,10 +184,7 @@ def _export(reader: Reader, listing: Listing) -> str:
 def _opened(warehouse: Warehouse, listing: Listing) -> Component | None:
     if listing.call is None:
         return None
-    try:
-        reader = Reader.of(warehouse, replace(listing.view, currency="USD"))
-    except PermissionError:
-        reader = None
+    reader = Reader.allowed(warehouse, replace(listing.view, currency="USD"))
     if reader is None:
         return gone(listing)
     trace, span = UUID(listing.call[0]), int(listing.call[1], 16)

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millicent.collector import charging
-from millicent.dashboard import access
 from millicent.dashboard.months import Month, open_days, over
+from millicent.dashboard.pages.answering import carried_out
 from millicent.dashboard.pages.prices_acts import Outcome
-from millicent.dashboard.pages.prices_forms import text_of
 from millicent.warehouse.workspace import preferences, zone
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from millicent.dashboard.access import Principal
     from millicent.warehouse.store import Warehouse
 
 
 def carry_out(warehouse: Warehouse, act: Any) -> Outcome:
-    """Do what a browser asks for: close a month.
-
-    Args:
-        warehouse: whose month.
-        act: as `app.js` sends it: `do` and `told`. Whoever sends it is asked for; what it tells is text from outside.
-    """
-    try:
-        who = access.principal()
-    except LookupError:
-        return Outcome(("Nobody is asking.",), done=False)
-    if not who.operates:
-        said = f"{who.actor} may read statements, not close a month: ask for an operator's session."
-        return Outcome((said,), done=False)
-    if not isinstance(act, Mapping) or act.get("do") != "close":
-        return Outcome(("There is no such action.",), done=False)
-    try:
-        return _close(warehouse, who, text_of(act.get("told")))
-    except ValueError as error:
-        return Outcome((str(error),), done=False)
+    """Do what a browser asks for: close a month; see `answering.carried_out`."""
+    return carried_out(act, "close", "read statements, not close a month", partial(_close, warehouse))
 
 
-def _close(warehouse: Warehouse, who: access.Principal, told: Mapping[str, str]) -> Outcome:
+def _close(warehouse: Warehouse, who: Principal, told: Mapping[str, str]) -> Outcome:
     month, place, now = Month.parse(told.get("month")), told.get("tz"), datetime.now(UTC)
     if month is None:
         raise ValueError(f"month {told.get('month', '')!r} is not a month: write {now:%Y-%m}")

@@ -16,15 +16,15 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_u
 
 from millicent.dashboard import exporting
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import STALE, empty, freshness, kpi, panel, pill, segmented, spark
+from millicent.dashboard.components import freshness, kpi, panel, pill, segmented, spark
 from millicent.dashboard.pages import derivation
 from millicent.dashboard.pages import units_charts as drawn
 from millicent.dashboard.pages import units_sums as sums
 from millicent.dashboard.pages import units_tables as tables
-from millicent.dashboard.pages.answering import answered
-from millicent.dashboard.pages.facts import card, chart_panel, words_of
+from millicent.dashboard.pages.answering import answered, no_calls
+from millicent.dashboard.pages.facts import card, chart_panel
 from millicent.dashboard.pages.figures import Figure, opener
-from millicent.dashboard.pages.frame import Place, addressed, offered, page
+from millicent.dashboard.pages.frame import Place, addressed, offered, page, tabled
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import View, question
@@ -92,10 +92,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
         ClientsideFunction("millicent", "unit"),
         Output("units-in", "data"), Input("units-look", "data"), State("units-in", "data"),
     )  # fmt: skip
-    browser(
-        ClientsideFunction("millicent", "table"),
-        Output("each-table", "children"), Input("each-as-table", "n_clicks"), Input("each-chart", "figure"),
-    )  # fmt: skip
+    tabled(app, "each")
     derivation.register(app, warehouse, PLACE.name, _view)
 
     @app.callback(
@@ -144,13 +141,11 @@ def _nothing(notice: Any) -> list[Any]:
 
 def _counted(reader: Reader, chosen: str) -> list[Any]:
     view, window = reader.view, reader.window
-    words, pills = words_of(window), [freshness(reader.fresh, reader.now)]
+    words, pills = window.words, [freshness(reader.fresh, reader.now)]
     choices = {name: reader.choices(name) for name in FILTERS}
     call = sums.calls(reader, window.period)
     if not call.quantity:
-        waiting = reader.now - reader.fresh > STALE and not view.filters
-        clear = view.unfiltered().href() if view.filters else None
-        notice = empty("ingesting" if waiting else "no_rows", clear=clear)
+        notice = no_calls(reader, view.unfiltered().href() if view.filters else None)
         return [notice, words, pills, [], [], choices, None, "", NOTHING, [], "What one costs", ""]
     found = [call, *sums.uploaded(reader, window.period)]
     before = _before(reader)
@@ -180,7 +175,7 @@ def _each_words(reader: Reader, shown: Counted) -> str:
 
 
 def _cards(reader: Reader, found: Sequence[Counted], before: dict[str, Counted]) -> list[Component]:
-    call, facts = found[0], [f"{words_of(reader.window)}."]
+    call, facts = found[0], [f"{reader.window.words}."]
     was = before.get(sums.CALL)
     change = fmt.change(call.each_usd, was.each_usd if was else None, unit="usd", better="lower")
     daily = reader.daily(("spend_usd", "calls"), since=reader.trend_start)

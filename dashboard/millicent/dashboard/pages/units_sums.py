@@ -6,7 +6,7 @@ Business units are told by UTC day, whatever the time zone of the page; days wit
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ import polars as pl
 
 from millicent.dashboard.state import question
 from millicent.warehouse import units
+from millicent.warehouse.instants import midnight
 from millicent.warehouse.query import BadQuery, Period, Query
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _exchanged(rows: Sequence[Units], rates: Sequence[Rate], currency: str) -> l
 
 
 def _rate(rates: Sequence[Rate], day: date, currency: str) -> Decimal:
-    at: Any = datetime.combine(day, time(), tzinfo=rates[0].since.tzinfo) if rates else None
+    at = midnight(day, UTC)
     holding = [one for one in rates if one.since <= at and (one.until is None or at < one.until)]
     if not holding:
         raise BadQuery(
