@@ -139,6 +139,6 @@ def test_a_control_plane_of_an_earlier_release_keeps_its_keys_and_takes_price_en
     control = Control(directory)
     assert control.prices() == control.closed_periods("default") == control.repricings() == []
     with control.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0006"
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0007"
         assert connection.execute(select(control_module.audit.c.actor)).scalar_one() == "ann"
     control.close()
