@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     forward_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
         {}, description="headers of those requests: a table, or `name=value,name=value` with percent escapes"
     )
+    budgets: list[dict[str, Any]] | None = Field(None, description="budgets that are declared, a table each")
+    rules: list[dict[str, Any]] | None = Field(None, description="rules of alerts that are declared, a table each")
+    endpoints: list[dict[str, Any]] | None = Field(
+        None, description="endpoints that alerts go to and that are declared, a table each; secrets by name or by file"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -148,9 +153,16 @@ def told(**flags: Any) -> list[Told]:
         (FILE, TomlConfigSettingsSource(Settings)()),
     )
     return [
-        Told(name, str(getattr(settings, name)), next((who for who, said in sources if name in said), "default"))
+        Told(name, _shown(getattr(settings, name)), next((who for who, said in sources if name in said), "default"))
         for name in Settings.model_fields
     ]
+
+
+def _shown(value: object) -> str:
+    """A value in words; of tables their names alone, for there may be secrets in them."""
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return ", ".join(str(one.get("name", "without a name")) for one in value) or "none"
+    return str(value)
 
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
