@@ -5,19 +5,27 @@ All of it looks at the month in which we are, whatever period the page shows, an
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
 
 from millicent.dashboard import charts, outlook_figures
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import aria, dot, link, pill, popover
+from millicent.dashboard.components import dot, link, pill, popover
 from millicent.dashboard.pages.asked_once import asked_once
+from millicent.dashboard.pages.budgets_words import (
+    amounts_in,
+    bar,
+    date_words,
+    last_words,
+    period_name,
+    tone,
+    verdict_tone,
+)
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.state import FILTERS, question
 from millicent.warehouse import outlook, standings
@@ -25,10 +33,9 @@ from millicent.warehouse.budgets import FIRST, Budget, live
 from millicent.warehouse.outlook import Anomaly, Daily
 from millicent.warehouse.query import BadQuery, Filter, Period
 from millicent.warehouse.record import CHARGE, IDLE
-from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import polars as pl
     from dash.development.base_component import Component
@@ -46,10 +53,7 @@ MOST: Final = 5
 MOST_ODD: Final = 7
 FLOOR: Final = Decimal("0.05")
 """Share of what a day costs in all below which a rise does not matter."""
-CLOSE: Final = Decimal("0.95")
-"""Share of a budget from which on it is close."""
 SET: Final = "millicent budgets set Company 27500"
-Tone = Literal["good", "warn", "bad", "plain"]
 
 
 def month(reader: Reader) -> Outlook:
@@ -104,9 +108,9 @@ def card(reader: Reader) -> Component:
     """What the month will have come to, against its budget."""
     found = of_view(stands(reader)[0], reader.view)
     if found is not None:
-        with _in(found.budget.currency):
-            return _card_of(found, _period_name(found.budget, found.period.start))
-    ahead, name = month(reader), _period_name(_scope(reader), _scope(reader).period_at(_at(reader)).start)
+        with amounts_in(found.budget.currency):
+            return _card_of(found, period_name(found.budget, found.period.start))
+    ahead, name = month(reader), period_name(_scope(reader), _scope(reader).period_at(_at(reader)).start)
     facts = ["No budget is set for just this. " + SET]
     if ahead.forecast is None:
         return _face(name, None, "after five whole days", None, facts)
@@ -123,11 +127,11 @@ def card(reader: Reader) -> Component:
 def _card_of(one: Standing, name: str) -> Component:
     ahead, ratio = one.forecast, one.expected_ratio
     if ahead is None or ratio is None:
-        return _face(name, None, f"{fmt.usd(one.actual)} of {fmt.usd(one.limit)} spent", _bar(one), [*one.incomplete])
-    beside = [html.B(fmt.percent(ratio, 0), className=f"delta {_tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
-    facts = [f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {_last_words(one)}", *_facts(ahead)]
+        return _face(name, None, f"{fmt.usd(one.actual)} of {fmt.usd(one.limit)} spent", bar(one), [*one.incomplete])
+    beside = [html.B(fmt.percent(ratio, 0), className=f"delta {tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
+    facts = [f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {last_words(one)}", *_facts(ahead)]
     missing = [f"Incomplete: {', '.join(one.incomplete)}."] if one.incomplete else []
-    return _face(name, ahead, beside, _bar(one), [*facts, *missing])
+    return _face(name, ahead, beside, bar(one), [*facts, *missing])
 
 
 def _face(
@@ -170,10 +174,10 @@ def budgets(reader: Reader) -> list[Any]:
         return ["Budgets", "" if untold else "none is set yet", None, NOTHING, html.Div(unknown or _none())]
     main = of_view(found, reader.view) or _widest(found)
     parts = sorted((one for one in found if one is not main), key=lambda one: -(one.expected_ratio or one.ratio))
-    with _in(main.budget.currency):
-        name = _period_name(main.budget, main.period.start)
+    with amounts_in(main.budget.currency):
+        name = period_name(main.budget, main.period.start)
         words = [f"{main.budget.name} · {fmt.usd(main.actual)} of {fmt.usd(main.limit)} · ",
-                 html.B(_last_words(main, short=True), className=f"delta {_verdict_tone(main)}")]  # fmt: skip
+                 html.B(last_words(main, short=True), className=f"delta {verdict_tone(main)}")]  # fmt: skip
         figure = outlook_figures.burn_down(main)
     left = len(parts) - MOST
     rows = [_row(one, reader.view) for one in parts[:MOST]]
@@ -200,16 +204,16 @@ def _verdict(parts: Sequence[Standing], main: Standing) -> Component:
 
 def _row(one: Standing, view: View) -> Component:
     """A budget as a line: who, how much of it is and will be spent."""
-    with _in(one.budget.currency):
+    with amounts_in(one.budget.currency):
         expected = one.expected_ratio if one.expected_ratio is not None else one.ratio
         words = (
             f"{one.budget.name}: {fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} spent, "
             + (f"{fmt.usd(one.forecast.p50_usd)} expected. " if one.forecast else "")
-            + _last_words(one)
+            + last_words(one)
             + (f" Incomplete: {', '.join(one.incomplete)}." if one.incomplete else "")
         )
-        face = [html.Span(one.budget.name, className="name"), _bar(one),
-                html.Span([html.B(fmt.percent(expected, 0), className=f"delta {_tone(one)}"),
+        face = [html.Span(one.budget.name, className="name"), bar(one),
+                html.Span([html.B(fmt.percent(expected, 0), className=f"delta {tone(one)}"),
                            f" of {fmt.usd(one.limit)}"])]  # fmt: skip
     href = _narrowed(one.budget, view)
     inside = link(face, href, title=words) if href else html.Span(face, title=words)
@@ -222,38 +226,6 @@ def _narrowed(budget: Budget, view: View) -> str | None:
     if not kept or len(kept) != len(budget.filters) or {one.dimension for one in kept} - set(FILTERS):
         return None
     return view.toggled(**{one.dimension: one.values[0] for one in kept}).href()
-
-
-def _bar(one: Standing) -> Component:
-    """What is spent, solid; what will be, hatched; the limit as a mark."""
-    whole = max(one.limit, one.actual, one.forecast.p50_usd if one.forecast else Decimal(0)) * Decimal("1.02")
-    spent, expected = one.actual / whole, (one.forecast.p50_usd if one.forecast else one.actual) / whole
-    places = {"--spent": f"{spent:.1%}", "--expected": f"{expected:.1%}", "--limit": f"{one.limit / whole:.1%}"}
-    return html.I(html.I(), className=f"limit {_tone(one)}", style=places, **aria(hidden="true"))
-
-
-def _tone(one: Standing) -> Tone:
-    if one.state in {"over", "will_be_over"}:
-        return "bad"
-    close = (one.expected_ratio or one.ratio) >= CLOSE
-    return "warn" if one.state == "may_be_over" or close else "good"
-
-
-def _verdict_tone(one: Standing) -> Tone:
-    return {"kept": "good", "may_be_over": "warn", "unknown": "plain"}.get(one.state, "bad")  # type: ignore[return-value]
-
-
-def _last_words(one: Standing, *, short: bool = False) -> str:
-    """Whether it lasts."""
-    when = _day(one.run_out_date) if one.run_out_date else ""
-    if short:
-        return {"over": f"ran out {when}", "will_be_over": f"runs out {when}", "may_be_over": "may run out",
-                "kept": "will be kept", "unknown": "too early to tell"}[one.state]  # fmt: skip
-    return {
-        "over": f"It ran out on {when}.", "will_be_over": f"It runs out on {when}.",
-        "may_be_over": "It may run out before the period ends.", "kept": "It lasts for the period.",
-        "unknown": "It is too early to tell whether it lasts.",
-    }[one.state]  # fmt: skip
 
 
 def _widest(found: Sequence[Standing]) -> Standing:
@@ -323,8 +295,8 @@ def _odd(one: Anomaly, colour: str | None, reader: Reader) -> Component:
     face = [dot(colour or charts.OTHER_COLOUR), html.Span(name, className="name")]
     share = "" if one.impact_ratio is None else f" ({fmt.percent(one.impact_ratio, 0)})"
     return html.Tr(
-        [html.Td(_day(one.day)),
-         html.Th(link(face, view.href(), title=f"Show {name} on {_day(one.day)}"), scope="row"),
+        [html.Td(date_words(one.day)),
+         html.Th(link(face, view.href(), title=f"Show {name} on {date_words(one.day)}"), scope="row"),
          html.Td(fmt.usd(one.actual_usd)), html.Td(fmt.usd(one.expected_usd)),
          html.Td(html.Span(f"+{fmt.usd(one.impact_usd)}{share}", className="delta bad"))]
     )  # fmt: skip
@@ -381,25 +353,3 @@ def _month_before(ahead: Outlook) -> Decimal | None:
     if not ahead.days or ahead.days[0].day > since:
         return None
     return sum((one.spend_usd or Decimal(0) for one in ahead.days if since <= one.day < first), Decimal(0))
-
-
-def _period_name(budget: Budget, start: datetime) -> str:
-    """`November`, `this week`: the period that begins then."""
-    if budget.period == "month":
-        return f"{start.astimezone(zone(budget.time_zone)):%B}"
-    return {"day": "today", "week": "this week", "quarter": "this quarter", "fiscal_year": "this year"}[budget.period]
-
-
-def _day(day: date) -> str:
-    return f"{day.day} {day:%b}"
-
-
-@contextmanager
-def _in(currency: str) -> Iterator[None]:
-    """Write amounts in a budget's own currency."""
-    usual = fmt.presented()
-    fmt.present(replace(usual, currency=currency))
-    try:
-        yield
-    finally:
-        fmt.present(usual)
