@@ -36,7 +36,14 @@ def set_budget(
     filter: Annotated[  # noqa: A002 - as everywhere
         list[str] | None, typer.Option(help="team:search keeps, -team:search drops; repeats mean AND.")
     ] = None,
-    period: Annotated[str, typer.Option(help="day, week, month, quarter or fiscal_year.")] = "month",
+    period: Annotated[str, typer.Option(help="day, week, month, quarter, fiscal_year or rolling.")] = "month",
+    days: Annotated[int | None, typer.Option(help="Of a rolling period: the last so many whole days.")] = None,
+    rollover: Annotated[
+        str, typer.Option(help="What a period leaves to the next: none, unspent, or balance (overspend too).")
+    ] = "none",
+    enforcement: Annotated[
+        str, typer.Option(help="What a guarded call is told at the limit: none, warn or block.")
+    ] = "none",
     currency: Annotated[str | None, typer.Option(help="USD, EUR…", show_default="the workspace's")] = None,
     basis: Annotated[str, typer.Option(help="list, billed, effective, usage or marginal.")] = "effective",
     time_zone: Annotated[str | None, typer.Option(help="IANA name.", show_default="the workspace's")] = None,
@@ -51,7 +58,8 @@ def set_budget(
 ) -> None:  # fmt: skip
     """Set a budget; one of that name that holds gets its next version, which says all of it anew."""
     told = {
-        "name": name, "amount": amount, "filters": filter or [], "period": period, "currency": currency,
+        "name": name, "amount": amount, "filters": filter or [], "period": period, "rolling_days": days,
+        "rollover": rollover, "enforcement": enforcement, "currency": currency,
         "basis": basis, "time_zone": time_zone, "parent": parent, "owner": owner, "note": note,
         "effective_from": instant(since),
     }  # fmt: skip

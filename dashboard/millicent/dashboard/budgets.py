@@ -25,18 +25,21 @@ if TYPE_CHECKING:
 _AT: Final = Query(description="How they stood at this instant, 2026-11-26T12:00:00Z; now if left out.")
 _BUDGET: Final = Body(
     description="`name` and `amount` (text) are needed. `filters`: what spend it is about, as `filter` of `query` "
-    "writes it. `period`: day, week, month (default), quarter or fiscal_year. `currency`, `time_zone` and "
-    "`fiscal_month` are those of the workspace if left out. `basis`, `parent` (id), `owner`, `note`, "
-    "`effective_from` (now if left out). With an `id`, or the name of a budget that holds, it is the next version of "
-    "that one; with its `version` only if no other was set since."
+    "writes it. `period`: day, week, month (default), quarter, fiscal_year, or rolling with `rolling_days`: the last "
+    "so many whole days. `currency`, `time_zone` and `fiscal_month` are those of the workspace if left out. "
+    "`rollover`, what a period leaves to the next: none (default), unspent, or balance, which takes off what was "
+    "overspent. `enforcement`, what a guarded call is told at the limit: none (default), warn or block. `basis`, "
+    "`parent` (id), `owner`, `note`, `effective_from` (now if left out). With an `id`, or the name of a budget that "
+    "holds, it is the next version of that one; with its `version` only if no other was set since."
 )
 _KNOWN: Final = (
     "name", "amount", "filters", "period", "currency", "basis", "time_zone", "fiscal_month", "parent", "owner", "note",
-    "effective_from", "id", "version",
+    "effective_from", "id", "version", "rolling_days", "rollover", "enforcement",
 )  # fmt: skip
 _KINDS: Final = {
     **dict.fromkeys(("name", "period", "currency", "basis", "time_zone", "owner", "note", "effective_from"), str),
-    **dict.fromkeys(("fiscal_month", "parent", "id", "version"), int),
+    **dict.fromkeys(("rollover", "enforcement"), str),
+    **dict.fromkeys(("fiscal_month", "parent", "id", "version", "rolling_days"), int),
 }
 
 

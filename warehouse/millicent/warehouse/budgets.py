@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, insert, select
 
-from millicent.warehouse.instants import Instant, midnight
+from millicent.warehouse.instants import Instant, day_of, midnight
 from millicent.warehouse.query import Basis, Filter, Period
 from millicent.warehouse.rules import metadata
 from millicent.warehouse.workspace import zone
@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 
     from millicent.warehouse.control import Control
 
-Every = Literal["day", "week", "month", "quarter", "fiscal_year"]
-"""How long a period of a budget is; it begins with a midnight of its time zone, weeks on Monday."""
+Every = Literal["day", "week", "month", "quarter", "fiscal_year", "rolling"]
+"""How long a period of a budget is; it begins with a midnight of its time zone, weeks on Monday.
+
+A rolling one is the last so many whole days, that of the instant among them.
+"""
+Rollover = Literal["none", "unspent", "balance"]
+"""What a period leaves to the next: nothing, what was not spent of its limit, or that and what was spent beyond it."""
+Enforcement = Literal["none", "warn", "block"]
+"""What a call that asks beforehand is told once the limit is reached: nothing, a warning, or that it must not be."""
 
 LONGEST: Final = 200
 LONGEST_NOTE: Final = 1024
@@ -35,7 +42,10 @@ MOST_FILTERS: Final = 10
 FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 MOST_AMOUNT: Final = Decimal("1e15")
+MOST_ROLLING: Final = 366
+"""Days of a rolling period."""
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
+_CHOICES: Final = {"period": Every, "basis": Basis, "rollover": Rollover, "enforcement": Enforcement}
 _MONTHS: Final[dict[str, int]] = {"month": 1, "quarter": 3, "fiscal_year": 12}
 
 budgets: Final = Table(
@@ -49,6 +59,8 @@ budgets: Final = Table(
     Column("owner", String, nullable=False), Column("note", String, nullable=False),
     Column("effective_from", Instant, nullable=False), Column("ended", Boolean, nullable=False),
     Column("author", String, nullable=False), Column("created_at", Instant, nullable=False),
+    Column("rolling_days", Integer), Column("rollover", String, nullable=False),
+    Column("enforcement", String, nullable=False),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -63,13 +75,16 @@ class Budget:
 
     Attributes:
         name: unlike that of any other budget of the tenant that holds.
-        amount: more than nothing, in `currency`, for a whole period.
+        amount: more than nothing, in `currency`, for a whole period; of a rolling one for any that many days.
         filters: what spend it is about; all of it without any.
         period: how long each period is.
+        rolling_days: how many days a rolling period has; None for any other.
         currency: ISO 4217 code; spend is converted to it by dated rates.
         basis: the cost basis of the spend that counts.
         time_zone: IANA name of the zone at whose midnights periods begin.
         fiscal_month: month, 1 to 12, in which quarters and fiscal years begin.
+        rollover: what each period leaves to the next.
+        enforcement: what a call that asks beforehand is told once the limit is reached.
         parent: id of the budget that this one is a part of.
         owner: who answers for it.
         note: why it is so much.
@@ -85,10 +100,13 @@ class Budget:
     amount: Decimal
     filters: tuple[Filter, ...] = ()
     period: Every = "month"
+    rolling_days: int | None = None
     currency: str = "USD"
     basis: Basis = "effective"
     time_zone: str = "UTC"
     fiscal_month: int = 1
+    rollover: Rollover = "none"
+    enforcement: Enforcement = "none"
     parent: int | None = None
     owner: str = ""
     note: str = ""
@@ -107,9 +125,10 @@ class Budget:
             )
         if len(self.filters) > MOST_FILTERS:
             raise BadBudgetError(f"{len(self.filters)} filters are too many: write at most {MOST_FILTERS}")
-        for name, known in (("period", get_args(Every)), ("basis", get_args(Basis))):
-            if getattr(self, name) not in known:
-                raise BadBudgetError(f"{name} {getattr(self, name)!r} is unknown: write {', '.join(known)}")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise BadBudgetError(f"{name} {getattr(self, name)!r} is unknown: write {', '.join(get_args(kind))}")
+        _check_rolling(self)
         if not 1 <= self.fiscal_month <= 12:
             raise BadBudgetError(
                 f"fiscal_month {self.fiscal_month} is no month: write 1 for January to 12 for December"
@@ -127,9 +146,12 @@ class Budget:
             raise BadBudgetError(str(error)) from error
 
     def period_at(self, at: datetime) -> Period:
-        """The period that an instant is in."""
+        """The period that an instant is in; of rolling ones, which overlap, the one that ends with its day."""
         place = zone(self.time_zone)
-        day = at.astimezone(place).date()
+        day = day_of(at, place)
+        if self.rolling_days is not None:
+            first = day - timedelta(days=self.rolling_days - 1)
+            return Period(midnight(first, place), midnight(day + timedelta(days=1), place))
         if self.period in _MONTHS:
             months = _MONTHS[self.period]
             first = _months_after(day.replace(day=1), -((day.month - self.fiscal_month) % months))
@@ -214,7 +236,9 @@ def written(budget: Budget) -> dict[str, Any]:
     made = budget.created_at
     return {
         "id": budget.id, "version": budget.version, "name": budget.name, "parent": budget.parent,
-        "filters": [told(one) for one in budget.filters], "period": budget.period, "amount": f"{budget.amount:f}",
+        "filters": [told(one) for one in budget.filters], "period": budget.period,
+        "rolling_days": budget.rolling_days, "amount": f"{budget.amount:f}", "rollover": budget.rollover,
+        "enforcement": budget.enforcement,
         "currency": budget.currency, "basis": budget.basis, "time_zone": budget.time_zone,
         "fiscal_month": budget.fiscal_month, "owner": budget.owner, "note": budget.note,
         "effective_from": _text(budget.effective_from), "ended": budget.ended, "author": budget.author,
@@ -239,6 +263,20 @@ def _check_texts(budget: Budget) -> None:
     if not _CURRENCY.fullmatch(budget.currency):
         raise BadBudgetError(
             f"currency {budget.currency!r} is not three capital letters: write USD, EUR or another code"
+        )
+
+
+def _check_rolling(budget: Budget) -> None:
+    days = budget.rolling_days
+    if budget.period != "rolling":
+        if days is not None:
+            raise BadBudgetError(f"rolling_days {days} are for the period rolling: leave them out of {budget.period}")
+        return
+    if days is None or not 1 <= days <= MOST_ROLLING:
+        raise BadBudgetError(f"rolling_days {days} is not 1 to {MOST_ROLLING}: write how many days are looked at")
+    if budget.rollover != "none":
+        raise BadBudgetError(
+            f"rollover {budget.rollover} cannot be of the period rolling, whose days overlap: write none"
         )
 
 

@@ -5,7 +5,7 @@ Its columns hold them in UTC without saying so, everybody else has them aware.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from sqlalchemy import DateTime, Dialect
 from sqlalchemy.types import TypeDecorator
@@ -29,3 +29,10 @@ class Instant(TypeDecorator[datetime]):
 def midnight(day: date, zone: tzinfo) -> datetime:
     """The instant, in UTC, at which a day begins in a time zone."""
     return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def day_of(at: datetime, zone: tzinfo) -> date:
+    """The day of a time zone that an instant is in: from its midnight, of two the first, to that of the next day."""
+    day = at.astimezone(zone).date()
+    following = day + timedelta(days=1)
+    return following if midnight(following, zone) <= at else day
