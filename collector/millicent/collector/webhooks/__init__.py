@@ -1,0 +1,1 @@
+"""Telling endpoints of what happened."""
