@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from millicent.warehouse.outlook import Forecast
     from millicent.warehouse.standings import Standing
     from millicent.warehouse.store import Warehouse
+    from millicent.warehouse.workspace import Workspace
 
 _AT: Final = Query(description="How they stood at this instant, 2026-11-26T12:00:00Z; now if left out.")
 _BUDGET: Final = Body(
@@ -86,7 +87,12 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
 
 
 def read(told: dict[str, Any], warehouse: Warehouse, tenant: str) -> Budget:
-    """A budget from JSON; what is not told is as the workspace prefers.
+    """A budget from JSON; what is not told is as the workspace prefers. See `read_by`."""
+    return read_by(told, preferences(warehouse.control, tenant))
+
+
+def read_by(told: dict[str, Any], liked: Workspace) -> Budget:
+    """A budget from JSON, by what a workspace prefers.
 
     Raises:
         BadBudgetError: a field is unknown, missing or of another kind, or the budget cannot be.
@@ -106,7 +112,6 @@ def read(told: dict[str, Any], warehouse: Warehouse, tenant: str) -> Budget:
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise BadBudgetError('filters are not a list of texts: write ["team:search"]')
     since = given.get("effective_from")
-    liked = preferences(warehouse.control, tenant)
     usual = {"currency": liked.currency, "time_zone": liked.time_zone, "fiscal_month": liked.fiscal_month}
     made: dict[str, Any] = {
         **usual,
