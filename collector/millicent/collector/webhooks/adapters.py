@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
 
 from millicent.collector.webhooks.addresses import Answered, GuardedClient, Outgoing
 from millicent.warehouse.endpoint_forms import Destination
-
-
-class Event(NamedTuple):
-    """An event as the outbox keeps it: its id, and the JSON `{type, timestamp, data}` that is signed and sent."""
-
-    id: str
-    body: bytes
+from millicent.warehouse.outbox import Event
 
 
 def outgoing(to: Destination, event: Event, now: datetime) -> Outgoing:
