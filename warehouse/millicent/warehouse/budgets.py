@@ -184,6 +184,8 @@ def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
             )
             if old and _same(old, new):
                 return old
+            if old:
+                change.only_by(old.author, f"budget {old.name!r}")
             _check_place(new, old, latest)
             _store(change.connection, tenant, new)
             change.record("budget.end" if new.ended else "budget.set", written(new))

@@ -56,6 +56,8 @@ SESSION_LIFE: Final = timedelta(hours=24)
 KEY_LIFE: Final = timedelta(days=365)
 SETUP_LIFE: Final = timedelta(days=7)
 DEFAULT_TENANT: Final = "default"
+DECLARED: Final = "millicent.toml"
+"""Author of what is declared in the file of that name, which nobody else changes."""
 
 metadata: Final = rules.metadata
 tenants: Final = Table("tenants", metadata, Column("id", String, primary_key=True), Column("name", String))
@@ -103,6 +105,19 @@ class Change:
     def record(self, action: str, detail: dict[str, Any]) -> None:
         """Note what is done; `detail` is JSON."""
         _record(self.connection, self.tenant, self.actor, action, detail)
+
+    def only_by(self, author: str | None, what: str) -> None:
+        """Leave what is declared to the file that declares it.
+
+        Args:
+            author: who set it.
+            what: how it is called in a sentence.
+
+        Raises:
+            ValueError: the file set it, and this is somebody else's change.
+        """
+        if author == DECLARED != self.actor:
+            raise ValueError(f"{what} is declared in {DECLARED}: change it there, and start again")
 
 
 class Control:
