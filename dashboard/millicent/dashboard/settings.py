@@ -21,6 +21,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )  # fmt: skip
 
+from millicent.warehouse.reach import Network, Reach, networks
+
 FILE: Final = "millicent.toml"
 
 
@@ -40,6 +42,14 @@ def _headers(told: object) -> object:
         return told
     pairs = (pair.partition("=") for pair in told.split(",") if pair.strip())
     return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def _networks(told: object) -> object:
+    """Networks in a list, or with commas between them."""
+    texts = told.split(",") if isinstance(told, str) else told
+    if not isinstance(texts, list | tuple):
+        raise ValueError("webhook_allow is a list of networks: write 10.1.0.0/16, 192.168.7.9")  # noqa: TRY004 - pydantic
+    return networks([str(one) for one in texts if str(one).strip()])
 
 
 class Settings(BaseSettings):
@@ -64,11 +74,20 @@ class Settings(BaseSettings):
     forward_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
         {}, description="headers of those requests: a table, or `name=value,name=value` with percent escapes"
     )
+    webhook_allow: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (), description="networks beyond the public internet that endpoints of alerts may be in, such as 10.1.0.0/16"
+    )
+    webhook_allow_http: bool = Field(False, description="alerts may be sent in clear text, over http:// and plain SMTP")
     budgets: list[dict[str, Any]] | None = Field(None, description="budgets that are declared, a table each")
     rules: list[dict[str, Any]] | None = Field(None, description="rules of alerts that are declared, a table each")
     endpoints: list[dict[str, Any]] | None = Field(
         None, description="endpoints that alerts go to and that are declared, a table each; secrets by name or by file"
     )
+
+    @property
+    def reach(self) -> Reach:
+        """What endpoints of alerts may reach."""
+        return Reach(self.webhook_allow, self.webhook_allow_http)
 
     @classmethod
     def settings_customise_sources(
@@ -162,6 +181,8 @@ def _shown(value: object) -> str:
     """A value in words; of tables their names alone, for there may be secrets in them."""
     if isinstance(value, list) and all(isinstance(one, dict) for one in value):
         return ", ".join(str(one.get("name", "without a name")) for one in value) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return str(value)
 
 
