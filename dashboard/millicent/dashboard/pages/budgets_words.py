@@ -56,8 +56,13 @@ def tone(one: Standing) -> Tone:
     """Red where it is or will be over, amber where that is close, else green."""
     if one.state in {"over", "will_be_over"}:
         return "bad"
-    expected = one.expected_ratio if one.expected_ratio is not None else one.ratio
-    return "warn" if one.state == "may_be_over" or expected >= CLOSE else "good"
+    share = expected(one)
+    return "warn" if one.state == "may_be_over" or (share is not None and share >= CLOSE) else "good"
+
+
+def expected(one: Standing) -> Decimal | None:
+    """What will have been spent of the limit, or while nothing is forecast what is; None where there is no limit left."""
+    return one.expected_ratio if one.expected_ratio is not None else one.ratio
 
 
 def verdict_tone(one: Standing) -> Tone:
@@ -80,10 +85,10 @@ def last_words(one: Standing, *, short: bool = False) -> str:
 
 
 def period_name(budget: Budget, start: datetime) -> str:
-    """`November`, `this week`, `the last 30 days`: the period that begins then."""
+    """`November`, `this week`, `the last 30 days`: the present period of a budget, which begins then."""
     if budget.period == "month":
         return f"{start.astimezone(zone(budget.time_zone)):%B}"
-    return _PERIODS.get(budget.period) or f"the last {getattr(budget, 'rolling_days', 0)} days"
+    return _PERIODS.get(budget.period) or f"the last {budget.rolling_days} days"
 
 
 def date_words(of: date) -> str:
