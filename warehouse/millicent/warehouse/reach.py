@@ -60,7 +60,7 @@ class Reach:
         Raises:
             ForbiddenAddressError: it is written in a way that is refused, or leads where endpoints may not go.
         """
-        shown = url[:80]
+        shown = _shown(url)
         if len(url) > LONGEST:
             raise ForbiddenAddressError(f"{shown!r}… is longer than {LONGEST:,} characters: use a shorter address")
         if not (found := _URL.fullmatch(url)):
@@ -156,6 +156,14 @@ def networks(told: list[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _shown(url: str) -> str:
+    """How an address begins, without what may be secret in it."""
+    begin, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    host = _AFTER_HOST.split(rest, maxsplit=1)[0]
+    user, at, name = host.rpartition("@")
+    return (begin + slashes + ("…@" if at else user) + name + ("/…" if len(host) < len(rest) else ""))[:80]
+
+
 def _why(address: Address, table: tuple[tuple[Network, str], ...]) -> str:
     return next((words for network, words in table if network.version == address.version and address in network), "")
 
@@ -187,6 +195,7 @@ _URL: Final = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>(?:/[!$-;=?-Z_a-z~]*)?(?:\?[!$-;=?-Z_a-z~]*)?)",
     re.ASCII,
 )
+_AFTER_HOST: Final = re.compile(r"[/?#]")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
 """The last label of a host that a resolver may take for a number."""
 _LONGEST_NAME: Final = 253
