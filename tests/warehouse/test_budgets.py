@@ -188,7 +188,13 @@ def test_a_budget_stands_by_what_was_spent_and_what_is_to_come(stand):
 
 @pytest.mark.parametrize(
     ("amount", "state", "when"),
-    [("100", "over", date(2026, 3, 7)), ("400", "will_be_over", date(2026, 3, 27)), ("465", "kept", None)],
+    [
+        ("100", "over", date(2026, 3, 7)),
+        ("270", "over", date(2026, 3, 18)),
+        ("400", "will_be_over", date(2026, 3, 27)),
+        ("465", "will_be_over", date(2026, 3, 31)),
+        ("466", "kept", None),
+    ],
 )
 def test_it_says_when_it_runs_out(stand, amount, state, when):
     (found,) = stand(budget(amount=amount))

@@ -13,13 +13,13 @@ from millicent.dashboard import access, asking, filters
 from millicent.warehouse import budgets, standings
 from millicent.warehouse.budgets import BadBudgetError, Budget
 from millicent.warehouse.query import BadQuery
+from millicent.warehouse.standings import Standing, Untold
 from millicent.warehouse.workspace import preferences
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from millicent.warehouse.outlook import Forecast
-    from millicent.warehouse.standings import Standing
     from millicent.warehouse.store import Warehouse
     from millicent.warehouse.workspace import Workspace
 
@@ -33,6 +33,11 @@ _BUDGET: Final = Body(
     "`parent` (id), `owner`, `note`, `effective_from` (now if left out). With an `id`, or the name of a budget that "
     "holds, it is the next version of that one; with its `version` only if no other was set since."
 )
+TOLD: Final = (
+    "period", "limit", "carried", "actual", "ratio", "forecast", "expected_ratio", "elapsed_ratio", "state",
+    "run_out_date", "incomplete", "spent", "failure",
+)  # fmt: skip
+"""What is told of how a budget stands."""
 _KNOWN: Final = (
     "name", "amount", "filters", "period", "currency", "basis", "time_zone", "fiscal_month", "parent", "owner", "note",
     "effective_from", "id", "version", "rolling_days", "rollover", "enforcement",
@@ -130,19 +135,23 @@ def _versions(warehouse: Warehouse, tenant: str, budget_id: int) -> list[Budget]
     return found
 
 
-def _stood(one: Standing) -> dict[str, Any]:
-    """A budget and how it stands, as JSON."""
-    told = {
-        "period": {"start": _text(one.period.start), "end": _text(one.period.end)},
-        "limit": _plain(one.limit), "actual": _plain(one.actual), "ratio": _share(one.ratio),
-        "forecast": _forecast(one.forecast) if one.forecast else None, "expected_ratio": _share(one.expected_ratio),
+def _stood(one: Standing | Untold) -> dict[str, Any]:
+    """A budget and how it stands, as JSON; one that cannot be told of says why, and no amounts."""
+    written = {**budgets.written(one.budget), "filters": [filters.written(kept) for kept in one.budget.filters]}
+    told: dict[str, Any] = dict.fromkeys(TOLD)
+    told["period"] = {"start": _text(one.period.start), "end": _text(one.period.end)}
+    if isinstance(one, Untold):
+        return {**written, "standing": {**told, "failure": one.failure}}
+    told |= {
+        "limit": _plain(one.limit), "carried": _plain(one.carried), "actual": _plain(one.actual),
+        "ratio": _share(one.ratio), "forecast": _forecast(one.forecast) if one.forecast else None,
+        "expected_ratio": _share(one.expected_ratio),
         "elapsed_ratio": _plain(one.elapsed_ratio), "state": one.state,
         "run_out_date": one.run_out_date.isoformat() if one.run_out_date else None,
         "incomplete": list(one.incomplete),
         "spent": [{"day": day.isoformat(), "amount": _plain(total)} for day, total in one.spent],
     }  # fmt: skip
-    written = budgets.written(one.budget)
-    return {**written, "filters": [filters.written(kept) for kept in one.budget.filters], "standing": told}
+    return {**written, "standing": told}
 
 
 def _forecast(found: Forecast) -> dict[str, Any]:

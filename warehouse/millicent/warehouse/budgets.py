@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, insert, select
 
@@ -161,6 +162,38 @@ class Budget:
         return Period(midnight(first, place), midnight(first + timedelta(days=days), place))
 
 
+class Held(NamedTuple):
+    """A period, and the version of a budget that it goes by."""
+
+    budget: Budget
+    period: Period
+
+
+def periods(versions: Sequence[Budget], start: datetime, end: datetime) -> list[Held]:
+    """Every period of a budget that overlaps `[start, end)`, in order.
+
+    Each goes by the version that held when it ended, or just before `end` if it is not over by then. One that was cut
+    short, by a version of other periods or because the budget ended, is none. Of rolling ones there is one for each day
+    of `[start, end)`, that ends with it.
+
+    Args:
+        versions: every version of one budget, in the order they were set; see `history`.
+        start: an instant.
+        end: an instant after it.
+    """
+    found = list[Held]()
+    changes = sorted({start, *(one.effective_from for one in versions if start < one.effective_from < end), end})
+    for since, until in pairwise(changes):
+        for budget in _at(versions, since):
+            at = since
+            while at < until and not budget.ended:
+                period = budget.period_at(at)
+                at = min(period.end, end)
+                if at <= until:
+                    found.append(Held(budget, period))
+    return found
+
+
 def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
     """Set a budget, or its next version where it has an id or a name that there is; returns it as stored.
 
@@ -210,9 +243,15 @@ def end(control: Control, tenant: str, budget_id: int, actor: str, since: dateti
 
 def live(control: Control, tenant: str, at: datetime) -> list[Budget]:
     """The version of every budget that holds at an instant: wider scopes first, then larger amounts."""
+    return live_with_versions(control, tenant, at)[0]
+
+
+def live_with_versions(control: Control, tenant: str, at: datetime) -> tuple[list[Budget], list[Budget]]:
+    """As `live`, and every version of every budget, in the order they were set."""
     with control.begin() as connection:
-        found = [one for one in _at(_stored(connection, tenant), at) if not one.ended]
-    return sorted(found, key=lambda one: (len(one.filters), -one.amount, one.name))
+        stored = _stored(connection, tenant)
+    found = [one for one in _at(stored, at) if not one.ended]
+    return sorted(found, key=lambda one: (len(one.filters), -one.amount, one.name)), stored
 
 
 def history(control: Control, tenant: str, budget_id: int) -> list[Budget]:

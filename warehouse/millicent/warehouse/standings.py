@@ -1,27 +1,31 @@
 """How budgets stand: what was spent of them, what their period will have come to, and when they run out.
 
-Budgets that look at the same spend, by team or as a whole, are answered by one question.
+Budgets that look at the same spend, by team or as a whole, are answered by one question. A limit that is reached is
+over, as its alert and its guard say.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import polars as pl
 
 from millicent.warehouse import budgets, outlook
-from millicent.warehouse.instants import midnight
+from millicent.warehouse.budgets import Budget, Held
+from millicent.warehouse.instants import day_of, midnight
 from millicent.warehouse.outlook import Daily, Forecast
-from millicent.warehouse.query import Filter, Period, Query
+from millicent.warehouse.query import BadQuery, Filter, Grain, Period, Query
 from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from millicent.warehouse.budgets import Budget
     from millicent.warehouse.store import Warehouse
 
     Ask = Callable[[Query], pl.DataFrame]
@@ -32,11 +36,26 @@ HISTORY: Final = timedelta(days=84)
 MEASURES: Final = (
     "spend_usd", "charges_usd", "calls", "unpriced_calls", "missing_usage_calls", "unattributed_calls",
 )  # fmt: skip
+UNKNOWN: Final = ("unpriced_calls", "missing_usage_calls", "unattributed_calls")
+BY_PERIOD: Final[dict[str, Any]] = {
+    "version": pl.Int64, "period_start": pl.Datetime("us", "UTC"), "period_end": pl.Datetime("us", "UTC"),
+    **dict.fromkeys(("limit", "carried", "actual"), pl.Decimal(38, 24)), **dict.fromkeys(UNKNOWN, pl.Int64),
+}  # fmt: skip
+"""Columns of `spent_by_period`."""
+CARRIED_FOR: Final = timedelta(days=1461)
+"""How far before a period what is carried over to it may come from."""
+ALIKE: Final = ("period", "fiscal_month", "time_zone", "currency")
+"""What two versions have in common for one to carry over to the other."""
+GRAINS: Final[dict[str, Grain]] = {
+    "day": "day", "week": "week", "month": "month", "quarter": "month", "fiscal_year": "month", "rolling": "day",
+}  # fmt: skip
+"""The coarsest of which a period is made."""
 BY: Final = "team"
 """The dimension by which spend is asked, so that one answer serves the budgets of all its values."""
 State = Literal["over", "will_be_over", "may_be_over", "kept", "unknown"]
-"""Over already; over by the forecast (P50); over in the worst of ten cases (P90); none of it; no forecast yet."""
+"""Reached already; by the forecast (P50); in the worst of ten cases (P90); none of it; no forecast yet."""
 _NOTHING: Final = Decimal(0)
+_WHENEVER: Final = Period(budgets.FIRST, budgets.LAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +65,66 @@ class Standing:
     Attributes:
         budget: the version that holds then.
         period: the one that the instant is in.
-        limit: what the period may come to, in the budget's currency, as all amounts here.
+        limit: what the period may come to, in the budget's currency, as all amounts here; not below 0.
+        carried: what earlier periods left to this one, in the limit already; below 0 what they took from it.
         actual: what it has come to; unknown calls are not in it.
         forecast: what it will have come to; None while too few days are known.
         elapsed_ratio: share of the period's time that has passed.
-        run_out_date: the first day on which more than the limit has been spent, or will have been by the forecast; None
-            where the limit lasts for the period.
+        run_out_date: the first day on which the limit has been spent, or will have been by the forecast; None where it
+            lasts for the period. Of a rolling period the first day, today or later, whose days reach it.
         incomplete: what is missing from the actual, in words; empty where nothing is.
         spent: what had been spent by the end of each day of the period so far.
+        failure: None; an `Untold` has one.
     """
 
     budget: Budget
     period: Period
     limit: Decimal
+    carried: Decimal
     actual: Decimal
     forecast: Forecast | None
     elapsed_ratio: Decimal
     run_out_date: date | None
     incomplete: tuple[str, ...]
     spent: tuple[tuple[date, Decimal], ...]
+    failure: None = None
 
     @property
-    def ratio(self) -> Decimal:
-        """What was spent of the limit, as a share."""
-        return self.actual / self.limit
+    def ratio(self) -> Decimal | None:
+        """What was spent of the limit, as a share; None where earlier periods left nothing of it."""
+        return self.actual / self.limit if self.limit else None
 
     @property
     def expected_ratio(self) -> Decimal | None:
-        """What will have been spent of the limit, as a share."""
-        return self.forecast.p50_usd / self.limit if self.forecast else None
+        """What will have been spent of the limit, as a share; None as `ratio`, or while nothing is forecast."""
+        return self.forecast.p50_usd / self.limit if self.forecast and self.limit else None
 
     @property
     def state(self) -> State:
         """Whether it is kept."""
-        if self.actual > self.limit:
+        if self.actual >= self.limit:
             return "over"
         if self.forecast is None:
             return "unknown"
-        if self.forecast.p50_usd > self.limit:
+        if self.forecast.p50_usd >= self.limit:
             return "will_be_over"
         high = self.forecast.p90_usd
-        return "may_be_over" if high is not None and high > self.limit else "kept"
+        return "may_be_over" if high is not None and high >= self.limit else "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """A budget of which nothing can be told at an instant.
+
+    Attributes:
+        budget: the version that holds then.
+        period: the one that the instant is in.
+        failure: why, naming the value, the rule and the remedy: as a rule, its currency has no rate.
+    """
+
+    budget: Budget
+    period: Period
+    failure: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +146,70 @@ class Outlook:
     missing: tuple[str, ...]
 
 
-def standing(warehouse: Warehouse, tenant: str, budget: Budget, at: datetime) -> Standing:
+def standing(warehouse: Warehouse, tenant: str, budget: Budget, at: datetime) -> Standing | Untold:
     """How one budget stands; see `standings`."""
-    return standings(lambda query: warehouse.ask(tenant, query).frame, [budget], at)[0]
+    versions = budgets.history(warehouse.control, tenant, budget.id) if budget.id is not None else ()
+    return standings(lambda query: warehouse.ask(tenant, query).frame, [budget], at, versions)[0]
 
 
-def live_standings(warehouse: Warehouse, tenant: str, at: datetime) -> list[Standing]:
+def live_standings(warehouse: Warehouse, tenant: str, at: datetime) -> list[Standing | Untold]:
     """How all budgets of a tenant stand that hold at an instant, in the order of `budgets.live`."""
-    return standings(lambda query: warehouse.ask(tenant, query).frame, budgets.live(warehouse.control, tenant, at), at)
+    wanted, versions = budgets.live_with_versions(warehouse.control, tenant, at)
+    return standings(lambda query: warehouse.ask(tenant, query).frame, wanted, at, versions)
 
 
-def standings(ask: Ask, wanted: Sequence[Budget], at: datetime) -> list[Standing]:
-    """How budgets stand at an instant, in their order.
+def standings(
+    ask: Ask, wanted: Sequence[Budget], at: datetime, versions: Sequence[Budget] = ()
+) -> list[Standing | Untold]:
+    """How budgets stand at an instant, in their order; one that cannot be told of does not keep others from it.
+
+    Args:
+        ask: answers a query of one tenant.
+        wanted: the versions that hold at `at`.
+        at: an instant.
+        versions: every version of them, in the order they were set, for what earlier periods carried over; where there
+            are none of a budget, itself alone.
+    """
+    asked, of = _once(ask), defaultdict[int | None, list[Budget]](list)
+    for one in versions:
+        of[one.id].append(one)
+    return [_stood(asked, one, of[one.id] or [one], at) for one in wanted]
+
+
+def spent_by_period(ask: Ask, versions: Sequence[Budget], start: datetime, end: datetime) -> pl.DataFrame:
+    """What every period of a budget that overlaps `[start, end)` came to, in order, each as a whole.
+
+    A period goes by the version that held when it ended, or just before `end` if it is not over by then: its scope,
+    zone, currency, basis and amount. One that was cut short, by a version of other periods or because the budget
+    ended, is none. Of rolling ones there is one for each day of `[start, end)`, that ends with it.
+
+    Args:
+        ask: answers a query of one tenant.
+        versions: every version of one budget, in the order they were set; see `budgets.history`.
+        start: an instant.
+        end: an instant after it.
+
+    Returns:
+        `version`, `period_start`, `period_end` (UTC), `limit` and `carried` as of `Standing`, `actual` in the version's
+        currency, and `unpriced_calls`, `missing_usage_calls`, `unattributed_calls`, none of which are in it;
+        the last is 0 for a budget of no team, or of unknown ones.
 
     Raises:
-        BadQuery: the currency of one has no rate for a day that it looks at.
+        BadQuery: a currency has no rate for a day that counts.
     """
-    questions = {one: history_query(one, at) for one in wanted}
-    frames = {query: ask(query) for query in dict.fromkeys(questions.values())}
-    return [_standing(one, frames[query], at) for one, query in questions.items()]
+    found = _left(budgets.periods(versions, _first_carrying(versions, start, end), end), ask)
+    rows = [one for one in found if one.held.period.end > start]
+    return pl.DataFrame(
+        [
+            (
+                one.held.budget.version, one.held.period.start, one.held.period.end, max(one.limit, _NOTHING),
+                one.carried, one.actual, *one.unknown,
+            )
+            for one in rows
+        ],
+        schema=BY_PERIOD,
+        orient="row",
+    )  # fmt: skip
 
 
 def history_query(budget: Budget, at: datetime) -> Query:
@@ -164,19 +247,125 @@ def looked_at(frame: pl.DataFrame, budget: Budget, at: datetime) -> Outlook:
         days.append(Daily(day, (row["spend_usd"] or _NOTHING) - charges if row["known"] else None))
         if charges:
             charged[day] = charges
-    today = min(at.astimezone(place).date(), end)
+    today = min(day_of(at, place), end)
     booked = sum((amount for day, amount in charged.items() if start <= day < end), _NOTHING)
     expected = outlook.forecast(days, start, end, today, booked)
     inside = pl.col("time") >= period.start
     return Outlook(period, tuple(days), charged, expected, _missing(frame.filter(inside), kept.filter(inside), teams))
 
 
-def _standing(budget: Budget, frame: pl.DataFrame, at: datetime) -> Standing:
+class _Past(NamedTuple):
+    """What a period came to.
+
+    Attributes:
+        held: it, and the version that it goes by.
+        carried: what earlier ones left to it.
+        actual: what was spent.
+        unknown: unpriced calls, those without token counts, those of no team.
+    """
+
+    held: Held
+    carried: Decimal
+    actual: Decimal
+    unknown: tuple[int, int, int]
+
+    @property
+    def limit(self) -> Decimal:
+        """What it might have come to; below 0 where earlier ones have taken more than its amount."""
+        return self.held.budget.amount + self.carried
+
+
+def _stood(ask: Ask, budget: Budget, versions: Sequence[Budget], at: datetime) -> Standing | Untold:
+    period = budget.period_at(at)
+    try:
+        frame, carried = ask(history_query(budget, at)), _carried(ask, budget, versions, period)
+    except BadQuery as error:
+        return Untold(budget, period, str(error))
+    return _standing(budget, frame, carried, at)
+
+
+def _carried(ask: Ask, budget: Budget, versions: Sequence[Budget], period: Period) -> Decimal:
+    """What earlier periods left to that one."""
+    if budget.rollover == "none":
+        return _NOTHING
+    first = _first_carrying(versions, period.start, period.end)
+    if first >= period.start:
+        return _NOTHING
+    found = _left(budgets.periods(versions, first, period.start), ask)
+    return _left_to(Held(budget, period), found[-1]) if found else _NOTHING
+
+
+def _left(held: Sequence[Held], ask: Ask) -> list[_Past]:
+    """What periods came to, and what each left to the next."""
+    found = list[_Past]()
+    spent = _spent(held, ask)
+    for one in held:
+        actual, unknown = spent[one]
+        carried = _left_to(one, found[-1]) if found else _NOTHING
+        found.append(_Past(one, carried, actual, unknown))
+    return found
+
+
+def _left_to(one: Held, before: _Past) -> Decimal:
+    """What a period is left by the one before it: nothing unless both versions say so, and speak of the same."""
+    mine, other = one.budget, before.held.budget
+    alike = all(getattr(mine, name) == getattr(other, name) for name in ALIKE)
+    if before.held.period.end != one.period.start or "none" in {mine.rollover, other.rollover} or not alike:
+        return _NOTHING
+    left = before.limit - before.actual
+    return max(left, _NOTHING) if mine.rollover == "unspent" else left
+
+
+def _first_carrying(versions: Sequence[Budget], start: datetime, end: datetime) -> datetime:
+    """The start, or an earlier instant from which on periods may have left something to those that follow."""
+    since = [one.effective_from for one in versions if one.rollover != "none" and one.effective_from < end]
+    return min(start, max(min(since), start - CARRIED_FOR)) if since else start
+
+
+def _spent(held: Sequence[Held], ask: Ask) -> dict[Held, tuple[Decimal, tuple[int, int, int]]]:
+    """What each period came to, and how many calls are not in that; one question for all of a scope."""
+    scopes = dict[Query, list[Held]]()
+    for one in held:
+        asked = _scope_query(one.budget)
+        scopes.setdefault(asked, []).append(one)
+    found = dict[Held, tuple[Decimal, tuple[int, int, int]]]()
+    for scope, ones in scopes.items():
+        whole = Period(min(one.period.start for one in ones), max(one.period.end for one in ones))
+        frame = ask(replace(scope, period=whole))
+        if _apart(scope.filters):
+            others = tuple(one for one in scope.filters if one.dimension != BY)
+            nobodys = ask(replace(scope, measures=("unattributed_calls",), filters=others, period=whole))
+            frame = frame.drop("unattributed_calls").join(nobodys, on="time", how="full", coalesce=True)
+        else:
+            frame = frame.with_columns(unattributed_calls=0)
+        sums = _running(frame.sort("time"))
+        for one in ones:
+            spent, *unknown = sums(one.period)
+            found[one] = spent, (int(unknown[0]), int(unknown[1]), int(unknown[2]))
+    return found
+
+
+def _running(frame: pl.DataFrame) -> Callable[[Period], list[Any]]:
+    """Tells the sums of a period of whole rows: of spend and of calls that are not in it."""
+    times = frame["time"].to_list()
+    totals = [
+        list(accumulate((value or 0 for value in frame[name].to_list()), initial=_NOTHING))
+        for name in ("spend_usd", *UNKNOWN)
+    ]
+
+    def sums(period: Period) -> list[Any]:
+        first, last = bisect_left(times, period.start), bisect_left(times, period.end)
+        return [total[last] - total[first] for total in totals]
+
+    return sums
+
+
+def _standing(budget: Budget, frame: pl.DataFrame, carried: Decimal, at: datetime) -> Standing:
     found, place = looked_at(frame, budget, at), zone(budget.time_zone)
-    period = found.period
+    period, limit = found.period, max(budget.amount + carried, _NOTHING)
     start, end = (instant.astimezone(place).date() for instant in (period.start, period.end))
     cost = {one.day: one.spend_usd or _NOTHING for one in found.days}
-    through = min(at.astimezone(place).date(), end - timedelta(days=1))
+    through = min(day_of(at, place), end - timedelta(days=1))
     spent, total = list[tuple[date, Decimal]](), _NOTHING
     for n in range((through - start).days + 1):
         day = start + timedelta(days=n)
@@ -185,24 +374,44 @@ def _standing(budget: Budget, frame: pl.DataFrame, at: datetime) -> Standing:
     return Standing(
         budget=budget,
         period=period,
-        limit=budget.amount,
+        limit=limit,
+        carried=carried,
         actual=total,
         forecast=found.forecast,
         elapsed_ratio=_elapsed(period, at),
-        run_out_date=_runs_out(budget.amount, spent, found.forecast),
+        run_out_date=_rolls_out(budget, limit, found, through)
+        if budget.rolling_days
+        else _runs_out(limit, spent, found.forecast),
         incomplete=found.missing,
         spent=tuple(spent),
     )
 
 
 def _runs_out(limit: Decimal, spent: Sequence[tuple[date, Decimal]], ahead: Forecast | None) -> date | None:
-    past = next((day for day, total in spent if total > limit), None)
+    past = next((day for day, total in spent if total >= limit), None)
     if past or ahead is None or not ahead.days or not spent:
         return past
     total = ahead.p50_usd - sum((day.p50_usd for day in ahead.days), _NOTHING)  # before today
     for day in ahead.days:
         total += day.p50_usd
-        if total > limit:
+        if total >= limit:
+            return day.day
+    return None
+
+
+def _rolls_out(budget: Budget, limit: Decimal, found: Outlook, today: date) -> date | None:
+    """The first day, today or of the next so many, whose rolling period reaches the limit."""
+    days = budget.rolling_days or 1
+    cost = defaultdict[date, Decimal](Decimal, found.charged)
+    for one in found.days:
+        cost[one.day] += one.spend_usd or _NOTHING
+    window = sum((cost[today - timedelta(days=n)] for n in range(days)), _NOTHING)
+    if window >= limit:
+        return today
+    ahead = outlook.forecast(found.days, today, today + timedelta(days=days), today)
+    for day in ahead.days if ahead else ():
+        window += day.p50_usd - cost[today] if day.day == today else day.p50_usd - cost[day.day - timedelta(days=days)]
+        if window >= limit:
             return day.day
     return None
 
@@ -224,10 +433,46 @@ def _kept(wanted: Filter) -> pl.Expr:
 def _missing(everybody: pl.DataFrame, kept: pl.DataFrame, teams: Sequence[Filter]) -> tuple[str, ...]:
     """What spend is not known, in words."""
     unpriced, unread = (int(kept[name].sum() or 0) for name in ("unpriced_calls", "missing_usage_calls"))
-    apart = bool(teams) and not any(None in one.values for one in teams)
-    nobodys = int(everybody["unattributed_calls"].sum() or 0) if apart else 0
+    nobodys = int(everybody["unattributed_calls"].sum() or 0) if _apart(teams) else 0
     told = ((unpriced, "unpriced"), (unread, "without token counts"), (nobodys, "of no team"))
     return tuple(f"{count:,} {'call is' if count == 1 else 'calls are'} {words}" for count, words in told if count)
+
+
+def _apart(filters: Sequence[Filter]) -> bool:
+    """Whether calls of no team may be missing from what filters keep."""
+    teams = [one for one in filters if one.dimension == BY]
+    return bool(teams) and not any(None in one.values for one in teams)
+
+
+def _scope_query(budget: Budget) -> Query:
+    """What is asked for what periods of a budget came to, but for when."""
+    return Query(
+        measures=("spend_usd", *UNKNOWN),
+        filters=budget.filters,
+        period=_WHENEVER,
+        grain=GRAINS[budget.period],
+        basis=budget.basis,
+        currency=budget.currency,
+        time_zone=budget.time_zone,
+    )
+
+
+def _once(ask: Ask) -> Ask:
+    """Answers every question once."""
+    known = dict[Query, pl.DataFrame | BadQuery]()
+
+    def asked(query: Query) -> pl.DataFrame:
+        if query not in known:
+            try:
+                known[query] = ask(query)
+            except BadQuery as error:
+                known[query] = error
+        found = known[query]
+        if isinstance(found, BadQuery):
+            raise found
+        return found
+
+    return asked
 
 
 def _hour_after(at: datetime) -> datetime:

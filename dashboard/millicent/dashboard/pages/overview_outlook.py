@@ -21,6 +21,7 @@ from millicent.dashboard.pages.budgets_words import (
     amounts_in,
     bar,
     date_words,
+    expected,
     last_words,
     period_name,
     tone,
@@ -31,8 +32,9 @@ from millicent.dashboard.state import FILTERS, question
 from millicent.warehouse import outlook, standings
 from millicent.warehouse.budgets import FIRST, Budget, live
 from millicent.warehouse.outlook import Anomaly, Daily
-from millicent.warehouse.query import BadQuery, Filter, Period
+from millicent.warehouse.query import Filter, Period
 from millicent.warehouse.record import CHARGE, IDLE
+from millicent.warehouse.standings import Standing, Untold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +45,7 @@ if TYPE_CHECKING:
     from millicent.dashboard.reader import Reader
     from millicent.dashboard.state import View
     from millicent.warehouse.outlook import Day
-    from millicent.warehouse.query import Query
-    from millicent.warehouse.standings import Outlook, Standing
+    from millicent.warehouse.standings import Outlook
 
 AHEAD: Final = 7
 """Days to come that the chart shows at least; else those to the end of the month."""
@@ -67,26 +68,14 @@ def stands(reader: Reader) -> tuple[list[Standing], list[str]]:
     at = _at(reader)
     held = live(reader.warehouse.control, reader.tenant, at)
     key = (reader.tenant, "budgets", *held)
-    found: tuple[list[Standing], list[str]] = asked_once(reader.warehouse, key, lambda: _stood(reader, held, at))
+    found: tuple[list[Standing], list[str]] = asked_once(reader.warehouse, key, lambda: _stood(reader, at))
     return found
 
 
-def _stood(reader: Reader, held: Sequence[Budget], at: datetime) -> tuple[list[Standing], list[str]]:
-    def ask(query: Query) -> pl.DataFrame:
-        return reader.warehouse.ask(reader.tenant, query).frame
-
-    try:
-        return standings.standings(ask, held, at), []
-    except BadQuery:
-        pass
-    found: list[Standing] = []
-    untold: list[str] = []
-    for one in held:
-        try:
-            found += standings.standings(ask, [one], at)
-        except BadQuery as error:
-            untold.append(f"{one.name}: {error}")
-    return found, untold
+def _stood(reader: Reader, at: datetime) -> tuple[list[Standing], list[str]]:
+    found = standings.live_standings(reader.warehouse, reader.tenant, at)
+    untold = [f"{one.budget.name}: {one.failure}" for one in found if isinstance(one, Untold)]
+    return [one for one in found if isinstance(one, Standing)], untold
 
 
 def of_view(found: Sequence[Standing], view: View) -> Standing | None:
@@ -173,7 +162,7 @@ def budgets(reader: Reader) -> list[Any]:
     if not found:
         return ["Budgets", "" if untold else "none is set yet", None, NOTHING, html.Div(unknown or _none())]
     main = of_view(found, reader.view) or _widest(found)
-    parts = sorted((one for one in found if one is not main), key=lambda one: -(one.expected_ratio or one.ratio))
+    parts = sorted((one for one in found if one is not main), key=_least_left)
     with amounts_in(main.budget.currency):
         name = period_name(main.budget, main.period.start)
         words = [f"{main.budget.name} · {fmt.usd(main.actual)} of {fmt.usd(main.limit)} · ",
@@ -185,6 +174,12 @@ def budgets(reader: Reader) -> list[Any]:
     if main.incomplete:
         body.append(html.P([html.B("Incomplete: "), ", ".join(main.incomplete), " and not in it"], className="quiet"))
     return [f"{name} budgets", words, _verdict(parts, main), figure, html.Div([*body, *unknown])]
+
+
+def _least_left(one: Standing) -> tuple[bool, Decimal]:
+    """Orders budgets: those of which nothing is left first, then by what will have been spent of them."""
+    share = expected(one)
+    return share is not None, -(share or Decimal(0))
 
 
 def _none() -> Component:
@@ -205,7 +200,6 @@ def _verdict(parts: Sequence[Standing], main: Standing) -> Component:
 def _row(one: Standing, view: View) -> Component:
     """A budget as a line: who, how much of it is and will be spent."""
     with amounts_in(one.budget.currency):
-        expected = one.expected_ratio if one.expected_ratio is not None else one.ratio
         words = (
             f"{one.budget.name}: {fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} spent, "
             + (f"{fmt.usd(one.forecast.p50_usd)} expected. " if one.forecast else "")
@@ -213,7 +207,7 @@ def _row(one: Standing, view: View) -> Component:
             + (f" Incomplete: {', '.join(one.incomplete)}." if one.incomplete else "")
         )
         face = [html.Span(one.budget.name, className="name"), bar(one),
-                html.Span([html.B(fmt.percent(expected, 0), className=f"delta {tone(one)}"),
+                html.Span([html.B(fmt.percent(expected(one), 0), className=f"delta {tone(one)}"),
                            f" of {fmt.usd(one.limit)}"])]  # fmt: skip
     href = _narrowed(one.budget, view)
     inside = link(face, href, title=words) if href else html.Span(face, title=words)
