@@ -20,8 +20,10 @@ def upgrade() -> None:
         sa.Column("id", sa.String, primary_key=True),
         sa.Column("tenant", sa.String, sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("budget", sa.Integer, nullable=False, primary_key=True),
-        sa.Column("amount", sa.String, nullable=False),  # a decimal in the budget's currency, as text
+        sa.Column("calls", sa.Integer, nullable=False),  # that it stands for
+        sa.Column("amount", sa.String, nullable=False),  # of each; a decimal in the budget's currency, as text
         sa.Column("created_at", sa.DateTime, nullable=False),
+        sa.Column("settled_at", sa.DateTime),  # none while the calls are to come or under way
         sa.Column("expires_at", sa.DateTime, nullable=False, index=True),
     )
 
@@ -64,6 +66,7 @@ def _rules_and_alerts() -> None:
         sa.Column("state", sa.String, nullable=False),  # firing, acknowledged, resolved
         sa.Column("severity", sa.String, nullable=False),
         sa.Column("late", sa.Boolean, nullable=False),
+        sa.Column("told", sa.Boolean, nullable=False),  # whether endpoints were told, or it was muted
         sa.Column("opened_at", sa.DateTime, nullable=False),
         sa.Column("changed_at", sa.DateTime, nullable=False),
         sa.Column("acknowledged_at", sa.DateTime),
@@ -85,8 +88,9 @@ def _rules_and_alerts() -> None:
         sa.Column("rule", sa.Integer, primary_key=True),
         sa.Column("scope", sa.String, primary_key=True),
         sa.Column("period_start", sa.DateTime, primary_key=True),
-        sa.Column("version", sa.Integer, nullable=False),  # of the budget, 0 without one
+        sa.Column("terms", sa.String, nullable=False),  # of budget and rule, by which it was judged
         sa.Column("above", sa.Boolean, nullable=False),  # whether it counts as crossed; false again once re-armed
+        sa.Column("held_until", sa.DateTime),  # cleared, but not re-armed: it is not told again before
         sa.Column("value", sa.String, nullable=False),
         sa.Column("judged_at", sa.DateTime, nullable=False),
     )
