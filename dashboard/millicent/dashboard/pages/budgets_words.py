@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dash.development.base_component import Component
 
     from millicent.warehouse.budgets import Budget
+    from millicent.warehouse.outlook import Forecast
     from millicent.warehouse.standings import Standing
 
 Tone = Literal["good", "warn", "bad", "plain"]
@@ -61,7 +62,7 @@ def tone(one: Standing) -> Tone:
 
 
 def expected(one: Standing) -> Decimal | None:
-    """What will have been spent of the limit, or while nothing is forecast what is; None where there is no limit left."""
+    """What will have been spent of the limit, or while nothing is forecast what is; None where no limit is left."""
     return one.expected_ratio if one.expected_ratio is not None else one.ratio
 
 
@@ -94,3 +95,17 @@ def period_name(budget: Budget, start: datetime) -> str:
 def date_words(of: date) -> str:
     """`27 Nov`."""
     return f"{of.day} {of:%b}"
+
+
+def forecast_facts(ahead: Forecast) -> list[str]:
+    """How a forecast came about and how far it may be off."""
+    told = [ahead.method]
+    if ahead.p10_usd is not None and ahead.days:
+        told.append(f"{fmt.usd(ahead.p10_usd)} to {fmt.usd(ahead.p90_usd)} in 8 of 10 cases.")
+    error = ahead.error
+    if error.mape is not None:
+        days = "day" if error.days == 1 else f"{error.days} days"
+        told.append(f"On {error.folds} earlier days it was off by {fmt.percent(error.mape)} of the next {days}.")
+    if error.coverage is not None:
+        told.append(f"{fmt.percent(error.coverage, 0)} of what came was within the band told before.")
+    return [*told, "What a contract charges when the month is over is not in it yet."]
