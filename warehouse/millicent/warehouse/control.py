@@ -3,11 +3,13 @@
 Small, relational, apart from the facts.
 
 Secrets are stored as HMAC-SHA256 digests under a pepper that lives in a file beside the database, so that neither a
-copy of the database nor a backup of it opens a door. A key reads `mk_<scope>_<id>_<secret>`.
+copy of the database nor a backup of it opens a door; those that have to be read again are encrypted under it. A key
+reads `mk_<scope>_<id>_<secret>`.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import os
@@ -48,6 +50,8 @@ from millicent.warehouse.repricings import ClosedPeriod, Repricing
 from millicent.warehouse.rules import Rule
 
 if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
     from millicent.pricing.entries import BookEntry
     from millicent.warehouse.query import Filter
 
@@ -399,9 +403,35 @@ class Control:
         with self._engine.begin() as connection:
             _record(connection, tenant, actor, action, detail)
 
+    def seal(self, text: str) -> str:
+        """A secret that has to be read again, encrypted under a key made of the pepper."""
+        return self._seal().encrypt(text.encode()).decode()
+
+    def unseal(self, sealed: str) -> str:
+        """What `seal` was given.
+
+        Raises:
+            ValueError: it was sealed under another pepper, or is damaged.
+        """
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - the receiver starts without it
+
+        try:
+            return self._seal().decrypt(sealed).decode()
+        except InvalidToken as error:
+            raise ValueError(
+                "a secret was sealed under another pepper: put back the file `pepper` that belongs to this control.db, "
+                "or set the secret again"
+            ) from error
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def _seal(self) -> Fernet:
+        from cryptography.fernet import Fernet  # noqa: PLC0415 - the receiver starts without it
+
+        key = hmac.new(self._pepper, b"what is sealed in the control plane", hashlib.sha256).digest()
+        return Fernet(base64.urlsafe_b64encode(key))
 
     def _digest(self, text: str) -> str:
         return hmac.new(self._pepper, text.encode(), hashlib.sha256).hexdigest()

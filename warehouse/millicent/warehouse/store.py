@@ -20,6 +20,7 @@ from millicent.warehouse.engine import Engine
 from millicent.warehouse.explain import Line
 from millicent.warehouse.prices import Prices
 from millicent.warehouse.query import Answer, Filter, Period, Query
+from millicent.warehouse.reach import Reach
 from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.repricings import ClosedPeriod
 from millicent.warehouse.tables import deployment_hours, usage_hourly, without_zone
@@ -42,27 +43,29 @@ class Warehouse:
         control: keys, sessions, deployments, price entries.
         prices: the price books, by tenant.
         writing: held by whoever reads calls to change them, until the change is committed.
+        reach: what endpoints of alerts may reach.
         complete_through: every call acknowledged before this instant (UTC) can be asked for; the loader moves it.
     """
 
-    def __init__(self, engine: Engine, control: Control, prices: Prices) -> None:
+    def __init__(self, engine: Engine, control: Control, prices: Prices, reach: Reach | None = None) -> None:
         self.engine = engine
         self.control = control
         self.prices = prices
+        self.reach = reach or Reach()
         self.writing = threading.Lock()
         self.complete_through: datetime | None = None
         self._memory = Memory(engine.revisions)
         self._answers = Answers(self._memory, partial(query.run, engine))
 
     @classmethod
-    def embedded(cls, directory: Path, *, memory_limit: str = "1GB") -> Warehouse:
+    def embedded(cls, directory: Path, *, memory_limit: str = "1GB", reach: Reach | None = None) -> Warehouse:
         """Open, or make, the warehouse in `directory`; `memory_limit` as DuckDB writes it.
 
         Raises:
             EngineError: another process owns it.
         """
         engine, control = Embedded(directory, memory_limit=memory_limit), Control(directory)
-        return cls(engine, control, Prices(control))
+        return cls(engine, control, Prices(control), reach)
 
     @property
     def price_version(self) -> str:
