@@ -51,6 +51,8 @@ MOST_ENDPOINTS: Final = 50
 MOST_HOURS: Final = 24 * 31
 MOST_THRESHOLD: Final = Decimal("1e12")
 LONGEST: Final = 240
+GIVEN: Final = "millicent"
+"""Author of the rules that a budget gets of itself."""
 DAY: Final = 24
 SHORTEST_BURN: Final = 7
 """Days of a period from which on a pace over a day says something."""
@@ -184,8 +186,7 @@ def end(control: Control, tenant: str, rule_id: int, actor: str) -> Rule:
     Raises:
         BadRuleError: there is no such rule that holds.
     """
-    with control.change(tenant, actor) as change:
-        return _store(change, replace(_held(change.connection, tenant, rule_id), ended=True), "alert_rule.end")
+    return put(control, tenant, replace(_held(control, tenant, rule_id), ended=True), actor)
 
 
 def mute(control: Control, tenant: str, rule_id: int, until: datetime | None, actor: str) -> Rule:
@@ -194,8 +195,9 @@ def mute(control: Control, tenant: str, rule_id: int, until: datetime | None, ac
     Raises:
         BadRuleError: there is no such rule that holds, or the instant has no time zone.
     """
+    held = replace(_held(control, tenant, rule_id), muted_until=until)
     with control.change(tenant, actor) as change:
-        return _store(change, replace(_held(change.connection, tenant, rule_id), muted_until=until), "alert_rule.mute")
+        return _store(change, held, "alert_rule.mute", held.author)
 
 
 def live(control: Control, tenant: str, *, budget: int | None = None) -> list[Rule]:
@@ -243,9 +245,13 @@ def adopt(change: Change, budget: Budget) -> None:
     wanted, there = defaults(budget), stored(change.connection, change.tenant)
     if not any(one.kind == "freshness" for one in there):
         wanted.append(Rule(name="Calls stay away", kind="freshness", threshold=Decimal(2), floor=Decimal(1)))
-    taken = {one.name for one in there if not one.ended}
-    for rule in wanted:
-        _put(change, replace(rule, name=f"{rule.name} ({budget.id})") if rule.name in taken else rule)
+    taken, now = {one.name for one in there if not one.ended}, datetime.now(UTC)
+    first = max((one.id or 0 for one in there), default=0) + 1
+    for at, rule in enumerate(wanted):
+        name = f"{rule.name} ({budget.id})" if rule.name in taken else rule.name
+        given = replace(rule, id=first + at, name=name, author=GIVEN, created_at=now, changed_at=now)
+        change.connection.execute(insert(alert_rules).values(tenant=change.tenant, **_row(given)))
+    change.record("alert_rule.adopt", {"budget": budget.id, "rules": [first + at for at in range(len(wanted))]})
 
 
 def called(kind: Kind, threshold: Decimal, subject: str) -> str:
@@ -326,6 +332,8 @@ def _put(change: Change, rule: Rule) -> Rule:
             raise BadRuleError(f"there is no rule {rule.id} that holds: see `millicent alerts rules list`")
     else:
         old = next((one for one in held if one.name == rule.name), None)
+    if old:
+        change.only_by(old.author, f"rule {old.name!r}")
     others = [one for one in held if old is None or one.id != old.id]
     if not rule.ended and any(one.name == rule.name for one in others):
         raise BadRuleError(f"there is a rule {rule.name!r} already: choose another name")
@@ -333,7 +341,7 @@ def _put(change: Change, rule: Rule) -> Rule:
         raise BadRuleError(f"there are {MOST:,} rules already: end some first")
     _check_budget(change, rule)
     new = replace(rule, id=old.id if old else max((one.id or 0 for one in there), default=0) + 1)
-    return _store(change, new, "alert_rule.end" if rule.ended else "alert_rule.set")
+    return _store(change, new, "alert_rule.end" if rule.ended else "alert_rule.set", change.actor)
 
 
 def _check_budget(change: Change, rule: Rule) -> None:
@@ -344,14 +352,14 @@ def _check_budget(change: Change, rule: Rule) -> None:
         raise BadRuleError(f"there is no budget {rule.budget}: see `millicent budgets list`")
 
 
-def _held(connection: Connection, tenant: str, rule_id: int) -> Rule:
-    found = next((one for one in stored(connection, tenant) if one.id == rule_id and not one.ended), None)
-    if found is None:
+def _held(control: Control, tenant: str, rule_id: int) -> Rule:
+    found = find(control, tenant, rule_id)
+    if found is None or found.ended:
         raise BadRuleError(f"there is no rule {rule_id} that holds: see `millicent alerts rules list`")
     return found
 
 
-def _store(change: Change, rule: Rule, action: str) -> Rule:
+def _store(change: Change, rule: Rule, action: str, author: str | None) -> Rule:
     """Write a rule that has an id, as new or in place of what it was; what holds already is left as it is."""
     now, c = datetime.now(UTC), alert_rules.c
     mine = (c.tenant == change.tenant) & (c.id == rule.id)
@@ -359,21 +367,23 @@ def _store(change: Change, rule: Rule, action: str) -> Rule:
     old = _rule(dict(row)) if row else None
     new = replace(
         rule,
-        author=change.actor,
+        author=author,
         created_at=old.created_at if old else now,
         changed_at=old.changed_at if old and old.terms == rule.terms else now,
     )
     if old and old == replace(new, author=old.author):
         return old
-    values = {
-        **written(new), "muted_until": new.muted_until, "created_at": new.created_at, "changed_at": new.changed_at,
-    }  # fmt: skip
     if old:
-        change.connection.execute(update(alert_rules).where(mine).values(values))
+        change.connection.execute(update(alert_rules).where(mine).values(_row(new)))
     else:
-        change.connection.execute(insert(alert_rules).values(tenant=change.tenant, **values))
+        change.connection.execute(insert(alert_rules).values(tenant=change.tenant, **_row(new)))
     change.record(action, written(new))
     return new
+
+
+def _row(rule: Rule) -> dict[str, Any]:
+    instants = {name: getattr(rule, name) for name in ("muted_until", "created_at", "changed_at")}
+    return {**written(rule), **instants}
 
 
 def _rule(row: dict[str, Any]) -> Rule:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, insert, select
 
+from millicent.warehouse import alert_rules
 from millicent.warehouse.instants import Instant, day_of, midnight
 from millicent.warehouse.query import Basis, Filter, Period
 from millicent.warehouse.rules import metadata
@@ -197,8 +198,8 @@ def periods(versions: Sequence[Budget], start: datetime, end: datetime) -> list[
 def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
     """Set a budget, or its next version where it has an id or a name that there is; returns it as stored.
 
-    What holds already is not stored again. With a `version` it is the one that was read: if another has been set since,
-    nothing is changed.
+    One that is set for the first time gets its rules with it; see `alert_rules.defaults`. What holds already is not
+    stored again. With a `version` it is the one that was read: if another has been set since, nothing is changed.
 
     Raises:
         BadBudgetError: there is no such budget, tenant or parent, its name is taken, or it has changed since.
@@ -222,6 +223,8 @@ def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
             _check_place(new, old, latest)
             _store(change.connection, tenant, new)
             change.record("budget.end" if new.ended else "budget.set", written(new))
+            if old is None:
+                alert_rules.adopt(change, new)
     except BadBudgetError:
         raise
     except ValueError as error:
