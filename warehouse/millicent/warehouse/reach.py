@@ -71,7 +71,8 @@ class Reach:
         scheme, host, v6, port, path = (found[name] for name in ("scheme", "host", "v6", "port", "path"))
         scheme = scheme.lower()
         if scheme not in schemes:
-            raise ForbiddenAddressError(f"{shown!r} begins with {scheme}://: write {' or '.join(schemes)}://")
+            known = " or ".join(f"{one}://" for one in schemes)
+            raise ForbiddenAddressError(f"{shown!r} begins with {scheme}://: write {known}")
         if scheme in CLEAR and not self.allow_http:
             raise ForbiddenAddressError(
                 f"{shown!r} would be sent in clear text: write https://, or set webhook_allow_http"
