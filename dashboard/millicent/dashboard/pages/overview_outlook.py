@@ -22,6 +22,7 @@ from millicent.dashboard.pages.budgets_words import (
     bar,
     date_words,
     expected,
+    forecast_facts,
     last_words,
     period_name,
     tone,
@@ -110,7 +111,7 @@ def card(reader: Reader) -> Component:
         if change
         else "no budget"
     )
-    return _face(name, ahead.forecast, beside, None, [*_facts(ahead.forecast), *facts])
+    return _face(name, ahead.forecast, beside, None, [*forecast_facts(ahead.forecast), *facts])
 
 
 def _card_of(one: Standing, name: str) -> Component:
@@ -118,7 +119,10 @@ def _card_of(one: Standing, name: str) -> Component:
     if ahead is None or ratio is None:
         return _face(name, None, f"{fmt.usd(one.actual)} of {fmt.usd(one.limit)} spent", bar(one), [*one.incomplete])
     beside = [html.B(fmt.percent(ratio, 0), className=f"delta {tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
-    facts = [f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {last_words(one)}", *_facts(ahead)]
+    facts = [
+        f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {last_words(one)}",
+        *forecast_facts(ahead),
+    ]
     missing = [f"Incomplete: {', '.join(one.incomplete)}."] if one.incomplete else []
     return _face(name, ahead, beside, bar(one), [*facts, *missing])
 
@@ -136,20 +140,6 @@ def _face(
          html.Div(html.Span(beside), className="kpi-foot"), under],
         className="card kpi outlook",
     )  # fmt: skip
-
-
-def _facts(ahead: outlook.Forecast) -> list[str]:
-    """How a forecast came about and how far it may be off."""
-    told = [ahead.method]
-    if ahead.p10_usd is not None and ahead.days:
-        told.append(f"{fmt.usd(ahead.p10_usd)} to {fmt.usd(ahead.p90_usd)} in 8 of 10 cases.")
-    error = ahead.error
-    if error.mape is not None:
-        days = "day" if error.days == 1 else f"{error.days} days"
-        told.append(f"On {error.folds} earlier days it was off by {fmt.percent(error.mape)} of the next {days}.")
-    if error.coverage is not None:
-        told.append(f"{fmt.percent(error.coverage, 0)} of what came was within the band told before.")
-    return [*told, "What a contract charges when the month is over is not in it yet."]
 
 
 # ---- the panel of budgets
