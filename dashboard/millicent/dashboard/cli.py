@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from millicent.dashboard import catalog_file, serve
+from millicent.dashboard import catalog_file, declared, serve
 from millicent.dashboard.budget_commands import budgets
 from millicent.dashboard.charge_commands import list_charges
 from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
@@ -76,6 +76,7 @@ def up(
                          insecure_local=insecure_local, behind_proxy=behind_proxy)  # fmt: skip
     settings = _free(settings)
     _use_catalog(settings)
+    _check_declared(settings)
     made = serve.first_keys(settings)
     if made is not None:
         told_once = (
@@ -96,6 +97,7 @@ def demo(port: Port = None, otlp_port: OtlpPort = None, grpc_port: GrpcPort = No
                              insecure_local=True)  # fmt: skip
         settings = _free(settings)
         _use_catalog(settings)
+        _check_declared(settings)
         _fill(settings)
         _announce(settings)
         stop = threading.Event()
@@ -139,6 +141,7 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
         raise Failed(str(error)) from error
     settings = load(data=data)
     catalog, well = catalog_file.checks(settings.catalog)
+    declaration, declared_well = _declared(settings)
     checks = {
         "data directory": _writable(settings.data),
         f"port {settings.port}": _port_state(settings.host, settings.port),
@@ -147,6 +150,7 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
         "chart bundle": "small" if serve.small_bundle() else "full (make assets fetches the small one)",
         **catalog,
         **(_unknown_costs(settings) if well else {}),
+        **declaration,
         **accelerators(),
     }
     if as_json:
@@ -158,8 +162,16 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
         for name, state in checks.items():
             table.add_row(escape(name), escape(state), "checked now")
         out.print(table)
-    if not well:
+    if not (well and declared_well):
         raise typer.Exit(1)
+
+
+def _declared(settings: Settings) -> tuple[dict[str, str], bool]:
+    """What `millicent doctor` says of budgets, rules and endpoints that are declared."""
+    if not (settings.data / "control.db").exists():
+        return declared.checks(settings, None)
+    with control_of(settings.data) as control:
+        return declared.checks(settings, control)
 
 
 def _unknown_costs(settings: Settings) -> dict[str, str]:
@@ -290,6 +302,16 @@ def _use_catalog(settings: Settings) -> None:
     with control_of(settings.data) as control:
         for problem in catalog_file.unknown_costs(control):
             err.print("[yellow]warning:[/yellow]", escape(problem), highlight=False, soft_wrap=True)
+
+
+def _check_declared(settings: Settings) -> None:
+    """Refuse to start with something declared that cannot be."""
+    if declared.speaks(settings):
+        with control_of(settings.data) as control:
+            try:
+                declared.read(settings, control)
+            except BadSettingsError as error:
+                raise Failed(str(error)) from error
 
 
 def _announce(settings: Settings) -> None:

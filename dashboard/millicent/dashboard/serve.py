@@ -162,6 +162,7 @@ def _platform(settings: Settings) -> None:
     from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
 
     warehouse = Warehouse.embedded(settings.data, memory_limit=settings.memory_limit)
+    _declare(settings, warehouse.control)
     spool = SpoolReader(settings.data / "spool")
     loader = Loader(warehouse, spool)
     scraper = Scraper(warehouse)
@@ -190,6 +191,23 @@ def _platform(settings: Settings) -> None:
         for worker in workers:
             worker.join()
         warehouse.close()
+
+
+def _declare(settings: Settings, control: Control) -> None:
+    """Make what is declared so. What cannot be is told, and stops nobody from sending calls."""
+    from millicent.dashboard import declared  # noqa: PLC0415 - after the receiver has started
+
+    if not declared.speaks(settings):
+        return
+    try:
+        outcome = declared.carry_out(control, declared.read(settings, control))
+    except declared.BadDeclarationError as error:
+        log.error("nothing declared was carried out", problems=error.problems)  # noqa: TRY400 - they say all
+        return
+    if outcome.set or outcome.ended:
+        log.info("declared", set=outcome.set, ended=outcome.ended)
+    for problem in outcome.problems:
+        log.error("declared, and cannot be", problem=problem)
 
 
 def _forwarder(settings: Settings, warehouse: Warehouse, spool: SpoolReader, loader: Loader) -> Forwarder | None:
