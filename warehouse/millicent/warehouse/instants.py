@@ -36,3 +36,9 @@ def day_of(at: datetime, zone: tzinfo) -> date:
     day = at.astimezone(zone).date()
     following = day + timedelta(days=1)
     return following if midnight(following, zone) <= at else day
+
+
+def hour_after(at: datetime) -> datetime:
+    """The instant itself where it is on an hour, else the next that is."""
+    whole = at.replace(minute=0, second=0, microsecond=0)
+    return whole if whole == at else whole + timedelta(hours=1)

@@ -18,7 +18,7 @@ import polars as pl
 
 from millicent.warehouse import budgets, outlook
 from millicent.warehouse.budgets import Budget, Held
-from millicent.warehouse.instants import day_of, midnight
+from millicent.warehouse.instants import day_of, hour_after, midnight
 from millicent.warehouse.outlook import Daily, Forecast
 from millicent.warehouse.query import BadQuery, Filter, Grain, Period, Query
 from millicent.warehouse.workspace import zone
@@ -223,7 +223,7 @@ def history_query(budget: Budget, at: datetime) -> Query:
         measures=MEASURES,
         dimensions=(BY,),
         filters=tuple(one for one in budget.filters if one.dimension != BY),
-        period=Period(first, min(_hour_after(at), period.end)),
+        period=Period(first, min(hour_after(at), period.end)),
         grain="day",
         basis=budget.basis,
         currency=budget.currency,
@@ -332,7 +332,7 @@ def _spent(held: Sequence[Held], ask: Ask) -> dict[Held, tuple[Decimal, tuple[in
     for scope, ones in scopes.items():
         whole = Period(min(one.period.start for one in ones), max(one.period.end for one in ones))
         frame = ask(replace(scope, period=whole))
-        if _apart(scope.filters):
+        if is_apart(scope.filters):
             others = tuple(one for one in scope.filters if one.dimension != BY)
             nobodys = ask(replace(scope, measures=("unattributed_calls",), filters=others, period=whole))
             frame = frame.drop("unattributed_calls").join(nobodys, on="time", how="full", coalesce=True)
@@ -433,12 +433,17 @@ def _kept(wanted: Filter) -> pl.Expr:
 def _missing(everybody: pl.DataFrame, kept: pl.DataFrame, teams: Sequence[Filter]) -> tuple[str, ...]:
     """What spend is not known, in words."""
     unpriced, unread = (int(kept[name].sum() or 0) for name in ("unpriced_calls", "missing_usage_calls"))
-    nobodys = int(everybody["unattributed_calls"].sum() or 0) if _apart(teams) else 0
+    nobodys = int(everybody["unattributed_calls"].sum() or 0) if is_apart(teams) else 0
+    return words_of(unpriced, unread, nobodys)
+
+
+def words_of(unpriced: int, unread: int, nobodys: int) -> tuple[str, ...]:
+    """What calls are not in an amount, in words; see `UNKNOWN`."""
     told = ((unpriced, "unpriced"), (unread, "without token counts"), (nobodys, "of no team"))
     return tuple(f"{count:,} {'call is' if count == 1 else 'calls are'} {words}" for count, words in told if count)
 
 
-def _apart(filters: Sequence[Filter]) -> bool:
+def is_apart(filters: Sequence[Filter]) -> bool:
     """Whether calls of no team may be missing from what filters keep."""
     teams = [one for one in filters if one.dimension == BY]
     return bool(teams) and not any(None in one.values for one in teams)
@@ -473,8 +478,3 @@ def _once(ask: Ask) -> Ask:
         return found
 
     return asked
-
-
-def _hour_after(at: datetime) -> datetime:
-    whole = at.replace(minute=0, second=0, microsecond=0)
-    return whole if whole == at else whole + timedelta(hours=1)
