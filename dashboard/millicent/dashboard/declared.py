@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from millicent.dashboard import alert_reading
 from millicent.dashboard.budgets import read_by
 from millicent.dashboard.settings import FILE, BadSettingsError, Settings
-from millicent.warehouse import alert_rules, budgets, endpoint_forms, endpoints
+from millicent.warehouse import alert_rules, budgets, endpoints
 from millicent.warehouse.control import DECLARED, DEFAULT_TENANT
 from millicent.warehouse.instants import midnight
 from millicent.warehouse.workspace import Workspace, preferences, zone
@@ -112,7 +112,7 @@ def read(settings: Settings, control: Control | None, environment: Mapping[str, 
     """
     problems: list[str] = []
     liked = preferences(control, DEFAULT_TENANT) if control else Workspace()
-    endpoint = partial(_endpoint, environment=environment, check=(check := _check(settings)))
+    endpoint = partial(_endpoint, environment=environment, check=(check := endpoints.within(settings.reach)))
     found = (
         dict(_each("budgets", settings.budgets, partial(_budget, liked=liked), problems)),
         dict(_each("rules", settings.rules, _rule, problems)),
@@ -246,16 +246,6 @@ def _hidden(told: dict[str, Any], name: str, environment: Mapping[str, str]) -> 
     if not found:
         raise ValueError(f"{ways[0]}: {where} is empty: write it there")
     return found
-
-
-def _check(settings: Settings) -> Check:
-    reach = settings.reach
-
-    def check(kind: Kind, address: str, secrets: tuple[str, ...]) -> str:
-        endpoint_forms.check(kind, address, secrets[0] if secrets else None, reach)
-        return endpoint_forms.shown(kind, address)
-
-    return check
 
 
 def _names(told: Sequence[dict[str, Any]] | None) -> set[str]:

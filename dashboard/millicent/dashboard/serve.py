@@ -159,9 +159,10 @@ def _platform(settings: Settings) -> None:
     from millicent.collector.repricing import Repricer  # noqa: PLC0415 - likewise
     from millicent.collector.scraping import Scraper  # noqa: PLC0415 - likewise
     from millicent.collector.spool import SpoolReader  # noqa: PLC0415 - likewise
+    from millicent.collector.webhooks.delivering import Deliverer  # noqa: PLC0415 - likewise
     from millicent.warehouse.store import Warehouse  # noqa: PLC0415 - likewise
 
-    warehouse = Warehouse.embedded(settings.data, memory_limit=settings.memory_limit)
+    warehouse = Warehouse.embedded(settings.data, memory_limit=settings.memory_limit, reach=settings.reach)
     _declare(settings, warehouse.control)
     spool = SpoolReader(settings.data / "spool")
     loader = Loader(warehouse, spool)
@@ -172,6 +173,9 @@ def _platform(settings: Settings) -> None:
         threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
         threading.Thread(target=Repricer(warehouse).run, args=(stop,), name="repricing"),
         threading.Thread(target=scraper.run, args=(stop,), name="scraping"),
+        threading.Thread(
+            target=Deliverer.reaching(warehouse.control, settings.reach).run, args=(stop,), name="delivery"
+        ),
     ]
     forwarder = _forwarder(settings, warehouse, spool, loader)
     if forwarder is not None:
