@@ -28,15 +28,13 @@ Kind = Literal["actual", "forecast"]
 
 LOOKED_AT: Final = {"day": 28, "week": 8, "month": 6, "quarter": 4, "fiscal_year": 2, "rolling": 28}
 """Whole periods that a suggestion looks at."""
-LAST: Final = 3
-"""Of those, the last ones whose median counts."""
+LAST: Final = {"day": 28, "week": 4}
+"""Of those, the last ones whose median counts; of longer ones three."""
 LONGEST_ROLLING: Final = 183
 """Days that it looks at for a rolling budget, but for two of its periods at least."""
 MORE: Final = Decimal("0.1")
 """What a suggestion adds, as a share."""
-MOST_LONGEST_ROLLING: Final = 183
-"""Days that it looks at for a rolling budget, but for two of its periods at least."""
-MORE: Final = Decimal(10)
+MOST_MORE: Final = Decimal(10)
 MOST_DAYS: Final = 400
 """Days that a trial looks at."""
 REARMED_BELOW: Final = Decimal("0.05")
@@ -149,7 +147,7 @@ class Trial:
 def suggest(ask: Ask, scope: Budget, at: datetime, more: Decimal = MORE) -> Suggestion:
     """What the amount of a budget might be.
 
-    It is the median of the last three whole periods, or the forecast of the present one if that is more (the median of
+    It is the median of the last whole periods (three, of weeks four, of days four weeks of them), or the forecast of the present one if that is more (the median of
     the last whole days, times the days of a period, where no period is known in whole), and `more` of it, rounded up.
 
     Args:
@@ -174,7 +172,7 @@ def suggest(ask: Ask, scope: Budget, at: datetime, more: Decimal = MORE) -> Sugg
         if (days := _days_of(one, place)) and begun <= days[0]
     )
     ahead = _forecast(known, present, place, today)
-    last = [one.actual for one in history[-LAST:]]
+    last = [one.actual for one in history[-LAST.get(scope.period, 3) :]]
     if last:
         found, words = (
             median(last),
