@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -286,6 +287,12 @@ def test_a_start_with_something_declared_that_cannot_be_is_refused(tmp_path, mon
     refused = CliRunner().invoke(cli.app, ["up", "--data", str(tmp_path / "data"), "--insecure-local", *ports])
     assert refused.exit_code == 1
     assert "FINANCE_SECRET" in refused.output
+
+
+def test_the_file_of_the_guide_can_be_carried_out(declare, control):
+    text = (Path(__file__).parents[2] / "docs/howto/declare-budgets.md").read_text("utf-8")
+    declare(text.split("```toml\n")[1].split("```")[0], FINANCE_WEBHOOK_SECRET=SECRET)
+    assert (set(held(control)), set(places(control))) == ({"Company", "Search"}, {"Finance"})
 
 
 NAMES = st.sampled_from(["Company", "Search", "Ads", "a,b", "Ä"])
