@@ -9,14 +9,32 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, and_, func, or_, select, update
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    String,
+    Table,
+    and_,
+    column,
+    func,
+    insert,
+    or_,
+    select,
+    table,
+    update,
+)  # fmt: skip
 
 from millicent.warehouse import outbox
+from millicent.warehouse.alert_rules import stored
+from millicent.warehouse.delivery_tables import events
 from millicent.warehouse.instants import Instant
 from millicent.warehouse.rules import metadata
 
@@ -55,6 +73,8 @@ EVENTS: Final[dict[Kind, tuple[str, str]]] = {
 MOST: Final = 200
 """Alerts on a page of the inbox."""
 LONGEST_SNOOZE: Final = timedelta(days=31)
+ACTIONS: Final = ("alert.acknowledge", "alert.snooze", "alert.resolve")
+"""What somebody does to an alert, as the audit log calls it."""
 
 alerts: Final = Table(
     "alerts", metadata,
@@ -126,6 +146,11 @@ class Alert:
         return self.is_open and self.snoozed_until is not None and at < self.snoozed_until
 
 
+AUDIT: Final = table(
+    "audit", column("at", Instant), column("tenant"), column("actor"), column("action"), column("detail", JSON)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """Something in the life of an alert: when, what (`fired`, `cleared`, `acknowledge`, `snooze`, `resolve`), by whom.
@@ -159,22 +184,59 @@ def inbox(
     Raises:
         BadAlertError: a state, the limit or the cursor cannot be.
     """
-    raise NotImplementedError
+    _check_page(states, limit)
+    c, asked = alerts.c, select(alerts).where(alerts.c.tenant == tenant)
+    if states:
+        asked = asked.where(c.state.in_(states))
+    if rule is not None:
+        asked = asked.where(c.rule == rule)
+    if budget is not None:
+        asked = asked.where(c.budget == budget)
+    if awake_at is not None:
+        asked = asked.where(or_(c.state == "resolved", c.snoozed_until.is_(None), c.snoozed_until <= awake_at))
+    if cursor is not None:
+        at, alert_id = _after(cursor)
+        asked = asked.where(or_(c.opened_at < at, and_(c.opened_at == at, c.id < alert_id)))
+    asked = asked.order_by(c.opened_at.desc(), c.id.desc()).limit(limit + 1)
+    with control.begin() as connection:
+        found = [_alert(dict(row)) for row in connection.execute(asked).mappings()]
+    return found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None
 
 
 def find(control: Control, tenant: str, alert_id: str) -> Alert | None:
     """One alert."""
-    raise NotImplementedError
+    with control.begin() as connection:
+        return _found(connection, tenant, alert_id)
 
 
 def open_count(control: Control, tenant: str, at: datetime) -> int:
     """How many alerts nobody has seen to: firing, and not snoozed at an instant."""
-    raise NotImplementedError
+    c = alerts.c
+    awake = or_(c.snoozed_until.is_(None), c.snoozed_until <= at)
+    asked = select(func.count()).where(c.tenant == tenant, c.state == "firing", awake)
+    with control.begin() as connection:
+        return int(connection.execute(asked).scalar_one())
 
 
 def happenings(control: Control, tenant: str, alert_id: str) -> list[Happening]:
     """The life of an alert, oldest first."""
-    raise NotImplementedError
+    e, a = events.c, AUDIT.c
+    told = select(e.id, e.type, e.occurred_at, e.body).where(e.tenant == tenant, e.alert == alert_id)
+    done = select(a.at, a.actor, a.action, a.detail).where(
+        a.tenant == tenant, a.action.in_(ACTIONS), a.detail["alert"].as_string() == alert_id
+    )
+    taken_back = {cleared for _, cleared in EVENTS.values()}
+    with control.begin() as connection:
+        found = [
+            Happening(row.occurred_at, "cleared" if row.type in taken_back else "fired", None,
+                      str(json.loads(row.body)["data"].get("summary", "")), row.id)
+            for row in connection.execute(told)
+        ]  # fmt: skip
+        found += [
+            Happening(row.at, row.action.partition(".")[2], row.actor, str(row.detail.get("until") or ""))
+            for row in connection.execute(done)
+        ]
+    return sorted(found, key=lambda one: one.at)
 
 
 def acknowledge(control: Control, tenant: str, alert_id: str, actor: str) -> Alert:
@@ -183,7 +245,13 @@ def acknowledge(control: Control, tenant: str, alert_id: str, actor: str) -> Ale
     Raises:
         BadAlertError: there is no such alert, or it is resolved.
     """
-    raise NotImplementedError
+    with control.change(tenant, actor) as change:
+        alert = _open(change, alert_id)
+        if alert.state == "acknowledged":
+            return alert
+        now = datetime.now(UTC)
+        seen = replace(alert, state="acknowledged", acknowledged_at=now, acknowledged_by=actor, changed_at=now)
+        return _changed(change, seen, "alert.acknowledge")
 
 
 def snooze(control: Control, tenant: str, alert_id: str, until: datetime, actor: str) -> Alert:
@@ -192,7 +260,16 @@ def snooze(control: Control, tenant: str, alert_id: str, until: datetime, actor:
     Raises:
         BadAlertError: there is no such alert, it is resolved, or the instant cannot be.
     """
-    raise NotImplementedError
+    now = datetime.now(UTC)
+    if until.tzinfo is None:
+        raise BadAlertError(f"until {until.isoformat()} has no time zone: add Z for UTC or an offset")
+    if until > now + LONGEST_SNOOZE:
+        raise BadAlertError(
+            f"until {until.isoformat()} is over {LONGEST_SNOOZE.days} days ahead: mute its rule instead"
+        )
+    with control.change(tenant, actor) as change:
+        alert = replace(_open(change, alert_id), snoozed_until=until.astimezone(UTC), changed_at=now)
+        return _changed(change, alert, "alert.snooze", until=until.astimezone(UTC).isoformat())
 
 
 def resolve(control: Control, tenant: str, alert_id: str, actor: str) -> Alert:
@@ -203,4 +280,136 @@ def resolve(control: Control, tenant: str, alert_id: str, actor: str) -> Alert:
     Raises:
         BadAlertError: there is no such alert, or it is resolved.
     """
-    raise NotImplementedError
+    now = datetime.now(UTC)
+    with control.change(tenant, actor) as change:
+        alert = _open(change, alert_id)
+        rule = next((one for one in stored(change.connection, tenant) if one.id == alert.rule), None)
+        kind, endpoints = (rule.kind, rule.endpoints) if rule else ("actual", ())
+        told = {**alert.data, "status": "resolved", "reason": "person", "reason_text": f"{actor} resolved it"}
+        over = clear(change.connection, tenant, alert, kind, "person", told, now, endpoints)
+        change.record("alert.resolve", {"alert": alert_id})
+        return over
+
+
+def fire(connection: Connection, tenant: str, alert: Alert, kind: Kind, endpoints: Collection[str]) -> str:
+    """Store a new alert with the event that tells of it; returns the event's id.
+
+    One that is open of the same rule, scope and period must be resolved before.
+    """
+    connection.execute(insert(alerts).values(tenant=tenant, **_row(alert)))
+    crossed, _ = EVENTS[kind]
+    return outbox.emit(
+        connection, tenant, crossed, alert.opened_at, alert.data, alert=alert.id, endpoints=endpoints,
+        silent=not alert.told,
+    )  # fmt: skip
+
+
+def clear(
+    connection: Connection, tenant: str, alert: Alert, kind: Kind, reason: Reason, data: Mapping[str, Any],
+    at: datetime, endpoints: Collection[str], *, heard: bool = True,
+) -> Alert:  # fmt: skip
+    """Have an alert be over, with the event that tells so; who was not told of it is not told of its end.
+
+    Args:
+        connection: of the transaction in which it is over.
+        tenant: whose.
+        alert: the alert, resolved as its period was over, or open.
+        kind: of its rule.
+        reason: why it is over.
+        data: what the event tells; its `summary` becomes that of the alert.
+        at: since when.
+        endpoints: ids of those to tell; none: all.
+        heard: False where what follows at once is told instead.
+    """
+    over = replace(
+        alert, state="resolved", reason=reason, resolved_at=at, changed_at=at, data=dict(data),
+        summary=str(data.get("summary", alert.summary)),
+    )  # fmt: skip
+    _store(connection, tenant, over)
+    if heard:
+        _, cleared = EVENTS[kind]
+        outbox.emit(
+            connection, tenant, cleared, at, data, alert=alert.id, endpoints=endpoints, silent=not alert.told
+        )  # fmt: skip
+    return over
+
+
+def latest(connection: Connection, tenant: str, since: datetime) -> dict[tuple[int, str, datetime | None], Alert]:
+    """By rule, scope and start of the period the newest alert: all that are open, and those of periods since then.
+
+    Their `data` is left out.
+    """
+    c = alerts.c
+    columns = [column for column in c if column.name != "data"]
+    kept = or_(c.state != "resolved", c.period_end >= since)
+    rows = connection.execute(select(*columns).where(c.tenant == tenant, kept).order_by(c.opened_at, c.id)).mappings()
+    found = (_alert({**row, "data": {}}) for row in rows)
+    return {(one.rule, one.scope, one.period_start): one for one in found}
+
+
+def tenants_with_open(connection: Connection) -> list[str]:
+    """Tenants that have an open alert."""
+    return list(connection.execute(select(alerts.c.tenant).where(alerts.c.state != "resolved").distinct()).scalars())
+
+
+def _check_page(states: Collection[State], limit: int) -> None:
+    for state in states:
+        if state not in get_args(State):
+            raise BadAlertError(f"state {state!r} is unknown: write {', '.join(get_args(State))}")
+    if not 1 <= limit <= MOST:
+        raise BadAlertError(f"limit {limit} is outside 1 to {MOST}: ask for fewer, and go on by the cursor")
+
+
+def _found(connection: Connection, tenant: str, alert_id: str) -> Alert | None:
+    asked = select(alerts).where(alerts.c.tenant == tenant, alerts.c.id == alert_id)
+    row = connection.execute(asked).mappings().one_or_none()
+    return _alert(dict(row)) if row else None
+
+
+def _open(change: Change, alert_id: str) -> Alert:
+    """An open alert, which nobody else changes until the transaction ends."""
+    change.connection.exec_driver_sql("BEGIN IMMEDIATE")
+    alert = _found(change.connection, change.tenant, alert_id)
+    if alert is None:
+        raise BadAlertError(f"there is no alert {alert_id[:40]!r}: see `millicent alerts list`")
+    if not alert.is_open:
+        raise BadAlertError(f"alert {alert_id} is resolved since {alert.resolved_at:%Y-%m-%d %H:%M} UTC: leave it so")
+    return alert
+
+
+def _changed(change: Change, alert: Alert, action: str, **detail: str) -> Alert:
+    _store(change.connection, change.tenant, alert)
+    change.record(action, {"alert": alert.id, **detail})
+    return alert
+
+
+def _store(connection: Connection, tenant: str, alert: Alert) -> None:
+    mine = (alerts.c.tenant == tenant) & (alerts.c.id == alert.id)
+    connection.execute(update(alerts).where(mine).values(_row(alert)))
+
+
+def _row(alert: Alert) -> dict[str, Any]:
+    return {name: getattr(alert, name) for name in _COLUMNS}
+
+
+def _alert(row: dict[str, Any]) -> Alert:
+    return Alert(**{name: row[name] for name in _COLUMNS})
+
+
+def _cursor(last: Alert) -> str:
+    return base64.urlsafe_b64encode(f"{last.opened_at.isoformat()} {last.id}".encode()).decode().rstrip("=")
+
+
+def _after(cursor: str) -> tuple[datetime, str]:
+    try:
+        told = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, alert_id = told.split(" ")
+        since = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise BadAlertError(f"cursor {cursor[:40]!r} is none of ours: take `next_cursor` of the page before") from error
+    if since.tzinfo is None:
+        raise BadAlertError(f"cursor {cursor[:40]!r} is none of ours: take `next_cursor` of the page before")
+    return since, alert_id
+
+
+_COLUMNS: Final = tuple(column.name for column in alerts.c if column.name != "tenant")
