@@ -174,9 +174,11 @@ def try_out(control: Control, tenant: str, endpoint: str, actor: str) -> int:
 def waiting(control: Control, now: datetime) -> list[str]:
     """Endpoints for which a delivery is due that nobody has taken, those that wait longest first."""
     d = _deliveries.c
-    asked = select(d.endpoint).where(_due(now), _untaken(now)).group_by(d.endpoint).order_by(func.min(d.next_at))
+    asked = select(d.endpoint).where(_due(now)).group_by(d.endpoint).order_by(func.min(d.next_at))
+    busy = select(d.endpoint).where(d.state == "pending", d.leased_until > now)
     with control.begin() as connection:
-        return list(connection.execute(asked).scalars())
+        taken = set(connection.execute(busy).scalars())
+        return [one for one in connection.execute(asked).scalars() if one not in taken]
 
 
 def take(control: Control, endpoint: str, now: datetime) -> Taken | None:
