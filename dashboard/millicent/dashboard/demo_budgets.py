@@ -1,4 +1,7 @@
-"""The example company's budgets: the whole will just be kept, Code Copilot's is overrun since its retry loop."""
+"""The example company's budgets: the whole, its teams, a feature and a customer.
+
+The whole will just be kept. What completion may cost in any four weeks is overrun, since a retry loop shipped.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ OWNERS: Final = {
 }  # fmt: skip
 """USD of each team a day, own hardware without idle, and who answers for it."""
 COMPANY: Final = "Company"
+OVERRUN: Final = "Code completion"
+WINDOW_DAYS: Final = 28
+ACME_PER_DAY: Final = 37
+"""USD a day of what one customer asks the assistants."""
 
 
 def budgets(since: datetime, now: datetime) -> Iterator[Budget]:
@@ -32,8 +39,20 @@ def budgets(since: datetime, now: datetime) -> Iterator[Budget]:
     for team, (per_day, owner) in OWNERS.items():
         yield Budget(
             name=team, amount=_round(per_day * days), filters=(Filter("team", (team,)),), parent=1, owner=owner,
-            effective_from=since,
+            enforcement="warn" if team == "Research" else "none", effective_from=since,
         )  # fmt: skip
+    places = {team: 2 + at for at, team in enumerate(OWNERS)}
+    per_day, owner = OWNERS["Code Copilot"]
+    yield Budget(
+        name=OVERRUN, amount=_round(per_day * WINDOW_DAYS), filters=(Filter("feature", ("completion",)),),
+        period="rolling", rolling_days=WINDOW_DAYS, parent=places["Code Copilot"], owner=owner, effective_from=since,
+        note="Any four weeks, so that a bad day is not forgotten on the first of the month",
+    )  # fmt: skip
+    yield Budget(
+        name="Chat for Acme", amount=_round(ACME_PER_DAY * days), parent=places["Assistants"], owner="Jonas Weber",
+        filters=(Filter("feature", ("chat",)), Filter("customer", ("acme",))), enforcement="block",
+        effective_from=since, note="What their contract pays for",
+    )  # fmt: skip
 
 
 def _round(usd: int) -> Decimal:
