@@ -147,8 +147,9 @@ class Trial:
 def suggest(ask: Ask, scope: Budget, at: datetime, more: Decimal = MORE) -> Suggestion:
     """What the amount of a budget might be.
 
-    It is the median of the last whole periods (three, of weeks four, of days four weeks of them), or the forecast of the present one if that is more (the median of
-    the last whole days, times the days of a period, where no period is known in whole), and `more` of it, rounded up.
+    It is the median of the last whole periods (three of them; of weeks four, of days 28), or the forecast of the
+    present one if that is more, and `more` of it, rounded up. Where no period is known in whole, the median of the days
+    that are stands for each of its days.
 
     Args:
         ask: answers a query of one tenant.

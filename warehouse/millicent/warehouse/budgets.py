@@ -48,6 +48,7 @@ MOST_ROLLING: Final = 366
 """Days of a rolling period."""
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _CHOICES: Final = {"period": Every, "basis": Basis, "rollover": Rollover, "enforcement": Enforcement}
+_ADDED_UP: Final = ("cadence", "currency", "basis")
 _MONTHS: Final[dict[str, int]] = {"month": 1, "quarter": 3, "fiscal_year": 12}
 
 budgets: Final = Table(
@@ -147,6 +148,12 @@ class Budget:
         except ValueError as error:
             raise BadBudgetError(str(error)) from error
 
+    @property
+    def cadence(self) -> tuple[str, int | None]:
+        """How long periods are, and where they begin: two budgets of one cadence and time zone have the same."""
+        begins = self.fiscal_month if self.period in {"quarter", "fiscal_year"} else None
+        return self.period, self.rolling_days or begins
+
     def period_at(self, at: datetime) -> Period:
         """The period that an instant is in; of rolling ones, which overlap, the one that ends with its day."""
         place = zone(self.time_zone)
@@ -193,6 +200,41 @@ def periods(versions: Sequence[Budget], start: datetime, end: datetime) -> list[
                 if at <= until:
                     found.append(Held(budget, period))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The budgets right below one, against it.
+
+    Attributes:
+        budgets: all of them that hold.
+        amount: what those come to that can be added up, in the currency of the whole.
+        apart: those that cannot, for they have other periods or another currency.
+        outside: those whose scope is not seen to be within that of the whole, so that they may spend what it does not.
+        exceeds: whether what they come to is more than the whole may.
+    """
+
+    budgets: tuple[Budget, ...]
+    amount: Decimal
+    apart: tuple[Budget, ...]
+    outside: tuple[Budget, ...]
+    exceeds: bool
+
+
+def parts(whole: Budget, held: Sequence[Budget]) -> Parts:
+    """The budgets among those that hold which are part of `whole`."""
+    found = tuple(one for one in held if one.parent is not None and one.parent == whole.id)
+    apart = tuple(one for one in found if any(getattr(one, name) != getattr(whole, name) for name in _ADDED_UP))
+    amount = sum((one.amount for one in found if one not in apart), Decimal(0))
+    outside = tuple(one for one in found if not all(_is_within(one, wanted) for wanted in whole.filters))
+    return Parts(found, amount, apart, outside, amount > whole.amount)
+
+
+def _is_within(part: Budget, wanted: Filter) -> bool:
+    """Whether a filter of its own keeps a budget within what a filter of its whole keeps."""
+    mine = [one for one in part.filters if one.dimension == wanted.dimension and one.negated == wanted.negated]
+    kept = set(wanted.values)
+    return any(kept <= set(one.values) if one.negated else set(one.values) <= kept for one in mine)
 
 
 def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:

@@ -44,7 +44,7 @@ BY_PERIOD: Final[dict[str, Any]] = {
 """Columns of `spent_by_period`."""
 CARRIED_FOR: Final = timedelta(days=1461)
 """How far before a period what is carried over to it may come from."""
-ALIKE: Final = ("period", "fiscal_month", "time_zone", "currency")
+ALIKE: Final = ("cadence", "time_zone", "currency")
 """What two versions have in common for one to carry over to the other."""
 GRAINS: Final[dict[str, Grain]] = {
     "day": "day", "week": "week", "month": "month", "quarter": "month", "fiscal_year": "month", "rolling": "day",
