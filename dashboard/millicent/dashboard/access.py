@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millicent.warehouse.control import DEFAULT_TENANT, SESSION_LIFE, Control
 
-Policy = Literal["public", "read", "forwarded"]
+Policy = Literal["public", "read", "guarded", "forwarded"]
 COOKIE: Final = "millicent_session"
 LOGIN: Final = "/login"
 _MAX_FORM: Final = 4096
@@ -34,6 +34,8 @@ POLICIES: Final[tuple[tuple[str, Policy], ...]] = (
     (LOGIN, "public"),
     ("/metrics", "read"),
     ("POST /api/v1/calls", "forwarded"),
+    ("/api/v1/budgets/check", "guarded"),
+    ("/api/v1/budgets/settle", "guarded"),
     ("/api", "read"),
     ("/assets", "public"),
     ("/_dash-component-suites", "public"),
@@ -47,18 +49,19 @@ POLICIES: Final[tuple[tuple[str, Policy], ...]] = (
 )
 """A path and all below it, or a method and a path; the first line that covers an address counts.
 
-An address that no line covers needs a reader, a route that none covers stops the start. What is forwarded is judged by
-the receiver that it goes to.
+An address that no line covers needs a reader, a route that none covers stops the start. What is guarded needs who may
+send calls, or an operator. What is forwarded is judged by the receiver that it goes to.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a tenant, by what means (for the audit log), and whether they may change what everybody sees."""
+    """Who asks: a tenant, by what means (for the audit log), and whether they change what all see, or send calls."""
 
     tenant: str
     actor: str
     operates: bool = False
+    calls: bool = False
 
 
 _principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
@@ -91,6 +94,18 @@ def operator(what: str) -> Principal:
         raise HTTPException(
             403, f"{who.actor} may read, not change {what}: make a key with `millicent keys create --scope operator`"
         )
+    return who
+
+
+def caller(what: str) -> Principal:
+    """The principal of the request being served, who sends calls and may have `what` judge them.
+
+    Raises:
+        HTTPException: 403, for a key that only reads.
+    """
+    who = principal()
+    if not (who.calls or who.operates):
+        raise HTTPException(403, f"{who.actor} may read, not have {what} judge calls: use the ingest key of the app")
     return who
 
 
@@ -152,24 +167,27 @@ class Access:
             return _problem(400, "Bad host", "with --insecure-local only loopback names are served: use 127.0.0.1")
         if path == LOGIN and not self._insecure_local:
             return await self._login(scope, receive, headers)
-        open_ = policy(path, scope["method"]) in {"public", "forwarded"}
-        return None if open_ else self._authenticate(scope, headers)
+        declared = policy(path, scope["method"])
+        open_ = declared in {"public", "forwarded"}
+        return None if open_ else self._authenticate(scope, headers, guarded=declared == "guarded")
 
-    def _authenticate(self, scope: Scope, headers: Headers) -> Response | None:
+    def _authenticate(self, scope: Scope, headers: Headers, *, guarded: bool) -> Response | None:
         try:
-            found, by_cookie = self._find(headers)
+            found, by_cookie = self._find(headers, guarded=guarded)
         except PermissionError as error:
             return _problem(403, "Not for this key", str(error))
         if found is None:
             return _unauthenticated(scope, headers)
-        if by_cookie and scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers):
+        browsed = "sec-fetch-site" in headers or "origin" in headers
+        checked = browsed if guarded else scope["method"] not in {"GET", "HEAD"}  # apps ask for what is guarded
+        if by_cookie and checked and not _same_origin(headers):
             return _problem(
                 403, "Cross-site request", "a page of another site sent this request; it was not carried out"
             )
         scope["principal"] = found
         return None
 
-    def _find(self, headers: Headers) -> tuple[Principal | None, bool]:
+    def _find(self, headers: Headers, *, guarded: bool) -> tuple[Principal | None, bool]:
         if self._insecure_local:
             return Principal(DEFAULT_TENANT, "insecure-local", operates=True), True
         scheme, _, credential = headers.get("authorization", "").partition(" ")
@@ -177,9 +195,9 @@ class Access:
             key = self._control.check(credential.strip(), "read", "operator", "ingest")
             if key is None:
                 return None, False
-            if key.scope == "ingest":
+            if key.scope == "ingest" and not guarded:
                 raise PermissionError(f"key {key.id} may write calls, not read them: use a read key")
-            return Principal(key.tenant, f"key {key.id}", operates=key.scope == "operator"), False
+            return Principal(key.tenant, f"key {key.id}", key.scope == "operator", key.scope == "ingest"), False
         session = _cookie(headers)
         tenant = self._control.session_tenant(session) if session else None
         return (Principal(tenant, "session", operates=True) if tenant else None), True

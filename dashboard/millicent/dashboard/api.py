@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
+from millicent.dashboard.budget_checks import mount_budget_checks
 from millicent.dashboard.budgets import mount_budgets
 from millicent.dashboard.business_units import mount_units
 from millicent.dashboard.catalog import mount_catalog
@@ -246,6 +247,7 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_rereading(server, PREFIX, warehouse)
     mount_views(server, PREFIX, warehouse)
     mount_units(server, PREFIX, warehouse)
+    mount_budget_checks(server, PREFIX, warehouse)
     mount_budgets(server, PREFIX, warehouse)
     mount_statements(server, PREFIX, warehouse)
     mount_focus(server, PREFIX, warehouse)

@@ -139,10 +139,10 @@ def api() -> str:
         "## Beside the API",
         table(("address", "policy"), beside),
         "## Policies of the dashboard's port",
-        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token; what is "
-        "`forwarded` goes to the OTLP port as it came, which asks for an ingest key. A line holds for its address and "
-        "all below it, the first one that fits; `/` for itself alone. The process does not start with a route that no "
-        "line covers.",
+        "`public` asks for nothing; `read` asks for a read key or a session got with a set-up token; `guarded` asks "
+        "for an ingest key, an operator's or such a session; what is `forwarded` goes to the OTLP port as it came, "
+        "which asks for an ingest key. A line holds for its address and all below it, the first one that fits; `/` for "
+        "itself alone. The process does not start with a route that no line covers.",
         table(("address", "policy"), [(code(path), policy) for path, policy in access.POLICIES]),
         "## The OTLP port",
         "`ingest` asks for an ingest key, as `Bearer` or as the password of `Basic`; `read` for a read key. OTLP is "
