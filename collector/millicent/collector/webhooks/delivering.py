@@ -84,7 +84,7 @@ class Deliverer:
         state = outbox.attempted(self._control, taken, outcome, self._clock())
         if not outcome.arrived:
             why = outcome.error or f"status {outcome.status}"
-            log.warning("not delivered", endpoint=endpoint, event=taken.event.id, tries=taken.tries + 1, why=why)
+            log.warning("not delivered", endpoint=endpoint, sent=taken.event.id, tries=taken.tries + 1, why=why)
         return state
 
     def _begin(self, stop: threading.Event) -> None:
@@ -115,7 +115,7 @@ class Deliverer:
         except (NotSentError, ForbiddenAddressError, BadEndpointError) as error:
             return failed(str(error))
         except Exception as error:  # noqa: BLE001 - one event that cannot be sent must not keep the others
-            _tell("an event cannot be sent", error, endpoint=endpoint, event=event.id)
+            _tell("an event cannot be sent", error, endpoint=endpoint, sent=event.id)
             return failed(f"it could not be sent: {type(error).__name__}")
         moved = 300 <= answered.status < 400
         return Outcome(

@@ -30,6 +30,7 @@ def headers(event: Event, secrets: Sequence[str], now: datetime) -> dict[str, st
     """
     return {
         "content-type": "application/json",
+        "user-agent": "millicent",
         "webhook-id": event.id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(signature(event, secret, now) for secret in secrets),
