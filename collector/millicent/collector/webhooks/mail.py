@@ -24,6 +24,7 @@ from millicent.warehouse.outbox import Event
 from millicent.warehouse.reach import Target
 
 _TOOK: Final = 250
+_LEAST: Final = 200
 _SEVEN_BITS: Final = SMTP.clone(cte_type="7bit")
 
 
@@ -53,6 +54,8 @@ def send(client: GuardedClient, to: Destination, event: Event, told: Notice, now
         try:
             return _handed_over(client, line.socket, at, to.secrets, box, message)
         except smtplib.SMTPResponseException as error:
+            if error.smtp_code < _LEAST:
+                raise NotSentError(f"{at.authority} speaks no SMTP: correct the port of the address") from error
             return _answered(error.smtp_code, error.smtp_error)
         except smtplib.SMTPRecipientsRefused as error:
             code, why = next(iter(error.recipients.values()))
