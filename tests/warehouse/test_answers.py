@@ -32,7 +32,8 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TODAY = datetime(2026, 3, 4, tzinfo=UTC)
 NOW = TODAY + 10 * HOUR
 EVER = Period(TODAY - 3 * DAY, TODAY + DAY)
-SPEND = Query(measures=("spend_usd", "calls"), period=EVER, dimensions=("team",))
+SPEND = Query(measures=("spend_usd", "calls"), period=EVER, dimensions=("service",))
+"""By what no wide answer is cut by."""
 RATES = tuple(
     Rate("EUR", TODAY - days * DAY + HOUR, Decimal(usd), "ECB") for days, usd in ((99, "1.07"), (1, "1.1"), (0, "1.13"))
 )
@@ -259,34 +260,34 @@ def test_what_is_read_of_a_period_is_remembered_by_all_that_it_depends_on(facts,
 
 
 def test_what_did_not_change_is_not_asked_again(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY))
+    facts.store(a_call(service="a", started_at=TODAY - DAY))
     first = asked(SPEND)
     assert_frame_equal(asked(SPEND).frame, first.frame)
     assert asked.periods.total() == 1
 
 
 def test_new_calls_of_today_cost_the_hours_of_today_alone(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY, billed_cost_usd=Decimal(2)))
+    facts.store(a_call(service="a", started_at=TODAY - DAY, billed_cost_usd=Decimal(2)))
     for calls_of_today in range(1, 5):
         asked(SPEND)
-        facts.store(a_call(team="a", started_at=NOW))
-        assert asked.rows(SPEND) == [{"team": "a", "spend_usd": Decimal(2), "calls": 1 + calls_of_today}]
+        facts.store(a_call(service="a", started_at=NOW))
+        assert asked.rows(SPEND) == [{"service": "a", "spend_usd": Decimal(2), "calls": 1 + calls_of_today}]
     assert asked.periods[EVER] == 1
     assert asked.periods[Period(EVER.start, TODAY)] == 1
     assert asked.periods[Period(TODAY, EVER.end)] == 4
 
 
 def test_a_late_call_makes_the_days_before_be_asked_again(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
     asked(SPEND)
-    facts.store(a_call(team="a", started_at=TODAY - 2 * DAY))
+    facts.store(a_call(service="a", started_at=TODAY - 2 * DAY))
     assert asked.rows(SPEND)[0]["calls"] == 2
 
 
 def test_another_hour_that_has_begun_is_asked_alone(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY), a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=TODAY - DAY), a_call(service="a", started_at=NOW))
     asked(SPEND)
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
     asked(SPEND)
     an_hour_on = replace(SPEND, period=Period(EVER.start, EVER.end + HOUR))
     asked.assert_true(an_hour_on)
@@ -295,7 +296,7 @@ def test_another_hour_that_has_begun_is_asked_alone(facts, asked, a_call):
 
 def test_folding_the_rollup_forgets_nothing(facts, asked, a_call):
     for _ in range(2):
-        facts.store(a_call(team="a", started_at=TODAY - DAY))
+        facts.store(a_call(service="a", started_at=TODAY - DAY))
     asked(SPEND)
     assert rollups.compact(facts.engine, NOW) == 1
     asked.assert_true(SPEND)
@@ -303,16 +304,16 @@ def test_folding_the_rollup_forgets_nothing(facts, asked, a_call):
 
 
 def test_a_change_that_does_not_tell_its_days_forgets_everything(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY))
+    facts.store(a_call(service="a", started_at=TODAY - DAY))
     asked(SPEND)
     with facts.engine.write() as transaction:
-        transaction.execute(calls.update().values(team="b"))
+        transaction.execute(calls.update().values(service="b"))
     asked(SPEND)
     assert asked.periods.total() > 1
 
 
 def test_a_commit_that_failed_and_a_database_opened_anew_are_not_trusted(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY))
+    facts.store(a_call(service="a", started_at=TODAY - DAY))
     asked(SPEND)
     facts.engine.reopen()
     asked(SPEND)
@@ -320,8 +321,8 @@ def test_a_commit_that_failed_and_a_database_opened_anew_are_not_trusted(facts, 
 
 
 def test_tenants_are_apart(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=NOW), a_call(team="a", started_at=NOW, tenant="rival"))
-    facts.store(a_call(team="a", started_at=NOW, tenant="rival"))
+    facts.store(a_call(service="a", started_at=NOW), a_call(service="a", started_at=NOW, tenant="rival"))
+    facts.store(a_call(service="a", started_at=NOW, tenant="rival"))
     assert asked.rows(SPEND)[0]["calls"] == 1
     assert asked.answers.ask("rival", SPEND).frame["calls"].to_list() == [2]
 
@@ -342,7 +343,7 @@ def test_more_rows_than_an_answer_holds_are_refused_and_their_first_are_told(fac
 
 
 def test_those_who_ask_at_once_share_one_answer(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
     inside, go, found = threading.Event(), threading.Event(), []
 
     def slow(tenant, question, ask=asked.anew):
@@ -365,15 +366,15 @@ def test_those_who_ask_at_once_share_one_answer(facts, asked, a_call):
 
 def test_a_change_while_two_parts_are_asked_is_in_neither_or_in_both(facts, asked, a_call):
     """A call that moves from yesterday to today must not be told twice, nor never."""
-    facts.store(a_call(team="a", started_at=TODAY - DAY))
+    facts.store(a_call(service="a", started_at=TODAY - DAY))
     asked(SPEND)
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
 
     def moving(tenant, question, ask=asked.anew):
         if question.period.end == EVER.end and question.period.start == TODAY:
             stored = plain(facts.engine.read(select(calls).where(calls.c.started_at < TODAY)))
             ledger.revise(facts.engine, stored.with_columns(counted=pl.lit(value=False)))
-            facts.store(a_call(team="a", started_at=NOW))
+            facts.store(a_call(service="a", started_at=NOW))
         return ask(tenant, question)
 
     asked.answers._ask = moving
@@ -383,11 +384,11 @@ def test_a_change_while_two_parts_are_asked_is_in_neither_or_in_both(facts, aske
 
 
 def test_what_is_committed_while_it_is_asked_is_not_remembered_as_if_it_were_before(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=TODAY - DAY))
+    facts.store(a_call(service="a", started_at=TODAY - DAY))
 
     def late(tenant, question, ask=asked.anew):
         answer = ask(tenant, question)
-        facts.store(a_call(team="a", started_at=NOW))
+        facts.store(a_call(service="a", started_at=NOW))
         return answer
 
     asked.answers._ask = late
@@ -398,7 +399,7 @@ def test_what_is_committed_while_it_is_asked_is_not_remembered_as_if_it_were_bef
 
 
 def test_during_a_commit_nothing_is_remembered(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
     with facts.engine.revisions.changing({NOW.date()}):
         asked(SPEND)
         asked(SPEND)
@@ -407,7 +408,7 @@ def test_during_a_commit_nothing_is_remembered(facts, asked, a_call):
 
 
 def test_a_failure_is_raised_and_not_remembered(facts, asked, a_call):
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
 
     def failing(tenant, question):
         raise EngineError("out of memory")
@@ -420,7 +421,7 @@ def test_a_failure_is_raised_and_not_remembered(facts, asked, a_call):
 
 
 def test_memory_is_bounded_and_what_was_asked_last_stays(facts, a_call):
-    facts.store(a_call(team="a", started_at=NOW))
+    facts.store(a_call(service="a", started_at=NOW))
     asked = Asked(facts, most_bytes=answers.SMALLEST * 20)
     asked_for = [replace(SPEND, limit=number + 1) for number in range(50)]
     for question in asked_for:

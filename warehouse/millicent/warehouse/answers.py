@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,21 +19,21 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 import polars as pl
 
+from millicent.warehouse import wide
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.query import MAX_ROWS, Answer, BadQuery, Period, Query, added, concluded, rates_of, sums_of
 from millicent.warehouse.revisions import Revisions
+from millicent.warehouse.wide import NOT_ADDED, Piece
 
 T = TypeVar("T")
 
-MOST_BYTES: Final = 48 * 1024 * 1024
+MOST_BYTES: Final = 64 * 1024 * 1024
 SMALLEST: Final = 2_000
 """Bytes that an answer is taken to hold beside its rows."""
 FEWEST: Final = 8
 """So many answers have room at least; a longer one is not remembered."""
 SETTLED_AFTER: Final = timedelta(hours=2)
 """How long after a day most of what still comes of it has come."""
-NOT_ADDED: Final = frozenset({"joules", "wh"})
-"""Units whose sums are rounded, so that sums of parts need not be the sum of all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +158,10 @@ def result(answer: Future[Any]) -> Any:
     return answer.result()
 
 
+class _TooWideError(BadQuery):
+    """A wide answer that has too many rows to be of use."""
+
+
 class _Parts(NamedTuple):
     """One question in two: over days that are over, and over what came since."""
 
@@ -191,13 +195,47 @@ class Answers:
         """
         began = time.monotonic()
         found = self._memory.true((tenant, question), question.period)
-        answer: Answer | None = None if found is None else result(found)
+        answer: Answer | None = self._from_wide(tenant, question) if found is None else result(found)
         if answer is None and (parts := self._parts(question)) is not None:
             answer = self._added(tenant, question, parts)
         if answer is None:
             answer = self._once(tenant, question)
         took = round((time.monotonic() - began) * 1000)
         return replace(answer, frame=answer.frame.clone(), elapsed_ms=took)
+
+    def _from_wide(self, tenant: str, question: Query) -> Answer | None:
+        """The answer from wide ones; None where they cannot tell it, or what is over changes meanwhile."""
+        pieces = wide.pieces(question, self._clock() - SETTLED_AFTER)
+        if pieces is None:
+            return None
+        whole, over = self._memory.stamp(question.period), pieces.settled_period
+        settled = self._memory.stamp(over) if over else None
+        if over and settled is None:
+            return None
+        asked = [*pieces.settled, *([pieces.live] if pieces.live else [])]
+        try:
+            answers = [self._wide(tenant, one) for one in asked]
+        except _TooWideError:
+            return None
+        if over and self._memory.stamp(over) != settled:
+            return None
+        frame = wide.answered(zip(asked, (one.frame for one in answers), strict=True), question)
+        return self._made(tenant, question, whole, frame, answers)
+
+    def _wide(self, tenant: str, piece: Piece) -> Answer:
+        """The answer to a wide question.
+
+        Raises:
+            _TooWideError: it has too many rows, as is remembered, too.
+        """
+
+        def ask() -> Answer:
+            answer = self._ask(tenant, piece.question)
+            if answer.frame.height > wide.MOST_ROWS:
+                raise _TooWideError(f"more than {wide.MOST_ROWS:,} rows: ask for fewer dimensions")
+            return answer
+
+        return self._memory.once((tenant, piece.question), piece.question.period, ask, _size)
 
     def _parts(self, question: Query) -> _Parts | None:
         if any(DICTIONARY[name].unit in NOT_ADDED for name in sums_of(question)):
@@ -224,8 +262,12 @@ class Answers:
         if self._memory.stamp(parts.settled.period) != settled:
             return None
         frame = added(pl.concat([one.frame for one in answers]), question)
-        if frame.height > MAX_ROWS:
-            return None
+        return None if frame.height > MAX_ROWS else self._made(tenant, question, whole, frame, answers)
+
+    def _made(
+        self, tenant: str, question: Query, whole: int | None, frame: pl.DataFrame, answers: Sequence[Answer]
+    ) -> Answer:
+        """The answer of which `frame` has all rows, made of others, remembered if its days have the same stamp yet."""
         source: Literal["rollup", "calls"] = "calls" if any(one.source == "calls" for one in answers) else "rollup"
         answer = replace(answers[-1], frame=concluded(frame, question), source=source, rates=rates_of(question))
         if whole is not None and self._memory.stamp(question.period) == whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -39,13 +40,21 @@ SETTINGS: Final = {
 MOST_TEXTS: Final = 500
 """Statements that are kept as text, some 20 KB each."""
 DIALECT: Final = Dialect(paramstyle="numeric_dollar")
+_PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
 def compiled(statement: Executable) -> tuple[str, list[Any]]:
-    """SQL text with `$1` parameters, and their values in order."""
+    """SQL text with `$1` parameters, and their values in order, each once.
+
+    DuckDB looks for pandas twice for every value that it is given, which takes 0.1 ms where there is none.
+    """
     clause = cast("ClauseElement", statement)
     sql = cast("SQLCompiler", clause.compile(dialect=DIALECT, compile_kwargs={"render_postcompile": True}))
-    return str(sql), [sql.params[name] for name in sql.positiontup or ()]
+    told = [sql.params[name] for name in sql.positiontup or ()]
+    alike = [f"{type(value).__name__} {value!r}" for value in told]
+    values = dict(zip(alike, told, strict=True))
+    place = {name: f"${number}" for number, name in enumerate(values, start=1)}
+    return _PARAMETER.sub(lambda found: place[alike[int(found[1]) - 1]], str(sql)), list(values.values())
 
 
 class Embedded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from sqlalchemy import ColumnElement, FromClause, case, or_
 from sqlalchemy.types import Boolean
 
@@ -31,3 +32,12 @@ def kept(wanted: Filter, column: ColumnElement[Any]) -> ColumnElement[bool]:
     if not wanted.negated:
         return kept
     return ~kept if None in wanted.values else or_(~kept, column.is_(None))
+
+
+def kept_rows(wanted: Filter) -> pl.Expr:
+    """The rows of an answer that a filter keeps, of those where the dimension is text."""
+    column = pl.col(wanted.dimension)
+    named = column.is_in([value for value in wanted.values if value is not None]).fill_null(value=False)
+    if None in wanted.values:
+        named |= column.is_null()
+    return ~named if wanted.negated else named
