@@ -97,7 +97,7 @@ def letterbox(found: Target) -> Letterbox:
     """
     asked = dict(_pairs(found.path.partition("?")[2]))
     sender, to = asked.pop("from", ""), tuple(one.strip() for one in asked.pop("to", "").split(","))
-    if asked or not found.path.startswith("/?"):
+    if asked or found.path.partition("?")[0] != "/":
         raise BadEndpointError("the address of a mail server has something beside from and to: write " + _MAIL)
     for one in (sender, *to):
         if len(one) > _LONGEST_MAIL or not _MAILBOX.fullmatch(one):
