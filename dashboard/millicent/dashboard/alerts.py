@@ -1,0 +1,210 @@
+"""Alerts over HTTP: the inbox, one alert with its life and who was told, what people do about it, and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import Body, Query
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from millicent.dashboard import access, alert_reading, asking, filters
+from millicent.warehouse import alert_rules, alerts, delivery_log, endpoints
+from millicent.warehouse.alert_rules import BadRuleError
+from millicent.warehouse.alerts import BadAlertError, State
+from millicent.warehouse.query import BadQuery
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from millicent.warehouse.alert_rules import Rule
+    from millicent.warehouse.alerts import Alert
+    from millicent.warehouse.control import Control
+    from millicent.warehouse.store import Warehouse
+
+MOST_HOURS: Final = 24 * 365
+_STATE: Final = Query(description="firing, acknowledged or resolved; repeats mean OR. All of them if left out.")
+_AWAKE: Final = Query(description="Leave out what somebody has put off until later.")
+_UNTIL: Final = Body(
+    description="`until`, an instant such as 2026-11-27T08:00:00Z, or `hours` from now; with neither, no longer."
+)
+_RULE: Final = Body(
+    description="`name`, `kind` (actual, forecast, burn_rate, anomaly, unit_cost, freshness or unpriced) and "
+    "`threshold` (0.8 or 80%) are needed. `budget` (id), or `filters`, as `filter` of `query` writes them. `floor`, "
+    "`basis`, `window_hours`, `cooldown_hours`, `severity` (info, warning, error or critical), `endpoints` (ids or "
+    "names of those to tell; all if left out). With an `id`, or the name of a rule that holds, it takes its place, "
+    "and stays muted where that one was."
+)
+
+
+def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
+    """Add the routes of alerts and their rules below `prefix`; those that change something ask for an operator."""
+    path, control = f"{prefix}/alerts", warehouse.control
+    _mount_rules(server, f"{path}/rules", control)
+
+    @server.get(path, summary="Alerts, the newest first")
+    def listed(
+        state: Annotated[list[State] | None, _STATE] = None,
+        rule: Annotated[int | None, Query(description="Id of a rule.")] = None,
+        budget: Annotated[int | None, Query(description="Id of a budget.")] = None,
+        awake: Annotated[bool, _AWAKE] = False,
+        limit: Annotated[int, Query(ge=1, le=alerts.MOST)] = 50,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+    ) -> JSONResponse:
+        tenant, now = access.principal().tenant, datetime.now(UTC)
+        with _refused():
+            found, following = alerts.inbox(
+                control, tenant, states=state or (), rule=rule, budget=budget, awake_at=now if awake else None,
+                limit=limit, cursor=cursor,
+            )  # fmt: skip
+        told = [written(one) for one in found]
+        return JSONResponse({"alerts": told, "next": following, "open": alerts.open_count(control, tenant, now)})
+
+    @server.get(f"{path}/{{alert_id}}", summary="One alert: what it told, its rule, its life, and who was told")
+    def shown(alert_id: str) -> JSONResponse:
+        tenant = access.principal().tenant
+        alert = _alert(control, tenant, alert_id)
+        rule = alert_rules.find(control, tenant, alert.rule)
+        life = [asking.plain(asdict(one)) for one in alerts.happenings(control, tenant, alert_id)]
+        sent = delivery_log.log(control, tenant, alert=alert_id, limit=delivery_log.MOST)
+        return JSONResponse(
+            {"alert": written(alert), "rule": written_rule(rule) if rule else None, "happenings": life,
+             "deliveries": [delivery_log.written(one) for one in sent]}
+        )  # fmt: skip
+
+    @server.post(f"{path}/{{alert_id}}/acknowledge", summary="Say that somebody sees to an alert",
+                 response_description="the alert as it is now")  # fmt: skip
+    def acknowledged(alert_id: str) -> JSONResponse:
+        who = access.operator("alerts")
+        _alert(control, who.tenant, alert_id)
+        with _refused():
+            return JSONResponse(written(alerts.acknowledge(control, who.tenant, alert_id, who.actor)))
+
+    @server.post(f"{path}/{{alert_id}}/snooze", summary="Have the inbox leave an alert out until later",
+                 response_description="the alert as it is now")  # fmt: skip
+    def snoozed(alert_id: str, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
+        who = access.operator("alerts")
+        _alert(control, who.tenant, alert_id)
+        until = _until(told) or datetime.now(UTC)
+        with _refused():
+            return JSONResponse(written(alerts.snooze(control, who.tenant, alert_id, until, who.actor)))
+
+    @server.post(f"{path}/{{alert_id}}/resolve", summary="Have an alert be over",
+                 response_description="the alert as it is now; endpoints that were told of it are told so")  # fmt: skip
+    def resolved(alert_id: str) -> JSONResponse:
+        who = access.operator("alerts")
+        _alert(control, who.tenant, alert_id)
+        with _refused():
+            return JSONResponse(written(alerts.resolve(control, who.tenant, alert_id, who.actor)))
+
+
+def _mount_rules(server: FastAPI, path: str, control: Control) -> None:
+    @server.get(path, summary="Every rule of alerts that holds")
+    def listed(budget: Annotated[int | None, Query(description="Id of a budget.")] = None) -> JSONResponse:
+        found = alert_rules.live(control, access.principal().tenant, budget=budget)
+        return JSONResponse({"rules": [written_rule(one) for one in found]})
+
+    @server.get(f"{path}/{{rule_id}}", summary="One rule of alerts, ended or not")
+    def shown(rule_id: int) -> JSONResponse:
+        return JSONResponse(written_rule(_rule(control, access.principal().tenant, rule_id)))
+
+    @server.post(path, summary="Set a rule of alerts", status_code=201,
+                 response_description="the rule as it is stored")  # fmt: skip
+    def put(told: Annotated[dict[str, Any], _RULE]) -> JSONResponse:
+        who = access.operator("rules of alerts")
+        with _refused():
+            rule = alert_reading.read(told)
+            made = alert_rules.put(control, who.tenant, _placed(control, who.tenant, rule), who.actor)
+        return JSONResponse(written_rule(made), 201)
+
+    @server.delete(f"{path}/{{rule_id}}", summary="End a rule of alerts, from now on",
+                   response_description="the rule; its alerts are kept, open ones are resolved")  # fmt: skip
+    def ended(rule_id: int) -> JSONResponse:
+        who = access.operator("rules of alerts")
+        _rule(control, who.tenant, rule_id)
+        with _refused():
+            return JSONResponse(written_rule(alert_rules.end(control, who.tenant, rule_id, who.actor)))
+
+    @server.post(f"{path}/{{rule_id}}/mute", summary="Tell nobody of a rule until later, or tell again",
+                 response_description="the rule as it is now; its alerts are in the inbox meanwhile")  # fmt: skip
+    def muted(rule_id: int, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
+        who = access.operator("rules of alerts")
+        _rule(control, who.tenant, rule_id)
+        with _refused():
+            return JSONResponse(written_rule(alert_rules.mute(control, who.tenant, rule_id, _until(told), who.actor)))
+
+
+def written(alert: Alert) -> dict[str, Any]:
+    """An alert as JSON."""
+    return asking.plain({**asdict(alert), "data": alert.data})
+
+
+def written_rule(rule: Rule) -> dict[str, Any]:
+    """A rule as JSON; filters as they are told."""
+    return {**alert_rules.written(rule), "filters": [filters.written(one) for one in rule.filters]}
+
+
+def _placed(control: Control, tenant: str, rule: Rule) -> Rule:
+    """A rule with ids of the endpoints that it names, and as mute as the one whose place it takes.
+
+    Raises:
+        BadRuleError: there is no such endpoint.
+    """
+    known = {key: one.id for one in endpoints.listed(control, tenant) for key in (one.name, one.id)}
+    if unknown := [one for one in rule.endpoints if one not in known]:
+        raise BadRuleError(f"there is no endpoint {unknown[0][:40]!r}: see `millicent webhooks list`")
+    held = alert_rules.live(control, tenant)
+    old = [one for one in held if (one.id == rule.id if rule.id is not None else one.name == rule.name)]
+    return replace(
+        rule, endpoints=tuple(dict.fromkeys(known[one] for one in rule.endpoints)),
+        muted_until=old[0].muted_until if old else None,
+    )  # fmt: skip
+
+
+def _until(told: dict[str, Any]) -> datetime | None:
+    """When something is over: an instant, or hours from now; None where neither is told.
+
+    Raises:
+        BadQuery: it cannot be.
+    """
+    if unknown := [name for name in told if name not in {"until", "hours"}]:
+        raise BadQuery(f"field {unknown[0][:40]!r} is unknown: write until or hours")
+    until, hours = told.get("until"), told.get("hours")
+    if until is not None and hours is not None:
+        raise BadQuery("both until and hours were told: write one of the two")
+    if hours is not None:
+        if isinstance(hours, bool) or not isinstance(hours, int) or not 1 <= hours <= MOST_HOURS:
+            raise BadQuery(f"hours {str(hours)[:40]!r} is not a whole number from 1 to {MOST_HOURS}: correct it")
+        return datetime.now(UTC) + timedelta(hours=hours)
+    if until is None:
+        return None
+    found = asking.instant("until", until) if isinstance(until, str) else None
+    if found is None or found.tzinfo is None:
+        raise BadQuery(f"until {str(until)[:40]!r} is no instant with a time zone: write 2026-11-27T08:00:00Z")
+    return found
+
+
+def _alert(control: Control, tenant: str, alert_id: str) -> Alert:
+    found = alerts.find(control, tenant, alert_id)
+    if found is None:
+        raise HTTPException(404, f"there is no alert {alert_id[:40]!r}: see /api/v1/alerts")
+    return found
+
+
+def _rule(control: Control, tenant: str, rule_id: int) -> Rule:
+    found = alert_rules.find(control, tenant, rule_id)
+    if found is None:
+        raise HTTPException(404, f"there is no rule {rule_id}: see /api/v1/alerts/rules")
+    return found
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except (BadAlertError, BadRuleError) as error:
+        raise BadQuery(str(error)) from error
