@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from millicent.collector.history import ClosedPeriodError
 from millicent.dashboard import access, asking, export_files, exporting, filters
+from millicent.dashboard.alerts import mount_alerts
 from millicent.dashboard.budget_checks import mount_budget_checks
 from millicent.dashboard.budgets import mount_budgets
 from millicent.dashboard.business_units import mount_units
@@ -34,6 +35,7 @@ from millicent.dashboard.rereading import mount_rereading
 from millicent.dashboard.rules import mount_rules
 from millicent.dashboard.statement_answers import mount_statements
 from millicent.dashboard.views import mount_views
+from millicent.dashboard.webhooks import mount_webhooks
 from millicent.pricing.entries import BadPricesError
 from millicent.warehouse.calls import Cost, Order, Search
 from millicent.warehouse.deployments import BadDeploymentsError
@@ -249,6 +251,8 @@ def _routes(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[str,
     mount_units(server, PREFIX, warehouse)
     mount_budget_checks(server, PREFIX, warehouse)
     mount_budgets(server, PREFIX, warehouse)
+    mount_alerts(server, PREFIX, warehouse)
+    mount_webhooks(server, PREFIX, warehouse)
     mount_statements(server, PREFIX, warehouse)
     mount_focus(server, PREFIX, warehouse)
 

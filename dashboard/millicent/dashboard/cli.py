@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from millicent.dashboard import catalog_file, declared, serve
+from millicent.dashboard.alert_commands import alerts
 from millicent.dashboard.budget_commands import budgets
 from millicent.dashboard.charge_commands import list_charges
 from millicent.dashboard.deployment_commands import Data, allocate, control_of, deployments
@@ -31,6 +32,7 @@ from millicent.dashboard.rereading import reread_calls
 from millicent.dashboard.rule_commands import rules
 from millicent.dashboard.settings import BadSettingsError, Settings, load, told
 from millicent.dashboard.terminal import URL, AsJson, Failed, Token, Url, err, get, out, show
+from millicent.dashboard.webhook_commands import webhooks
 from millicent.warehouse.control import Scope
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ app.add_typer(rules, name="rules")
 app.add_typer(reprice, name="reprice")
 app.add_typer(periods, name="periods")
 app.add_typer(budgets, name="budgets")
+app.add_typer(alerts, name="alerts")
+app.add_typer(webhooks, name="webhooks")
 app.add_typer(imports, name="import")
 app.add_typer(export, name="export")
 app.command("reread")(reread_calls)

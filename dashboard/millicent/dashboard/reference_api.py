@@ -15,7 +15,11 @@ from millicent.collector.retag import Move, Reach
 from millicent.dashboard import access
 from millicent.dashboard.api import mount_api
 from millicent.dashboard.markdown import code, listed, page, table
+from millicent.warehouse.alert_rules import Rule as AlertRule
+from millicent.warehouse.alerts import Alert, Happening
 from millicent.warehouse.budgets import Budget
+from millicent.warehouse.delivery_log import Attempt, Delivery, Health
+from millicent.warehouse.endpoints import Endpoint
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
@@ -35,6 +39,16 @@ def described() -> FastAPI:
 
 CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd", "energy_wh", "gco2e_g")
 BUDGET: Final = tuple(field.name for field in fields(Budget))
+ALERT: Final = tuple(field.name for field in fields(Alert))
+ALERT_RULE: Final = tuple(field.name for field in fields(AlertRule))
+ENDPOINT: Final = (
+    *(field.name for field in fields(Endpoint)), *(field.name for field in fields(Health)[1:]), "state"
+)  # fmt: skip
+DELIVERIES: Final = {
+    "": ("deliveries", "next"),
+    "deliveries": [field.name for field in fields(Delivery)],
+    "attempts": [field.name for field in fields(Attempt)],
+}
 ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),
@@ -66,6 +80,20 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "versions": BUDGET,
         "budget": (*BUDGET, "standing"),
     },
+    "/api/v1/webhooks": {"": ("endpoints",), "endpoints": ENDPOINT},
+    "/api/v1/webhooks/deliveries": DELIVERIES,
+    "/api/v1/webhooks/{endpoint_id}/deliveries": DELIVERIES,
+    "/api/v1/webhooks/events/{event_id}": {"": ("id", "alert", "type", "timestamp", "data")},
+    "/api/v1/alerts": {"": ("alerts", "next", "open"), "alerts": ALERT},
+    "/api/v1/alerts/{alert_id}": {
+        "": ("alert", "rule", "happenings", "deliveries"),
+        "alert": ALERT,
+        "rule": ALERT_RULE,
+        "happenings": [field.name for field in fields(Happening)],
+        "deliveries": [field.name for field in fields(Delivery)],
+    },
+    "/api/v1/alerts/rules": {"": ("rules",), "rules": ALERT_RULE},
+    "/api/v1/alerts/rules/{rule_id}": {"": ALERT_RULE},
     "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
     "/api/v1/views": {"": ("views",), "views": (*(field.name for field in fields(SavedView)), "address")},
     "/api/v1/workspace": {"": [field.name for field in fields(Workspace)]},

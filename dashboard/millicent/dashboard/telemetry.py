@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,7 +16,8 @@ from millicent.collector.scraping import Scraper
 from millicent.collector.spool import SpoolReader
 from millicent.dashboard import access
 from millicent.dashboard.spend_telemetry import Spend
-from millicent.warehouse import ledger
+from millicent.warehouse import delivery_log, ledger
+from millicent.warehouse.outbox import State
 from millicent.warehouse.store import Warehouse
 
 MOST_REASONS: Final = 100
@@ -65,6 +66,7 @@ class Telemetry(Collector):
         yield GaugeMetricFamily("millicent_store_bytes", "Size of the database file", size)
         yield from self._forwarded()
         yield from self._scraped()
+        yield from self._delivered()
         yield from self._spend.collect(_tenant())
 
     def _forwarded(self) -> Iterator[Metric]:
@@ -102,6 +104,23 @@ class Telemetry(Collector):
             for outcome, count in sorted(self._scraper.targets.items()):
                 targets.add_metric((outcome,), count)
         yield from (scrapes, failed, targets)
+
+    def _delivered(self) -> Iterator[Metric]:
+        """Whether alerts arrive."""
+        totals = delivery_log.totals(self._warehouse.control)
+        states = GaugeMetricFamily("millicent_alert_deliveries", "Alerts by what became of them", labels=("state",))
+        for state in get_args(State):
+            states.add_metric((state,), totals.by_state.get(state, 0))
+        tried = CounterMetricFamily("millicent_alert_attempts", "Attempts to deliver one", labels=("outcome",))
+        for outcome in ("arrived", "failed"):
+            tried.add_metric((outcome,), totals.attempts.get(outcome, 0))
+        oldest = totals.oldest_pending_at
+        age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+        yield from (
+            states,
+            tried,
+            GaugeMetricFamily("millicent_alert_oldest_pending_seconds", "Age of the oldest one that waits", age),
+        )
 
 
 def _tenant() -> str | None:
