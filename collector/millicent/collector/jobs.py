@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from millicent.collector import charging
+from millicent.collector.alerts.evaluating import Evaluator
 from millicent.warehouse import capacity, evidence, metered, rollups
 from millicent.warehouse.store import Warehouse
 
@@ -30,6 +31,8 @@ class Job:
 JOBS: Final = (
     Job("deployment_hours", 1, lambda warehouse, now: capacity.refresh(warehouse.engine, warehouse.control, now)),
     Job("charges", 60, charging.refresh),
+    Job("first_answers", 20, lambda warehouse, now: warehouse.prepare(now)),
+    Job("alerts", 5, Evaluator().run),
     Job("forget_evidence", 3600, lambda warehouse, now: evidence.forget(warehouse.engine, now - evidence.KEPT)),
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
     Job("fold_meters", 600, lambda warehouse, now: metered.fold(warehouse.engine, now - timedelta(hours=2))),

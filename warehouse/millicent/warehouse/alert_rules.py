@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, column, insert, select, table, update
 
 from millicent.warehouse.instants import Instant
+from millicent.warehouse.outlook import LEAST_RISE
 from millicent.warehouse.query import Basis, Filter
 from millicent.warehouse.repricings import told
 from millicent.warehouse.rules import metadata
@@ -312,6 +313,8 @@ def _check_numbers(rule: Rule) -> None:
         raise BadRuleError(
             f"threshold {rule.threshold} is not above 0: write the {MEANS[rule.kind]}, such as {_SUCH[rule.kind]}"
         )
+    if rule.kind == "anomaly" and rule.threshold < LEAST_RISE:
+        raise BadRuleError(f"threshold {rule.threshold} is too low for a day out of line: write {LEAST_RISE} or more")
     if rule.floor is not None and rule.kind not in FLOORS:
         raise BadRuleError(f"floor {rule.floor} says nothing of a rule of kind {rule.kind}: leave it out")
     if rule.floor is not None and not (rule.floor.is_finite() and 0 <= rule.floor <= MOST_THRESHOLD):

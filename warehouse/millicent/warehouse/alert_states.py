@@ -149,7 +149,7 @@ def step(before: Judgement | None, last: Alert | None, seen: Observation, now: d
         return Transition(before)
     crossed = seen.level >= seen.rule.threshold
     changed = before is not None and before.terms != seen.terms
-    found = Judgement(key=seen.key, terms=seen.terms, above=False, held_until=None, value=f"{seen.value:f}",
+    found = Judgement(key=seen.key, terms=seen.terms, above=False, held_until=None, value=f"{seen.value:.6f}",
                       judged_at=now)  # fmt: skip
     if (before is None or changed) and seen.is_over(now) and _changed(seen.rule) >= (seen.end or now):
         return _unheard(replace(found, above=crossed), last, seen)

@@ -199,14 +199,14 @@ def inbox(
         asked = asked.where(or_(c.opened_at < at, and_(c.opened_at == at, c.id < alert_id)))
     asked = asked.order_by(c.opened_at.desc(), c.id.desc()).limit(limit + 1)
     with control.begin() as connection:
-        found = [_alert(dict(row)) for row in connection.execute(asked).mappings()]
-    return found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None
+        listed = [_alert(dict(row)) for row in connection.execute(asked).mappings()]
+    return listed[:limit], _cursor(listed[limit - 1]) if len(listed) > limit else None
 
 
 def find(control: Control, tenant: str, alert_id: str) -> Alert | None:
     """One alert."""
     with control.begin() as connection:
-        return _found(connection, tenant, alert_id)
+        return found(connection, tenant, alert_id)
 
 
 def open_count(control: Control, tenant: str, at: datetime) -> int:
@@ -227,16 +227,16 @@ def happenings(control: Control, tenant: str, alert_id: str) -> list[Happening]:
     )
     taken_back = {cleared for _, cleared in EVENTS.values()}
     with control.begin() as connection:
-        found = [
+        life = [
             Happening(row.occurred_at, "cleared" if row.type in taken_back else "fired", None,
                       str(json.loads(row.body)["data"].get("summary", "")), row.id)
             for row in connection.execute(told)
         ]  # fmt: skip
-        found += [
+        life += [
             Happening(row.at, row.action.partition(".")[2], row.actor, str(row.detail.get("until") or ""))
             for row in connection.execute(done)
         ]
-    return sorted(found, key=lambda one: one.at)
+    return sorted(life, key=lambda one: one.at)
 
 
 def acknowledge(control: Control, tenant: str, alert_id: str, actor: str) -> Alert:
@@ -343,8 +343,23 @@ def latest(connection: Connection, tenant: str, since: datetime) -> dict[tuple[i
     columns = [column for column in c if column.name != "data"]
     kept = or_(c.state != "resolved", c.period_end >= since)
     rows = connection.execute(select(*columns).where(c.tenant == tenant, kept).order_by(c.opened_at, c.id)).mappings()
-    found = (_alert({**row, "data": {}}) for row in rows)
-    return {(one.rule, one.scope, one.period_start): one for one in found}
+    every = (_alert({**row, "data": {}}) for row in rows)
+    return {(one.rule, one.scope, one.period_start): one for one in every}
+
+
+def found(connection: Connection, tenant: str, alert_id: str) -> Alert | None:
+    """One alert, within a transaction."""
+    asked = select(alerts).where(alerts.c.tenant == tenant, alerts.c.id == alert_id)
+    row = connection.execute(asked).mappings().one_or_none()
+    return _alert(dict(row)) if row else None
+
+
+def open_of(connection: Connection, tenant: str, dedup_key: str) -> Alert | None:
+    """The alert of a key that is open."""
+    c = alerts.c
+    asked = select(alerts).where(c.tenant == tenant, c.dedup_key == dedup_key, c.state != "resolved")
+    row = connection.execute(asked).mappings().one_or_none()
+    return _alert(dict(row)) if row else None
 
 
 def tenants_with_open(connection: Connection) -> list[str]:
@@ -360,16 +375,10 @@ def _check_page(states: Collection[State], limit: int) -> None:
         raise BadAlertError(f"limit {limit} is outside 1 to {MOST}: ask for fewer, and go on by the cursor")
 
 
-def _found(connection: Connection, tenant: str, alert_id: str) -> Alert | None:
-    asked = select(alerts).where(alerts.c.tenant == tenant, alerts.c.id == alert_id)
-    row = connection.execute(asked).mappings().one_or_none()
-    return _alert(dict(row)) if row else None
-
-
 def _open(change: Change, alert_id: str) -> Alert:
     """An open alert, which nobody else changes until the transaction ends."""
     change.connection.exec_driver_sql("BEGIN IMMEDIATE")
-    alert = _found(change.connection, change.tenant, alert_id)
+    alert = found(change.connection, change.tenant, alert_id)
     if alert is None:
         raise BadAlertError(f"there is no alert {alert_id[:40]!r}: see `millicent alerts list`")
     if not alert.is_open:

@@ -1,0 +1,1 @@
+"""What rules see, what follows from it, and how it is told."""
