@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, Response
 
 from millicent.dashboard.pages import (
     accelerators,
+    alerts,
     caching,
     efficiency,
     explore,
@@ -55,6 +56,7 @@ PAGES: Final = {
     "/": ("Millicent", overview),
     "/explore": ("Cost explorer · Millicent", explore),
     "/teams": ("Teams & chargeback · Millicent", teams),
+    "/alerts": ("Alerts · Millicent", alerts),
     "/units": ("Unit economics · Millicent", units),
     "/caching": ("Caching · Millicent", caching),
     "/accelerators": ("Accelerators · Millicent", accelerators),

@@ -165,23 +165,42 @@
     listed = at ?? "";
   }); };
 
+  const pulse = (count) => (document.hidden || document.querySelector(".drawer details[open], .drawer :is(input, select):focus, #alerts-drawer[data-dash-is-loading=true]") ? dash.no_update : count);
+
   const beat = (count) => (document.querySelector("#prices-run[data-dash-is-loading=true]") ? dash.no_update : count);
 
   // After a change: what was pressed can be pressed again, and what follows is shown.
   const done = (changed) => {
-    for (const button of document.querySelectorAll("[data-do][aria-busy]")) { button.disabled = false; button.removeAttribute("aria-busy"); if (document.activeElement === document.body) button.focus({ preventScroll: true }); }
+    for (const button of document.querySelectorAll("[data-do][aria-busy]")) {
+      button.disabled = false;
+      button.removeAttribute("aria-busy");
+      const pop = changed?.close ? button.closest("details.pop") : null;
+      pop?.removeAttribute("open");
+      if (document.activeElement === document.body) (pop?.querySelector("summary") ?? button).focus({ preventScroll: true });
+    }
     setTimeout(() => document.querySelector(".declaring .effect > *")?.scrollIntoView({ block: "nearest" }));
     next = changed?.focus ?? ""; // where what opened the drawer is about to go
     if (changed?.go) { history.pushState(null, "", location.pathname + changed.go); dispatchEvent(new PopStateEvent("popstate")); }
   };
 
+  // How many alerts need somebody, beside the page's name in the navigation of every page.
+  const counted = (count) => {
+    const root = document.documentElement;
+    root.toggleAttribute("data-alerts", count > 0);
+    root.style.setProperty("--alerts", JSON.stringify(count > 99 ? "99+" : String(count ?? 0)));
+  };
+
   // Which way to send the first call is in sight.
   dash.welcome = { shows: (way) => { const ways = document.getElementById("welcome-ways"); if (ways && way) ways.dataset.way = way; } };
 
-  dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, done };
+  dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, pulse, counted, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
-  const held = (form) => (form ? Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")) : {});
+  const held = (form) => {
+    const told = {}; // what is ticked of a list goes by one name, each on a line of its own
+    for (const [name, value] of form ? new FormData(form) : []) if (value !== "") told[name] = name in told ? `${told[name]}\n${value}` : value;
+    return told;
+  };
 
   const act = (button) => {
     const here = button.dataset.here === undefined ? {} : { path: location.pathname, search: location.search };

@@ -1,5 +1,5 @@
-// What Dash's components lack for those who hear a page or use a keyboard, set right as they appear: its radio list calls
-// itself a listbox of options that hold radio buttons, its dropdown can focus what it hides, and a table that scrolls
+// What Dash's components lack for those who hear a page or use a keyboard, set right as they appear: its lists of
+// choices call themselves listboxes of options that hold buttons, its dropdown can focus what it hides, and a table that scrolls
 // cannot be reached.
 (() => {
   const set = (node, name, value) => {
@@ -11,7 +11,8 @@
       set(list, "role", "radiogroup");
       set(list, "aria-label", list.closest("[aria-label]")?.getAttribute("aria-label") ?? null);
     }
-    for (const choice of document.querySelectorAll(".dash-radioitems label:is([role], [aria-selected])")) {
+    for (const list of document.querySelectorAll(".dash-checklist[role=listbox]")) set(list, "role", "group");
+    for (const choice of document.querySelectorAll(":is(.dash-radioitems, .dash-checklist) label:is([role], [aria-selected])")) {
       set(choice, "role", null);
       set(choice, "aria-selected", null);
     }
