@@ -43,8 +43,8 @@ _RULE: Final = Body(
 
 def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     """Add the routes of alerts and their rules below `prefix`; those that change something ask for an operator."""
-    path, control = f"{prefix}/alerts", warehouse.control
-    _mount_rules(server, f"{path}/rules", control)
+    path = f"{prefix}/alerts"
+    _mount_rules(server, f"{path}/rules", warehouse)
 
     @server.get(path, summary="Alerts, the newest first")
     def listed(
@@ -58,19 +58,21 @@ def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         tenant, now = access.principal().tenant, datetime.now(UTC)
         with _refused():
             found, following = alerts.inbox(
-                control, tenant, states=state or (), rule=rule, budget=budget, awake_at=now if awake else None,
-                limit=limit, cursor=cursor,
+                warehouse.control, tenant, states=state or (), rule=rule, budget=budget,
+                awake_at=now if awake else None, limit=limit, cursor=cursor,
             )  # fmt: skip
         told = [written(one) for one in found]
-        return JSONResponse({"alerts": told, "next": following, "open": alerts.open_count(control, tenant, now)})
+        return JSONResponse(
+            {"alerts": told, "next": following, "open": alerts.open_count(warehouse.control, tenant, now)}
+        )
 
     @server.get(f"{path}/{{alert_id}}", summary="One alert: what it told, its rule, its life, and who was told")
     def shown(alert_id: str) -> JSONResponse:
         tenant = access.principal().tenant
-        alert = _alert(control, tenant, alert_id)
-        rule = alert_rules.find(control, tenant, alert.rule)
-        life = [asking.plain(asdict(one)) for one in alerts.happenings(control, tenant, alert_id)]
-        sent = delivery_log.log(control, tenant, alert=alert_id, limit=delivery_log.MOST)
+        alert = _alert(warehouse.control, tenant, alert_id)
+        rule = alert_rules.find(warehouse.control, tenant, alert.rule)
+        life = [asking.plain(asdict(one)) for one in alerts.happenings(warehouse.control, tenant, alert_id)]
+        sent = delivery_log.log(warehouse.control, tenant, alert=alert_id, limit=delivery_log.MOST)
         return JSONResponse(
             {"alert": written(alert), "rule": written_rule(rule) if rule else None, "happenings": life,
              "deliveries": [delivery_log.written(one) for one in sent]}
@@ -80,37 +82,37 @@ def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
                  response_description="the alert as it is now")  # fmt: skip
     def acknowledged(alert_id: str) -> JSONResponse:
         who = access.operator("alerts")
-        _alert(control, who.tenant, alert_id)
+        _alert(warehouse.control, who.tenant, alert_id)
         with _refused():
-            return JSONResponse(written(alerts.acknowledge(control, who.tenant, alert_id, who.actor)))
+            return JSONResponse(written(alerts.acknowledge(warehouse.control, who.tenant, alert_id, who.actor)))
 
     @server.post(f"{path}/{{alert_id}}/snooze", summary="Have the inbox leave an alert out until later",
                  response_description="the alert as it is now")  # fmt: skip
     def snoozed(alert_id: str, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
         who = access.operator("alerts")
-        _alert(control, who.tenant, alert_id)
+        _alert(warehouse.control, who.tenant, alert_id)
         until = _until(told) or datetime.now(UTC)
         with _refused():
-            return JSONResponse(written(alerts.snooze(control, who.tenant, alert_id, until, who.actor)))
+            return JSONResponse(written(alerts.snooze(warehouse.control, who.tenant, alert_id, until, who.actor)))
 
     @server.post(f"{path}/{{alert_id}}/resolve", summary="Have an alert be over",
                  response_description="the alert as it is now; endpoints that were told of it are told so")  # fmt: skip
     def resolved(alert_id: str) -> JSONResponse:
         who = access.operator("alerts")
-        _alert(control, who.tenant, alert_id)
+        _alert(warehouse.control, who.tenant, alert_id)
         with _refused():
-            return JSONResponse(written(alerts.resolve(control, who.tenant, alert_id, who.actor)))
+            return JSONResponse(written(alerts.resolve(warehouse.control, who.tenant, alert_id, who.actor)))
 
 
-def _mount_rules(server: FastAPI, path: str, control: Control) -> None:
+def _mount_rules(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     @server.get(path, summary="Every rule of alerts that holds")
     def listed(budget: Annotated[int | None, Query(description="Id of a budget.")] = None) -> JSONResponse:
-        found = alert_rules.live(control, access.principal().tenant, budget=budget)
+        found = alert_rules.live(warehouse.control, access.principal().tenant, budget=budget)
         return JSONResponse({"rules": [written_rule(one) for one in found]})
 
     @server.get(f"{path}/{{rule_id}}", summary="One rule of alerts, ended or not")
     def shown(rule_id: int) -> JSONResponse:
-        return JSONResponse(written_rule(_rule(control, access.principal().tenant, rule_id)))
+        return JSONResponse(written_rule(_rule(warehouse.control, access.principal().tenant, rule_id)))
 
     @server.post(path, summary="Set a rule of alerts", status_code=201,
                  response_description="the rule as it is stored")  # fmt: skip
@@ -118,24 +120,28 @@ def _mount_rules(server: FastAPI, path: str, control: Control) -> None:
         who = access.operator("rules of alerts")
         with _refused():
             rule = alert_reading.read(told)
-            made = alert_rules.put(control, who.tenant, _placed(control, who.tenant, rule), who.actor)
+            made = alert_rules.put(
+                warehouse.control, who.tenant, _placed(warehouse.control, who.tenant, rule), who.actor
+            )
         return JSONResponse(written_rule(made), 201)
 
     @server.delete(f"{path}/{{rule_id}}", summary="End a rule of alerts, from now on",
                    response_description="the rule; its alerts are kept, open ones are resolved")  # fmt: skip
     def ended(rule_id: int) -> JSONResponse:
         who = access.operator("rules of alerts")
-        _rule(control, who.tenant, rule_id)
+        _rule(warehouse.control, who.tenant, rule_id)
         with _refused():
-            return JSONResponse(written_rule(alert_rules.end(control, who.tenant, rule_id, who.actor)))
+            return JSONResponse(written_rule(alert_rules.end(warehouse.control, who.tenant, rule_id, who.actor)))
 
     @server.post(f"{path}/{{rule_id}}/mute", summary="Tell nobody of a rule until later, or tell again",
                  response_description="the rule as it is now; its alerts are in the inbox meanwhile")  # fmt: skip
     def muted(rule_id: int, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
         who = access.operator("rules of alerts")
-        _rule(control, who.tenant, rule_id)
+        _rule(warehouse.control, who.tenant, rule_id)
         with _refused():
-            return JSONResponse(written_rule(alert_rules.mute(control, who.tenant, rule_id, _until(told), who.actor)))
+            return JSONResponse(
+                written_rule(alert_rules.mute(warehouse.control, who.tenant, rule_id, _until(told), who.actor))
+            )
 
 
 def written(alert: Alert) -> dict[str, Any]:
