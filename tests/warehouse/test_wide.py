@@ -15,8 +15,10 @@ from sqlalchemy import select
 
 from millicent.warehouse import ledger, query, wide
 from millicent.warehouse.answers import Answers, Memory
+from millicent.warehouse.exchange import Rate
 from millicent.warehouse.frames import plain
 from millicent.warehouse.query import Basis, Filter, Period, Query
+from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import calls
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -25,6 +27,11 @@ NOW = datetime(2026, 3, 30, 10, tzinfo=UTC)
 TODAY = NOW.replace(hour=0)
 EVER = Period(TODAY - 60 * DAY, TODAY + DAY)
 SPEND = Query(measures=("spend_usd", "calls"), period=EVER, dimensions=("team",))
+
+RATES = tuple(
+    Rate("EUR", TODAY - days * DAY + 7 * HOUR, Decimal(usd), "ECB")
+    for days, usd in ((99, "1.07"), (31, "1.1"), (2, "1.13"))
+)
 
 
 class Asked:
@@ -86,7 +93,9 @@ def questions(draw):
     start = EVER.start + draw(st.integers(0, 61 * 24 - 1)) * HOUR
     hours = draw(st.integers(1, 61 * 24))
     dimensions = draw(st.lists(st.sampled_from(wide.DIMENSIONS), max_size=3, unique=True))
+    currency = draw(st.sampled_from(("USD", "USD", "EUR")))
     return Query(
+        currency=currency, rates=RATES if currency == "EUR" else (),
         measures=tuple(names), dimensions=tuple(dimensions), filters=tuple(filters),
         grain=draw(st.sampled_from((None, "day"))), basis=draw(st.sampled_from(get_args(Basis))),
         time_zone=draw(st.sampled_from(("UTC", "Europe/Berlin", "America/Los_Angeles", "Asia/Kolkata"))),
@@ -170,3 +179,17 @@ def test_where_names_are_too_many_each_question_is_asked_by_itself_and_no_wide_o
         assert asked(replace(SPEND, dimensions=(dimension,)))["calls"].sum() == 5
     assert asked.periods[EVER] == 2
     assert asked.periods[Period(TODAY.replace(day=1), TODAY)] == 1
+
+
+def test_what_pages_ask_first_is_at_hand(facts, a_call):
+    warehouse = Warehouse(facts.engine, facts.control, facts.prices)
+    assert warehouse.prepare(datetime.now(UTC)) == 0
+    now = datetime.now(UTC)
+    facts.store(a_call(team="a", started_at=now - 30 * DAY, tenant="default"))
+    assert warehouse.prepare(now) == 1
+    end = now.replace(minute=0, second=0, microsecond=0) + HOUR
+    asked, read = [], warehouse.engine.read
+    warehouse.engine.read = lambda *told, **more: asked.append(told) or read(*told, **more)
+    question = replace(SPEND, period=Period((now - 35 * DAY).replace(hour=0, minute=0, second=0, microsecond=0), end))
+    assert warehouse.ask("default", question).frame["calls"].to_list() == [1]
+    assert not asked

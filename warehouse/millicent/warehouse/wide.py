@@ -63,9 +63,8 @@ def pieces(question: Query, settled_before: datetime) -> Pieces | None:
         question: any.
         settled_before: days of the question's time zone that ended before this instant are over.
     """
-    known, exact = set(DIMENSIONS), not question.rates and question.currency == "USD"
-    alike = known.issuperset(question.asked()) and question.grain in {None, "day"} and question.period.on_the_hour
-    if not (exact and alike and set(SUMS).issuperset(sums_of(question))):
+    told = set(DIMENSIONS).issuperset(question.asked()) and set(SUMS).issuperset(sums_of(question))
+    if not told or question.grain not in {None, "day"} or not question.period.on_the_hour:
         return None
     place, period = zone(question.time_zone), question.period
     cut = _day(settled_before, place)
@@ -77,7 +76,8 @@ def pieces(question: Query, settled_before: datetime) -> Pieces | None:
 
 def answered(frames: Iterator[tuple[Piece, pl.DataFrame]], question: Query) -> pl.DataFrame:
     """All rows that `question` asks for with all its sums, from the answers to its pieces."""
-    columns = ("time", *dict.fromkeys((*question.asked(), *sums_of(question))))
+    rate = ("rate",) if question.rates else ()
+    columns = ("time", *rate, *dict.fromkeys((*question.asked(), *sums_of(question))))
     told = [
         frame.select(columns).filter(pl.col("time").is_between(days.start, days.end, closed="left") if days else True)
         for (_, days), frame in frames
@@ -87,7 +87,7 @@ def answered(frames: Iterator[tuple[Piece, pl.DataFrame]], question: Query) -> p
 
 def _piece(question: Query, period: Period, days: Period | None = None) -> Piece:
     wide = replace(question, measures=SUMS, dimensions=DIMENSIONS, filters=(), period=period, grain="day", order=(),
-                   limit=MOST_ROWS + 1)  # fmt: skip
+                   limit=MOST_ROWS + 1, currency="USD")  # fmt: skip
     return Piece(wide, days)
 
 
