@@ -173,7 +173,7 @@ def check(words: list[str]) -> None:
     elif program == "python" and words[1] != "app.py":
         assert (ROOT / words[1]).exists(), words
     elif program == "millicent":
-        length = next((n for n in (2, 1) if tuple(words[1 : n + 1]) in COMMANDS), 0)
+        length = next((n for n in (3, 2, 1) if tuple(words[1 : n + 1]) in COMMANDS), 0)
         assert length, f"{words}: no such command"
         options = {name for given in COMMANDS[tuple(words[1 : length + 1])].params for name in given.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, words
