@@ -283,27 +283,56 @@ def test_the_only_endpoint_fails_and_that_is_still_known(control):
     assert log(control, event=notice.id) == []
 
 
+def test_that_an_alert_is_over_arrives_after_that_it_began(control):
+    to, other = endpoint(control), endpoint(control, "other")
+    began = emit(control, alert="al_1", endpoints=[to, other])
+    attempt(control, to, NOW, BROKEN)
+    attempt(control, to, NOW + 6 * SECOND, BROKEN)
+    over = emit(control, "budget.threshold.cleared", NOW + HOUR / 60, alert="al_1")
+    elsewhere = emit(control, at=NOW + HOUR / 60, alert="al_2", endpoints=[to])
+    at, seen = NOW + HOUR / 60, []
+    while taken := outbox.take(control, to, at):
+        seen.append(taken.event.id)
+        outbox.attempted(control, taken, OK, at)
+    assert seen == [elsewhere]
+    assert attempt(control, other, at, OK) == "delivered"
+    assert outbox.take(control, other, at).event.id == over
+    at = NOW + HOUR
+    for expected, outcome in ((began, BROKEN), (began, OK), (over, OK)):
+        taken = outbox.take(control, to, at)
+        assert taken.event.id == expected
+        outbox.attempted(control, taken, outcome, at)
+        at += 0 * SECOND if outcome is OK else HOUR
+
+
 OUTCOMES = st.sampled_from(
     [OK, BROKEN, Outcome(error="no answer"), Outcome(status=429), Outcome(status=503, retry_after=HOUR), None]
 )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(OUTCOMES, st.booleans(), st.integers(0, 90_000)), max_size=60))
-def test_whatever_happens_nothing_is_lost_and_nothing_arrives_twice_unasked(shared, steps):
+@given(st.lists(st.tuples(OUTCOMES, st.sampled_from(["", "", "a", "b", "none"]), st.integers(0, 90_000)), max_size=60))
+def test_whatever_happens_nothing_is_lost_twice_or_in_another_order(shared, steps):
     """None: the sender is gone between taking and telling. Emitted events are pending, delivered, or dead after ten."""
-    to = endpoint(shared, f"e{next(_names)}")
-    at, emitted, arrived = NOW, [], []
-    for outcome, also_emits, waits in steps:
+    number = next(_names)
+    to = endpoint(shared, f"e{number}")
+    at, emitted, arrived, alerts = NOW, [], [], {}
+    for outcome, about, waits in steps:
         at += timedelta(seconds=waits)
-        if also_emits:
-            emitted.append(emit(shared, at=at, endpoints=[to]))
+        if about:
+            alert = None if about == "none" else f"{about}{number}"
+            emitted.append(emit(shared, at=at, endpoints=[to], alert=alert))
+            alerts[emitted[-1]] = alert or emitted[-1]
         taken = outbox.take(shared, to, at)
         if taken is not None and outcome is not None:
             arrived += [taken.event.id] if outbox.attempted(shared, taken, outcome, at) == "delivered" else []
     kept = {one.event: one for one in log(shared, endpoint=to, limit=200)}
     assert sorted(kept) == sorted(emitted)
     assert len(set(arrived)) == len(arrived)
+    for alert in set(alerts.values()):
+        assert [one for one in arrived if alerts[one] == alert] == [
+            one for one in emitted if alerts[one] == alert and one in arrived
+        ]
     for one in kept.values():
         failed = [tried for tried in one.attempts if tried.error != outbox.UNDER_WAY and tried.status != 204]
         assert one.tries == len(failed)

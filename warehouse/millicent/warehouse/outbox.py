@@ -2,7 +2,8 @@
 
 `emit` writes an event and one delivery for each endpoint that wants it into the transaction of its caller, so that
 either both are there or neither is. Whoever sends takes a delivery with a lease, tells what came of it, or is gone, and
-the lease runs out: an event arrives at least once, with the same id and the same bytes each time.
+the lease runs out: an event arrives at least once, with the same id and the same bytes each time. What happened to one
+alert arrives in that order; what happened to different ones in any.
 """
 
 from __future__ import annotations
@@ -133,16 +134,29 @@ def emit(
         return event
     c = _endpoints.c
     wanted = select(c.id, c.types, c.enabled).where(c.tenant == tenant, c.ended_at.is_(None)).order_by(c.id)
-    now = datetime.now(UTC)
+    now, behind = datetime.now(UTC), _behind(connection, alert)
     for one in connection.execute(wanted).all():
         if (endpoints and one.id not in endpoints) or (one.types and type_ not in one.types and type_ != TEST):
             continue
-        state = {"state": "pending", "next_at": min(now, occurred_at)} if one.enabled else {
-            "state": "dead", "ended_at": now
-        }  # fmt: skip
+        begins = max(min(now, occurred_at), behind.get(one.id, occurred_at))
+        state = {"state": "pending", "next_at": begins} if one.enabled else {"state": "dead", "ended_at": now}
         delivery = {"tenant": tenant, "event": event, "endpoint": one.id, "tries": 0, "created_at": now, **state}
         connection.execute(insert(_deliveries).values(delivery))
     return event
+
+
+def _behind(connection: Connection, alert: str | None) -> dict[str, datetime]:
+    """Until when what waits of an alert waits, by endpoint: what happened later to it arrives later."""
+    d, v = _deliveries.c, _events.c
+    if alert is None:
+        return {}
+    asked = (
+        select(d.endpoint, func.max(d.next_at))
+        .join_from(_deliveries, _events, d.event == v.id)
+        .where(v.alert == alert, d.state == "pending")
+        .group_by(d.endpoint)
+    )
+    return {row[0]: row[1] for row in connection.execute(asked)}
 
 
 def try_out(control: Control, tenant: str, endpoint: str, actor: str) -> int:
@@ -227,6 +241,7 @@ def attempted(control: Control, taken: Taken, outcome: Outcome, now: datetime) -
             why = outcome.error or f"it answered {outcome.status}"
             _give_up(connection, taken, now, f"{len(SCHEDULE)} attempts failed, the last because {why}")
         else:
+            _hold(connection, taken, after["next_at"])
             _throttle(connection, taken, outcome, now)
     return after["state"]  # type: ignore[no-any-return]
 
@@ -241,6 +256,16 @@ def _after(taken: Taken, outcome: Outcome, now: datetime) -> dict[str, Any]:
     wait = SCHEDULE[tries] * random.uniform(1, 1 + JITTER)  # noqa: S311 - not a secret
     asked = min(outcome.retry_after or timedelta(), MOST_WAIT)
     return {"state": "pending", "tries": tries, "next_at": now + max(wait, asked), "leased_until": None}
+
+
+def _hold(connection: Connection, taken: Taken, until: datetime) -> None:
+    """Have what happened later to the same alert wait for what happened before."""
+    d, v = _deliveries.c, _events.c
+    if taken.event.alert is None:
+        return
+    same = select(v.id).where(v.alert == taken.event.alert, v.tenant == taken.tenant)
+    later = and_(d.endpoint == taken.endpoint, d.state == "pending", d.id > taken.delivery, d.next_at < until)
+    connection.execute(update(_deliveries).where(later, d.event.in_(same)).values(next_at=until))
 
 
 def _throttle(connection: Connection, taken: Taken, outcome: Outcome, now: datetime) -> None:

@@ -120,7 +120,7 @@ def _endpoints_and_deliveries() -> None:
         sa.Column("tenant", sa.String, sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("type", sa.String, nullable=False),
         sa.Column("occurred_at", sa.DateTime, nullable=False),
-        sa.Column("alert", sa.String),
+        sa.Column("alert", sa.String, index=True),
         sa.Column("body", sa.Text, nullable=False),  # the JSON that is signed and sent
     )
     op.create_table(
