@@ -22,6 +22,7 @@ CROSSED = {
     "severity": "error",
     "status": "firing",
     "summary": "Search has spent 101% of its budget for November",
+    "driver": "claude-x rose by €5,000, against 1 Oct to 20 Oct.",
     "opened_at": "2026-11-20T11:59:00Z",
     "budget": {"id": 7, "name": "Search & <b>rank</b>", "version": 2, "scope": ["team:search"], "owner": "Ann"},
     "rule": {"id": 3, "name": "Search: 100% spent"},
@@ -71,7 +72,7 @@ def test_slack_gets_blocks_a_button_and_a_plain_text():
     assert body["text"] == "Error: Search has spent 101% of its budget for November"
     header, summary, facts, moved, button = body["blocks"]
     assert header["text"] == {"type": "plain_text", "emoji": False, "text": "Error"}
-    assert summary["text"]["text"] == CROSSED["summary"]
+    assert summary["text"]["text"] == f"{CROSSED['summary']}\n{CROSSED['driver']}"
     texts = [field["text"] for field in facts["fields"]]
     assert "*Budget*\nSearch &amp; &lt;b&gt;rank&lt;/b&gt;" in texts
     assert "*Limit*\n27,500.00 EUR" in texts
@@ -94,6 +95,7 @@ def test_teams_gets_an_adaptive_card_in_a_message():
     card = attached["content"]
     assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
     assert {block["type"] for block in card["body"]} == {"RichTextBlock"}, "text blocks would read Markdown"
+    assert [block["inlines"][0]["text"] for block in card["body"][1:3]] == [CROSSED["summary"], CROSSED["driver"]]
     assert card["body"][0]["inlines"][0]["color"] == "attention"
     assert card["actions"][0] == {"type": "Action.OpenUrl", "title": "Look at it", "url": CROSSED["links"]["dashboard"]}
     _, over = sent("teams", CLEARED)
@@ -136,6 +138,7 @@ def test_a_receiver_of_alertmanager_gets_version_four():
     assert alert["labels"]["owner"] == "Ann"
     assert (alert["startsAt"], alert["endsAt"]) == ("2026-11-20T11:59:00Z", "0001-01-01T00:00:00Z")
     assert alert["annotations"]["summary"] == CROSSED["summary"]
+    assert alert["annotations"]["description"] == CROSSED["driver"]
     _, over = sent("alertmanager", CLEARED)
     assert over["status"] == over["alerts"][0]["status"] == "resolved"
     assert over["alerts"][0]["endsAt"] == "2026-11-20T13:00:00Z"
@@ -199,6 +202,18 @@ def test_whatever_an_event_holds_it_is_told_within_limits_and_as_text(data):
         if kind == "pagerduty":
             assert 0 < len(body["dedup_key"]) <= 255
             assert body.get("payload") is None or 0 < len(body["payload"]["summary"]) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [
+        ({"basis": "actual", "ratio": "0.8"}, "80%"),
+        ({"basis": "burn_rate", "multiple": "3"}, "3×"),
+        ({"basis": "unit_cost", "amount": "12.5"}, "12.50 EUR"),
+    ],
+)
+def test_a_threshold_is_told_in_what_it_is_of(threshold, words):
+    assert dict(notice(event(data={**CROSSED, "threshold": threshold})).facts)["Threshold"] == words
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "data:text/html,x", "https://x\nevil", 7, "/alerts"])

@@ -53,7 +53,7 @@ def _slack(_: Destination, __: Event, told: Notice) -> dict[str, Any]:
     """Blocks, and plain text for notifications."""
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "emoji": False, "text": line(_headline(told), 150)}},
-        {"type": "section", "text": _mrkdwn(_escaped(told.summary))},
+        {"type": "section", "text": _mrkdwn("\n".join(_escaped(said) for said in _said(told)))},
     ]
     if told.facts:
         fields = [_mrkdwn(f"*{name}*\n{_escaped(line(said, 300))}") for name, said in told.facts[:10]]
@@ -79,7 +79,7 @@ def _teams(_: Destination, __: Event, told: Notice) -> dict[str, Any]:
         "msteams": {"width": "Full"},
         "body": [
             _rich({"text": _headline(told), "weight": "bolder", "size": "large", "color": colour}),
-            _rich({"text": told.summary}),
+            *(_rich({"text": said}) for said in _said(told)),
             *(_rich({"text": f"{name}: ", "weight": "bolder"}, {"text": line(said, 300)}) for name, said in facts),
         ],
     }
@@ -95,7 +95,7 @@ def _pagerduty(to: Destination, event: Event, told: Notice) -> dict[str, Any]:
     key = {"routing_key": to.secrets[0] if to.secrets else "", "event_action": action, "dedup_key": told.key}
     if action != "trigger":
         return key
-    details = dict(told.facts) | ({"What moved it": "; ".join(told.drivers)} if told.drivers else {})
+    details = {**dict(told.facts), **_some("Driver", told.driver), **_some("What moved it", "; ".join(told.drivers))}
     links = {"client_url": told.link, "links": [{"href": told.link, "text": "Look at it"}]} if told.link else {}
     return {
         **key, **links, "client": "Millicent",
@@ -111,9 +111,10 @@ def _pagerduty(to: Destination, event: Event, told: Notice) -> dict[str, Any]:
 def _alertmanager(to: Destination, event: Event, told: Notice) -> Any:
     """What Alertmanager tells a receiver (version 4); at its own address, what it is told itself."""
     labels = {**told.labels, "alert": told.key}
-    notes = {"summary": told.summary, **{_snake(name): said for name, said in told.facts}}
-    if told.drivers:
-        notes["drivers"] = "; ".join(told.drivers)
+    notes = {
+        "summary": told.summary, **_some("description", told.driver), **_some("drivers", "; ".join(told.drivers)),
+        **{_snake(name): said for name, said in told.facts},
+    }  # fmt: skip
     over = told.status == "resolved"
     alert = {
         "labels": labels, "annotations": notes, "startsAt": _text(told.began), "generatorURL": told.link or "",
@@ -138,6 +139,10 @@ def _headline(told: Notice) -> str:
     return {"resolved": "Over", "acknowledged": "Seen to"}.get(told.status, told.severity.capitalize())
 
 
+def _said(told: Notice) -> list[str]:
+    return [said for said in (told.summary, told.driver) if said]
+
+
 def _mrkdwn(text: str) -> dict[str, Any]:
     return {"type": "mrkdwn", "verbatim": True, "text": text[:2900]}
 
@@ -149,6 +154,10 @@ def _escaped(text: str) -> str:
 
 def _rich(*runs: dict[str, Any]) -> dict[str, Any]:
     return {"type": "RichTextBlock", "inlines": [{"type": "TextRun", **run} for run in runs]}
+
+
+def _some(name: str, text: str) -> dict[str, str]:
+    return {name: text} if text else {}
 
 
 def _snake(name: str) -> str:

@@ -83,6 +83,7 @@ def written(box: Letterbox, event: Event, told: Notice, now: datetime) -> EmailM
     message["Auto-Submitted"] = "auto-generated"
     parts = [
         told.summary,
+        told.driver,
         "\n".join(f"{name}: {said}" for name, said in told.facts),
         "\n".join(("What moved it:", *(f"- {one}" for one in told.drivers))) if told.drivers else "",
         told.link or "",

@@ -22,6 +22,7 @@ SEVERITIES: Final = ("critical", "error", "warning", "info")
 LONGEST_KEY: Final = 255
 """Characters of a key that PagerDuty takes."""
 MOST_DRIVERS: Final = 5
+_MOST: Final = Decimal("1e18")
 _OVER: Final = (".cleared", ".closed", ".recovered")
 _WHY: Final[Mapping[str, str]] = dict(REASONS.items())
 _LINKS: Final = ("alert", "dashboard")
@@ -33,6 +34,7 @@ class Notice:
 
     Attributes:
         summary: One line.
+        driver: What moved the spend, in a sentence; empty where that is not known.
         severity: How urgent it is; one of `SEVERITIES`.
         status: `firing`, `acknowledged` or `resolved`.
         key: The same for everything that tells of one alert.
@@ -45,6 +47,7 @@ class Notice:
     """
 
     summary: str
+    driver: str
     severity: str
     status: str
     key: str
@@ -65,6 +68,7 @@ def notice(event: Event) -> Notice:
     period = _within(data, "period")
     return Notice(
         summary=line(data.get("summary")) or _unsaid(event.type),
+        driver=line(data.get("driver")),
         severity=severity if severity in SEVERITIES else "info",
         status=_status(event.type, data),
         key=_key(line(data.get("dedup_key")) or event.id),
@@ -87,10 +91,8 @@ def line(value: object, longest: int = 1000) -> str:
 
 def money(value: object, currency: str) -> str:
     """An amount as people write it; empty where there is none."""
-    try:
-        return f"{Decimal(str(value)):,.2f} {currency}".strip() if value is not None else ""
-    except (InvalidOperation, ValueError):
-        return line(value)
+    amount = _number(value)
+    return line(value) if amount is None else f"{amount:,.2f} {currency}".strip()
 
 
 def _facts(data: Mapping[str, Any], period: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -105,9 +107,9 @@ def _facts(data: Mapping[str, Any], period: Mapping[str, Any]) -> list[tuple[str
         ("Limit", money(data.get("limit"), currency)),
         ("Spent", money(data.get("actual"), currency)),
         ("Expected", money(forecast.get("p50"), currency)),
-        ("Threshold", _percent(threshold.get("ratio"))),
+        ("Threshold", _threshold(threshold, currency)),
         ("Runs out", line(data.get("run_out_date"))),
-        ("Why it is over", _WHY.get(line(data.get("reason")), "")),
+        ("Why it is over", line(data.get("reason_text")) or _WHY.get(line(data.get("reason")), "")),
         ("Late", "found after its period was over" if data.get("late") is True else ""),
         ("Incomplete", _joined(data.get("incomplete"))),
         ("Data complete through", line(data.get("data_complete_through"))),
@@ -161,11 +163,20 @@ def _link(data: Mapping[str, Any]) -> str | None:
     return next((one for one in found if one.startswith(("https://", "http://")) and one == line(one)), None)
 
 
-def _percent(ratio: object) -> str:
+def _threshold(told: Mapping[str, Any], currency: str) -> str:
+    """A share of the limit, how many times more than usual, or a cost of a million tokens."""
+    share, multiple = _number(told.get("ratio")), line(told.get("multiple"))
+    if share is not None:
+        return f"{(share * 100).normalize():f}%"
+    return f"{multiple}×" if multiple else money(told.get("amount"), currency)
+
+
+def _number(value: object) -> Decimal | None:
     try:
-        return f"{Decimal(str(ratio)) * 100:.4g}%" if ratio is not None else ""
-    except (InvalidOperation, ValueError):
-        return line(ratio)
+        found = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and abs(found) < _MOST else None
 
 
 def _joined(told: object) -> str:
