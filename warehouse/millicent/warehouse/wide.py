@@ -21,7 +21,8 @@ from millicent.warehouse.record import COST_TYPE
 from millicent.warehouse.workspace import zone
 
 DIMENSIONS: Final = (
-    "team", "project", "feature", "environment", "provider", "model", "billing", "deployment", "accelerator", COST_TYPE,
+    "team", "project", "feature", "environment", "provider", "model", "billing", "price_status", "deployment", "engine",
+    "precision", "accelerator", "region", COST_TYPE,
 )  # fmt: skip
 """What a wide answer is cut by."""
 NOT_ADDED: Final = frozenset({"joules", "wh"})
