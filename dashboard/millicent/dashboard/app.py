@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse, Response
 from millicent.dashboard.pages import (
     accelerators,
     alerts,
+    budgets,
     caching,
     efficiency,
     explore,
@@ -56,6 +57,7 @@ PAGES: Final = {
     "/": ("Millicent", overview),
     "/explore": ("Cost explorer · Millicent", explore),
     "/teams": ("Teams & chargeback · Millicent", teams),
+    "/budgets": ("Budgets · Millicent", budgets),
     "/alerts": ("Alerts · Millicent", alerts),
     "/units": ("Unit economics · Millicent", units),
     "/caching": ("Caching · Millicent", caching),

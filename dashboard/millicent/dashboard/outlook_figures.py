@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import axis_text, label, literal, mark, nice_ticks
+from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,8 +139,28 @@ def burn_down(stands: Standing) -> dict[str, Any]:
     return {"data": traces, "layout": _burn_layout(opened, last, limit, lowest, budget.name)}
 
 
+def rolled(sums: Sequence[tuple[date, Decimal]], stands: Standing) -> dict[str, Any]:
+    """What the days up to each day came to, for a budget of so many days at a time, and its limit as a line."""
+    days = [day for day, _ in sums] or [stands.spent[-1][0]]
+    top = max([stands.limit, *(amount for _, amount in sums)])
+    layout = _burn_layout(days[0], days[-1], top, Decimal(0), stands.budget.name)
+    at = mark(stands.limit)
+    layout["shapes"] = [{"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": at, "y1": at,
+                         "line": {"color": OVER, "width": 1.2}}]  # fmt: skip
+    texts = [fmt.usd(amount) for _, amount in sums]
+    trace = {
+        "type": "scatter", "mode": "lines", "x": [day.isoformat() for day, _ in sums],
+        "y": [mark(amount) for _, amount in sums], "name": "Spent", "fill": "tozeroy", "fillcolor": BAND,
+        "line": {"color": ACCENT, "width": 2.2}, "customdata": [f"{text} up to then" for text in texts],
+        "meta": {"label": "Spent", "texts": texts}, "hovertemplate": "<b>%{customdata}</b><extra></extra>",
+    }  # fmt: skip
+    return {"data": [trace], "layout": layout}
+
+
 def _last_day(stands: Standing) -> date:
-    return stands.spent[0][0] + (stands.period.end - stands.period.start) - timedelta(days=1)
+    """The last day of the period: one of 23 or 25 hours is a day, too."""
+    place = zone(stands.budget.time_zone)
+    return (stands.period.end - timedelta(microseconds=1)).astimezone(place).date()
 
 
 def _to_come(stands: Standing) -> list[tuple[date, Decimal | None, Decimal, Decimal | None]]:

@@ -4,7 +4,7 @@
   const LOOK = ["by", "and", "as", "in", "g", "top", "call", "q", "open", "order", "at"]; // how a chart is cut, what is searched or open; everything else is the scope of all numbers
   const PASSING = ["after", "call"]; // what a place in a list means only while the list is the same
   const CARRIED = ["p", "basis", "cur", "tz", "team", "model", "accelerator", "environment", "engine", "precision", "region", "deployment"]; // what goes along from page to page
-  const PATHS = { chargeback: "/teams" }; // of pages whose address is not what the ids of their parts begin with
+  const PATHS = { chargeback: "/teams", limits: "/budgets" }; // of pages whose address is not what the ids of their parts begin with
   const dash = window.dash_clientside = window.dash_clientside || {};
 
   const read = (params, controls) => controls.map(([key, , usual]) => (usual === null ? params.getAll(key) : params.get(key) ?? usual));
@@ -165,6 +165,14 @@
     listed = at ?? "";
   }); };
 
+  // On a narrow screen the budget that was chosen comes into sight once it is there.
+  let budget = null;
+  const budgeted = () => { setTimeout(() => {
+    const open = document.querySelector("#one-body [data-budget]")?.dataset.budget;
+    if (open && budget !== null && budget !== open && innerWidth <= 1240 && new URLSearchParams(location.search).get("budget") === open) document.getElementById("one")?.scrollIntoView();
+    budget = open ?? budget;
+  }); };
+
   const pulse = (count) => (document.hidden || document.querySelector(".drawer details[open], .drawer :is(input, select):focus, #alerts-drawer[data-dash-is-loading=true]") ? dash.no_update : count);
 
   const beat = (count) => (document.querySelector("#prices-run[data-dash-is-loading=true]") ? dash.no_update : count);
@@ -193,7 +201,7 @@
   // Which way to send the first call is in sight.
   dash.welcome = { shows: (way) => { const ways = document.getElementById("welcome-ways"); if (ways && way) ways.dataset.way = way; } };
 
-  dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), marked, route, offer, tick, table, drawer, shelf, beat, pulse, counted, done };
+  dash.millicent = { changed, overview, steered, searched: part("q"), sorted: part("order"), unfolded: part("open"), unit: part("in"), manner: part("as"), slot: part("at"), budgeted, marked, route, offer, tick, table, drawer, shelf, beat, pulse, counted, done };
 
   // A button asks the server to do something, with what its form holds; a form tells what it holds while it is filled in.
   const held = (form) => {
@@ -290,6 +298,8 @@
     const button = event.target.closest("[data-do], [data-ask]");
     if (button?.dataset.ask) dash.set_props(button.dataset.ask, { data: held(button.closest("form")) });
     else if (button) act(button);
+    const filled = event.target.closest("[data-fill]");
+    if (filled) { const [id, value] = JSON.parse(filled.dataset.fill); dash.set_props(id, { value }); filled.closest("form")?.dispatchEvent(new Event("input", { bubbles: true })); }
     const link = event.target.closest("[data-nav]");
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();

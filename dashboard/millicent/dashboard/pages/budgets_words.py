@@ -85,6 +85,13 @@ def last_words(one: Standing, *, short: bool = False) -> str:
     }[one.state]  # fmt: skip
 
 
+def outcome(one: Standing) -> tuple[str, Tone]:
+    """Whether it lasts, in two or three words, and their tone."""
+    if one.state == "kept" and tone(one) == "warn":
+        return "will just be kept", "warn"
+    return last_words(one, short=True), verdict_tone(one)
+
+
 def period_name(budget: Budget, start: datetime) -> str:
     """`November`, `this week`, `the last 30 days`: the present period of a budget, which begins then."""
     if budget.period == "month":

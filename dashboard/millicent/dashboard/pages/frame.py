@@ -30,6 +30,7 @@ PAGES: Final[tuple[Section, ...]] = (
             ("home", "Overview", "/"),
             ("compass", "Cost explorer", "/explore"),
             ("people", "Teams", "/teams"),
+            ("wallet", "Budgets", "/budgets"),
             ("bell", "Alerts", "/alerts"),
             ("scale", "Unit economics", "/units"),
             ("layers", "Caching", "/caching"),
