@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from pydantic import ValidationError
 
-from millicent.dashboard.settings import load, told
+from millicent.dashboard.settings import BadSettingsError, load, told
 from millicent.warehouse.reach import Reach
 
 
@@ -40,3 +40,19 @@ def test_what_is_no_list_is_refused(elsewhere, wrong):
     (elsewhere / "millicent.toml").write_text(wrong)
     with pytest.raises(ValidationError, match="list of networks"):
         load()
+
+
+def test_links_lead_to_where_people_open_the_pages():
+    assert load(port=8051).address == "http://127.0.0.1:8051"
+    assert load(host="::1", port=1).address == "http://[::1]:1"
+    assert load(host="0.0.0.0", behind_proxy=True).address == "", "nobody told how they are reached"
+    told_so = load(host="0.0.0.0", behind_proxy=True, public_url="https://costs.example.com/millicent/")
+    assert told_so.address == "https://costs.example.com/millicent"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["costs.example.com", "javascript:alert(1)", "https://x.example.com/?a=b", "https://"]
+)
+def test_what_is_no_address_of_pages_is_refused(wrong):
+    with pytest.raises(BadSettingsError, match="public_url"):
+        load(public_url=wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -37,6 +37,11 @@ JOBS: Final = (
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
     Job("fold_meters", 600, lambda warehouse, now: metered.fold(warehouse.engine, now - timedelta(hours=2))),
 )
+
+
+def linking(address: str) -> tuple[Job, ...]:
+    """The jobs, with links to pages at an address in what alerts tell."""
+    return tuple(replace(job, run=Evaluator(address).run) if job.name == "alerts" else job for job in JOBS)
 
 
 def run(warehouse: Warehouse, stop: threading.Event, jobs: tuple[Job, ...] = JOBS) -> None:

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     grpc_port: int = Field(4317, ge=0, le=65535, description="port that takes OTLP over gRPC")
     insecure_local: bool = Field(False, description="no keys and no login; on a loopback address only")
     behind_proxy: bool = Field(False, description="a trusted proxy terminates TLS in front of a public address")
+    public_url: str | None = Field(
+        None, description="address of the pages as people open it, https://costs.example.com, for links in alerts"
+    )
     memory_limit: str = Field("1GB", description="memory that the store may use, as DuckDB writes it")
     catalog: Path | None = Field(
         None, description="TOML that adds to the catalog of accelerators, regions, PUE and engines, or corrects it"
@@ -88,6 +91,14 @@ class Settings(BaseSettings):
     def reach(self) -> Reach:
         """What endpoints of alerts may reach."""
         return Reach(self.webhook_allow, self.webhook_allow_http)
+
+    @property
+    def address(self) -> str:
+        """Of the pages, for links in alerts; empty where they are reached from elsewhere and nobody told how."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}" if _is_loopback(self.host) else ""
 
     @classmethod
     def settings_customise_sources(
@@ -130,6 +141,10 @@ def load(**flags: Any) -> Settings:
                 f"host {settings.host!r} is reachable from outside and keys would travel in clear text: put a proxy "
                 "with TLS in front and set behind_proxy, or listen on 127.0.0.1"
             )
+    if settings.public_url is not None and not _PAGES.fullmatch(settings.public_url):
+        raise BadSettingsError(
+            f"public_url {settings.public_url!r} is no address of pages: write it as https://costs.example.com"
+        )
     _check_forwarding(settings)
     return settings
 
@@ -186,6 +201,7 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+_PAGES: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
