@@ -26,7 +26,7 @@ from millicent.warehouse.query import BadQuery, Period, Query
 from millicent.warehouse.sums import of_calls
 from millicent.warehouse.tables import calls, deployment_hours, without_zone
 
-MOST: Final = 2_000_000
+MOST: Final = 500_000
 MOST_VALUES: Final = 100
 TOP: Final = 10
 QUANTILES: Final = ("p50_usd", "p95_usd", "p99_usd", "most_usd")
