@@ -2,12 +2,17 @@
 
 import base64
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from fake_receiver import Receiver, at
@@ -102,6 +107,11 @@ def until(condition, limit_s=20):
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.005)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # ---- what is sent
@@ -374,3 +384,24 @@ def test_trouble_with_the_database_ends_nothing(control, receiver, monkeypatch):
         until(lambda: ops.requests)
         stop.set()
         thread.join()
+
+
+def test_the_receiver_of_the_guide_takes_what_is_signed_once_each(control):
+    guide = (Path(__file__).parents[2] / "docs" / "howto" / "receive-webhooks.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    made = endpoint(control, f"http://127.0.0.1:{port}/")
+    environment = {**os.environ, "MILLICENT_WEBHOOK_SECRET": made.secret, "PORT": str(port)}
+    sender = deliverer(control)
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        until(lambda: listens(port))
+        for summary in ("one", "two"):
+            emit(control, datetime.now(UTC), summary=summary)
+            assert sender.step(made.endpoint.id) == "delivered"
+        outbox.replay(control, "default", 1, "ann")
+        assert sender.step(made.endpoint.id) == "delivered"
+        process.kill()
+        told = process.stdout.read().splitlines()
+    assert told == [f"{CROSSED} one", f"{CROSSED} two"]
