@@ -201,6 +201,8 @@ def test_what_is_lost_is_counted(collector, caplog):
         "spans_dropped": 0,
         "energy_exported": 0,
         "energy_failed": 0,
+        "budget_denied": 0,
+        "budget_unchecked": 0,
     }
     assert "400" in caplog.text
 

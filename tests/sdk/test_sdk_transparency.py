@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millicent.sdk import TokenUsage, attribution, track_tokens
+from millicent.sdk import BudgetGuard, TokenUsage, attribution, track_tokens
 
 pytestmark = pytest.mark.usefixtures("app_provider")
 
@@ -109,7 +109,10 @@ CONSUMER = st.lists(
     | st.tuples(st.just("close"), st.none()),
     max_size=7,
 )
-DECORATORS = st.sampled_from([track_tokens, track_tokens(team="search", model="m"), attribution(team="search")])
+NOBODY = BudgetGuard(endpoint="http://127.0.0.1:9")
+DECORATORS = st.sampled_from(
+    [track_tokens, track_tokens(team="search", model="m"), track_tokens(budget=NOBODY), attribution(team="search")]
+)
 
 
 # A body that yields while it is closed cannot be finished by anybody, decorated or not; Python says so when it goes.

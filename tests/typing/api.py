@@ -5,7 +5,16 @@ from typing import assert_type, overload
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from millicent.sdk import TokenSpanProcessor, TokenUsage, attribution, instrument, sdk_stats, track_tokens
+from millicent.sdk import (
+    BudgetExceeded,
+    BudgetGuard,
+    TokenSpanProcessor,
+    TokenUsage,
+    attribution,
+    instrument,
+    sdk_stats,
+    track_tokens,
+)
 
 
 # A tracked function keeps its exact signature, bare and with arguments.
@@ -110,6 +119,35 @@ async def handle() -> None:
 
 
 attribution(team=1)  # type: ignore[arg-type]
+
+
+# Stopping at a budget.
+guard = BudgetGuard("block", on_failure="closed", estimate_usd="0.02", staleness_s=1)
+
+
+@track_tokens(team="search", budget=guard)
+def guarded(prompt: str) -> int:
+    return len(prompt)
+
+
+@track_tokens(budget="warn")
+async def warned(prompt: str) -> int:
+    async with guard as held:
+        held.used(TokenUsage(input_tokens=1), model="small")
+        held.cost("0.01")
+        assert_type(held.reason, str | None)
+    return len(prompt)
+
+
+assert_type(guarded("?"), int)
+try:
+    with guard as held:
+        assert_type(held.decision, str)
+except BudgetExceeded as no:
+    assert_type(no.budget, str | None)
+assert_type(guard.flush(), bool)
+track_tokens(budget="stop")  # type: ignore[call-overload]
+BudgetGuard("stop")  # type: ignore[arg-type]
 
 # Sending, and hearing how it went.
 handle_of_sdk = instrument(

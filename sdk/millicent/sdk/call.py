@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -20,6 +20,7 @@ from opentelemetry.trace import (
 
 from millicent.sdk import attributes, faults
 from millicent.sdk.attribution import carried, carry, typed
+from millicent.sdk.budget import BudgetGuard, Held
 from millicent.sdk.readers import NOTHING, envelope, read
 from millicent.sdk.readers.wire import look_into
 from millicent.sdk.sampling import shown
@@ -81,6 +82,7 @@ class Call(Scope):
         self._plan = plan
         self._operation = plan.operation or "chat"
         self._model = plan.model_of(args, kwargs)
+        self.held: Held | None = None
         known: Attributes = {**carried(outside), **plan.fixed}
         name = self._operation
         if self._model is not None:
@@ -150,9 +152,22 @@ class Call(Scope):
         self, result: object, *, streamed: bool = False, error_type: str | None = None, cancelled: bool = False
     ) -> None:
         span, self._span = self._span, None
-        # Over already; or not recorded at all; or forked off, and the parent process ends it.
-        if span is None or not span.is_recording() or self._process != _process:
+        held, self.held = self.held, None
+        if self._process != _process:  # forked off, and the parent process ends it
             return
+        is_refused = error_type is not None and self._ttft_s is None  # before its first chunk, a call used nothing
+        told = Attributes()
+        if span is not None and span.is_recording():  # neither over already nor not recorded at all
+            self._record(span, told, result, streamed=streamed, error_type=error_type, cancelled=cancelled)
+        if held is not None and is_refused:
+            held.settle(unused=True)
+        elif held is not None:
+            held.settle_read(told, self._reading.model or self._model, **self._priced_as(told))
+
+    def _record(
+        self, span: Span, told: Attributes, result: object, *, streamed: bool, error_type: str | None, cancelled: bool
+    ) -> None:
+        """End the span with all that became known, which is added to `told`."""
         try:
             if result is not None:
                 self._reading = read(result, self._reading)
@@ -161,13 +176,13 @@ class Call(Scope):
         except Exception as error:  # noqa: BLE001  # an odd object: the rest is still worth telling
             faults.note(error)
         try:
-            told = self._told(streamed=streamed, cancelled=cancelled)
+            told |= self._told(streamed=streamed, cancelled=cancelled)
             reading = self._reading
+            is_refused = error_type is not None and self._ttft_s is None
             if error_type is not None:
                 # No description: the message of an exception may quote the prompt.
                 span.set_status(StatusCode.ERROR)
                 told[attributes.ERROR_TYPE] = error_type
-            is_refused = error_type is not None and self._ttft_s is None  # before its first chunk, a call used nothing
             if not is_refused and (reading.usage is None or self._ear is not None):
                 self._complete(told)
             if self._model is None or (reading.operation is not None and reading.operation != self._operation):
@@ -206,6 +221,17 @@ class Call(Scope):
             told if speed is None else told | {attributes.SPEED: self._plan.price_context.get(attributes.SPEED, speed)}
         )
 
+    def _priced_as(self, told: Attributes) -> dict[str, Any]:
+        """What else the price of the call depends on, by the names of the record."""
+        prefix, tiers = attributes.PRICE_PREFIX, (attributes.OPENAI_TIER, attributes.ANTHROPIC_TIER, attributes.TIER)
+        context = {**self._plan.price_context, **{key: str(told[key]) for key in told if key.startswith(prefix)}}
+        return {
+            "provider": told.get(attributes.PROVIDER, self._plan.provider),
+            "service_tier": next((told[key] for key in tiers if key in told), None),
+            "price_context": {key.removeprefix(prefix): value for key, value in context.items()},
+            "billing": "self_hosted" if attributes.DEPLOYMENT in carried(self.context) else None,
+        }
+
     def _complete(self, told: Attributes) -> None:
         """Say that usage is missing, or estimate it where that was asked for."""
         known = self._reading.usage or {}
@@ -230,6 +256,37 @@ class Call(Scope):
             model = reading.model
         if model is not self._model or operation is not self._operation:
             span.update_name(f"{operation} {model}" if model else operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Asks a guard before each call of a plan."""
+
+    guard: BudgetGuard
+    plan: Plan
+
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Held:
+        """Let a call begin.
+
+        Raises:
+            BudgetExceeded: It may not.
+        """
+        return self.guard.enter(self.plan.tags, self._model(args, kwargs), self.plan.provider)
+
+    def enter_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Held]:
+        """The same, and other tasks run meanwhile.
+
+        Raises:
+            BudgetExceeded: It may not.
+        """
+        return self.guard.enter_async(self.plan.tags, self._model(args, kwargs), self.plan.provider)
+
+    def _model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        try:
+            return self.plan.model_of(args, kwargs)
+        except Exception as error:  # noqa: BLE001  # an odd argument of the app
+            faults.note(error)
+            return None
 
 
 def start(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope:

@@ -5,7 +5,8 @@ from typing import Any, Protocol, TypeVar, overload
 
 from millicent.sdk import attributes
 from millicent.sdk.attribution import clean_price_context, clean_tags
-from millicent.sdk.call import Plan, start
+from millicent.sdk.budget import BudgetGuard, Mode, guard_of
+from millicent.sdk.call import Gate, Plan, start
 from millicent.sdk.scope import wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +46,7 @@ def track_tokens(
     price_context: Mapping[str, str] | None = None,
     stream_usage: bool = False,
     estimate: bool | None = None,
+    budget: Mode | BudgetGuard | None = None,
 ) -> Tracker: ...
 
 
@@ -70,6 +72,7 @@ def track_tokens(
     price_context: Mapping[str, str] | None = None,
     stream_usage: bool = False,
     estimate: bool | None = None,
+    budget: Mode | BudgetGuard | None = None,
 ) -> Any:
     """Record every call of a function that calls a model: tokens, model, time, and the tags given here.
 
@@ -102,9 +105,13 @@ def track_tokens(
             Not every server takes that option; without it, most tell no usage.
         estimate: Where no usage is told, count the tokens of the texts here, by the tokenizer of the model; such calls
             are marked as estimated. Needs `millicent-sdk[estimate]`. By default as `instrument` was told.
+        budget: Ask the budgets that a call counts for before it is made: `block` raises `BudgetExceeded` where one says
+            no, `warn` only logs it. A `BudgetGuard` says more. Where nobody answers, the call is made.
 
     Raises:
         TypeError: At decoration, if what is decorated cannot be called, or cannot be asked for `stream_usage`.
+        ValueError: At decoration, if `budget` is neither block, warn nor a `BudgetGuard`.
+        BudgetExceeded: From the decorated function, with `budget` alone: the call was not made.
     """
     named = {
         attributes.TEAM: team,
@@ -133,10 +140,11 @@ def track_tokens(
         estimate=estimate,
         stream_usage=stream_usage,
     )
-    return _tracker(plan) if func is None else _tracker(plan)(func)
+    guard = None if budget is None else guard_of(budget)
+    return _tracker(plan, guard) if func is None else _tracker(plan, guard)(func)
 
 
-def _tracker(plan: Callable[..., Plan]) -> Callable[[Any], Any]:
+def _tracker(plan: Callable[..., Plan], guard: BudgetGuard | None) -> Callable[[Any], Any]:
     def track(func: Any) -> Any:
         if isinstance(func, staticmethod | classmethod):
             return type(func)(track(func.__func__))
@@ -151,7 +159,7 @@ def _tracker(plan: Callable[..., Plan]) -> Callable[[Any], Any]:
                 f"stream_usage adds to the call that it decorates, and {func!r} only makes that call: "
                 "decorate the client's own method, client.chat.completions.create"
             )
-        return wrap(func, functools.partial(start, shared))
+        return wrap(func, functools.partial(start, shared), None if guard is None else Gate(guard, shared))
 
     return track
 

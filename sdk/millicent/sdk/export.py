@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from millicent.sdk import attributes, call
+from millicent.sdk import attributes, budget, call
 from millicent.sdk.attribution import Tags, clean_tags, typed
 from millicent.sdk.processor import TokenSpanProcessor
 from millicent.sdk.sampling import EveryCall
@@ -157,6 +157,7 @@ def instrument(
     url = _url(endpoint, "traces")
     sender = Sender(lambda: _exporter(url, token))
     resource = _resource(tags, service or os.environ.get("MILLICENT_SERVICE"))
+    budget.instrumented(tags, token)
     handle = Instrumentation(sender, _energy(energy, _url(endpoint, "metrics"), token, resource))
     global _running
     with _lock:

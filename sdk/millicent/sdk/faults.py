@@ -18,7 +18,7 @@ _places: set[str] = set()
 
 _STATS = (
     *("internal_errors", "spans_ended", "spans_exported", "spans_failed", "spans_dropped"),
-    *("energy_exported", "energy_failed"),
+    *("energy_exported", "energy_failed", "budget_denied", "budget_unchecked"),
 )
 
 
@@ -41,7 +41,8 @@ def sdk_stats() -> dict[str, int]:
         `spans_ended` (meant for the collector), `spans_exported` (acknowledged by it), `spans_failed` (refused by
         it, or given up after retries), `spans_dropped` (the queue was full or closed); the rest is under way.
         `energy_exported` and `energy_failed`: the same of readings of energy counters, one per accelerator; what a
-        failed one would have told, the next one tells.
+        failed one would have told, the next one tells. `budget_denied` (calls that a budget said no to) and
+        `budget_unchecked` (calls for which nobody answered in time).
     """
     with _lock:
         return {name: _counts[name] for name in _STATS}

@@ -7,9 +7,9 @@ each step of a generator and detached at each `yield`, so that it never leaks to
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Token
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from opentelemetry.context import Context, attach, get_current
 
@@ -20,10 +20,11 @@ T = TypeVar("T")
 class Scope:
     """One run of a function in `context`. Subclasses listen to how it goes; no listener may raise."""
 
-    __slots__ = ("context",)
+    __slots__ = ("context", "held")
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.held: Any = None
 
     def begin(self, stream: object) -> None:
         """Hear of the stream that the function returned, or that what it returned has opened."""
@@ -51,6 +52,16 @@ class Scope:
 
 Opener = Callable[[tuple[Any, ...], dict[str, Any]], Scope]
 """Makes the scope of one run from the arguments of the call. Never raises."""
+
+
+class Gate(Protocol):
+    """Asked before each run; what it raises is raised instead of running. What it returns is `held` by the scope."""
+
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Let a run begin, or raise."""
+
+    def enter_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[object]:
+        """The same without holding up an event loop."""
 
 
 def leave(token: Token[Context]) -> None:
@@ -98,20 +109,32 @@ async def run_coroutine(body: Coroutine[Any, Any, T], scope: Scope) -> T:
     return scope.settle(result)
 
 
-def wrap(func: F, opener: Opener) -> F:
-    """Return `func` such that each run happens in a scope made by `opener`, its kind and signature kept."""
+def wrap(func: F, opener: Opener, gate: Gate | None = None) -> F:
+    """Return `func` such that each run happens in a scope made by `opener`, its kind and signature kept.
+
+    Args:
+        func: What is run.
+        opener: Makes the scope of a run.
+        gate: Decides before it whether there is one.
+    """
     kinds = (
         (inspect.isgeneratorfunction, _generator),
         (inspect.isasyncgenfunction, _async_generator),
         (inspect.iscoroutinefunction, _coroutine),
     )
     maker = next((maker for is_kind, maker in kinds if is_kind(func)), _function)
-    return cast("F", functools.wraps(func)(maker(func, opener)))
+    return cast("F", functools.wraps(func)(maker(func, opener, gate)))
 
 
-def _function(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
+def _open(opener: Opener, held: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope:
+    scope = opener(args, kwargs)
+    scope.held = held
+    return scope
+
+
+def _function(func: Callable[..., Any], opener: Opener, gate: Gate | None) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
-        scope = opener(args, kwargs)
+        scope = opener(args, kwargs) if gate is None else _open(opener, gate.enter(args, kwargs), args, kwargs)
         token = attach(scope.context)
         try:
             result = func(*args, **kwargs)
@@ -125,18 +148,25 @@ def _function(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
     return function
 
 
-def _coroutine(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
+def _coroutine(func: Callable[..., Any], opener: Opener, gate: Gate | None) -> Callable[..., Any]:
     async def coroutine(*args: Any, **kwargs: Any) -> Any:
         body = func(*args, **kwargs)  # bad arguments raise here, before a scope is open
-        return await run_coroutine(body, opener(args, kwargs))
+        if gate is None:
+            return await run_coroutine(body, opener(args, kwargs))
+        try:
+            held = await gate.enter_async(args, kwargs)
+        except BaseException:
+            body.close()  # else Python warns that it was never awaited
+            raise
+        return await run_coroutine(body, _open(opener, held, args, kwargs))
 
     return coroutine
 
 
-def _generator(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
+def _generator(func: Callable[..., Any], opener: Opener, gate: Gate | None) -> Callable[..., Any]:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = func(*args, **kwargs)
-        scope = opener(args, kwargs)
+        scope = opener(args, kwargs) if gate is None else _open(opener, gate.enter(args, kwargs), args, kwargs)
         resume: Callable[..., Any] = body.send
         given: Any = None
         while True:
@@ -158,10 +188,11 @@ def _generator(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
     return generator
 
 
-def _async_generator(func: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
+def _async_generator(func: Callable[..., Any], opener: Opener, gate: Gate | None) -> Callable[..., Any]:
     async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         body = func(*args, **kwargs)
-        scope = opener(args, kwargs)
+        held = None if gate is None else await gate.enter_async(args, kwargs)
+        scope = _open(opener, held, args, kwargs)
         resume: Callable[..., Any] = body.asend
         given: Any = None
         while True:
