@@ -267,10 +267,14 @@ def test_that_an_endpoint_is_given_up_on_is_told_to_the_others_once(control):
     told = json.loads(delivery_log.event(control, "default", notice.event).body)["data"]
     assert told["endpoint"] == {"id": to, "name": "ops", "kind": "webhook", "address": "https://hooks.example.com/…"}
     assert told["reason"] == "10 attempts failed, the last because it answered 500"
-    emit(control, at=at, endpoints=[to])
-    attempt(control, to, at + SECOND, OK)
+    for _ in range(2):
+        emit(control, at=at, endpoints=[to])
+        assert attempt(control, to, at + SECOND, OK) == "delivered"
     give_up(at + HOUR)
-    assert [one.type for one in log(control, endpoint=other)] == ["endpoint.failed"] * 2
+    notices = log(control, endpoint=other)[::-1]
+    assert [one.type for one in notices] == ["endpoint.failed", "endpoint.recovered", "endpoint.failed"]
+    over = json.loads(delivery_log.event(control, "default", notices[1].event).body)["data"]
+    assert (over["status"], over["dedup_key"]) == ("resolved", told["dedup_key"])
     assert log(control, endpoint=to, alert=to) == []
 
 

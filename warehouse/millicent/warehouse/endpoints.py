@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from millicent.warehouse.control import Change, Control
 
 TEST: Final = "endpoint.test"
-FAILED: Final = "endpoint.failed"
+FAILED, RECOVERED = "endpoint.failed", "endpoint.recovered"
 TYPES: Final = (
     "budget.threshold.crossed", "budget.threshold.cleared", "budget.forecast.exceeded", "budget.forecast.cleared",
     "budget.burn_rate.exceeded", "budget.burn_rate.cleared", "cost.anomaly.opened", "cost.anomaly.closed",
     "unit_cost.threshold.crossed", "unit_cost.threshold.cleared", "data.freshness.stale", "data.freshness.recovered",
-    "pricing.unpriced_usage.detected", "pricing.unpriced_usage.cleared", FAILED, TEST,
+    "pricing.unpriced_usage.detected", "pricing.unpriced_usage.cleared", FAILED, RECOVERED,
+    TEST,
 )  # fmt: skip
 """Every type of event. `endpoint.failed`: an endpoint is given up on, told to the others."""
 OVERLAP: Final = timedelta(hours=24)

@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, se
 
 from millicent.warehouse import delivery_tables as tables
 from millicent.warehouse.endpoint_forms import BadEndpointError
-from millicent.warehouse.endpoints import FAILED, TEST, TYPES
+from millicent.warehouse.endpoints import FAILED, RECOVERED, TEST, TYPES
 
 if TYPE_CHECKING:
     from millicent.warehouse.control import Control
@@ -231,6 +231,8 @@ def attempted(control: Control, taken: Taken, outcome: Outcome, now: datetime) -
             done = {"state": "delivered", "ended_at": now, "next_at": None, "leased_until": None}
             open_ = (d.id == taken.delivery) & (d.state != "delivered")
             connection.execute(update(_deliveries).where(open_).values(done))
+            if _failing(connection, taken.endpoint):
+                _tell_others(connection, taken, RECOVERED, now, "an event arrived again")
             return "delivered"
         after = _after(taken, outcome, now)
         if connection.execute(update(_deliveries).where(mine).values(after)).rowcount == 0:
@@ -279,31 +281,37 @@ def _throttle(connection: Connection, taken: Taken, outcome: Outcome, now: datet
 
 def _give_up(connection: Connection, taken: Taken, now: datetime, why: str, *, disable: bool = False) -> None:
     """Tell the others, and the log, that an endpoint is not reached; once until it is again."""
-    e, d = _endpoints.c, _deliveries.c
     if disable:
         stop = {"enabled": False, "reason": f"{why} ({now:%Y-%m-%d %H:%M} UTC)"}
-        connection.execute(update(_endpoints).where(e.id == taken.endpoint).values(stop))
-    if taken.event.type == TEST:
-        return
-    arrived = select(func.max(d.ended_at)).where(d.endpoint == taken.endpoint, d.state == "delivered")
-    reached = connection.execute(arrived).scalar_one()
-    known = select(_events.c.id).where(_events.c.type == FAILED, _events.c.alert == taken.endpoint)
-    if reached is not None:
-        known = known.where(_events.c.occurred_at > reached)
-    if connection.execute(known.limit(1)).one_or_none() is not None:
-        return
-    gone = connection.execute(select(_endpoints).where(e.id == taken.endpoint)).one()
+        connection.execute(update(_endpoints).where(_endpoints.c.id == taken.endpoint).values(stop))
+    if taken.event.type != TEST and not _failing(connection, taken.endpoint):
+        _tell_others(connection, taken, FAILED, now, why)
+
+
+def _failing(connection: Connection, endpoint: str) -> bool:
+    """Whether the others were told that an endpoint is given up on, and not yet that it is not."""
+    v = _events.c
+    told = select(v.type).where(v.alert == endpoint, v.type.in_((FAILED, RECOVERED)))
+    return connection.execute(told.order_by(v.occurred_at.desc(), v.type.desc()).limit(1)).scalar() == FAILED
+
+
+def _tell_others(connection: Connection, taken: Taken, type_: str, now: datetime, why: str) -> None:
+    e = _endpoints.c
+    mine = connection.execute(select(_endpoints).where(e.id == taken.endpoint)).one()
     others = connection.execute(
         select(e.id).where(e.tenant == taken.tenant, e.id != taken.endpoint, e.enabled, e.ended_at.is_(None))
     )
+    status, summary = {
+        FAILED: ("firing", f"Events do not reach {mine.name}: {why}. What did not arrive can be replayed."),
+        RECOVERED: ("resolved", f"Events reach {mine.name} again. What did not arrive can be replayed."),
+    }[type_]
     told = {
-        "endpoint": {"id": gone.id, "name": gone.name, "kind": gone.kind, "address": gone.shown},
-        "severity": "error", "status": "firing", "dedup_key": f"endpoint|{gone.id}", "reason": why,
-        "event": {"id": taken.event.id, "type": taken.event.type},
-        "summary": f"Events do not reach {gone.name}: {why}. What did not arrive can be replayed.",
+        "endpoint": {"id": mine.id, "name": mine.name, "kind": mine.kind, "address": mine.shown},
+        "severity": "error", "status": status, "dedup_key": f"endpoint|{mine.id}", "reason": why,
+        "event": {"id": taken.event.id, "type": taken.event.type}, "summary": summary,
     }  # fmt: skip
     ids = list(others.scalars())
-    emit(connection, taken.tenant, FAILED, now, told, alert=gone.id, endpoints=ids, silent=not ids)
+    emit(connection, taken.tenant, type_, now, told, alert=mine.id, endpoints=ids, silent=not ids)
 
 
 def _due(now: datetime) -> ColumnElement[bool]:

@@ -204,7 +204,8 @@ EVENTS: Final = {
     "unit_cost.threshold.crossed": "Tokens cost too much", "unit_cost.threshold.cleared": "Tokens cost less again",
     "data.freshness.stale": "Calls stay away", "data.freshness.recovered": "Calls come again",
     "pricing.unpriced_usage.detected": "Calls have no price", "pricing.unpriced_usage.cleared": "Calls have a price",
-    "endpoint.failed": "An endpoint was given up on", TEST: "A test",
+    "endpoint.failed": "An endpoint was given up on", "endpoint.recovered": "An endpoint is reached again",
+    TEST: "A test",
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ SECRETS: Final = {"pagerduty": ("routing_key",), "alertmanager": ("token",), "sm
 FAMILIES: Final = {
     "budget": "Budgets: thresholds, forecasts, burn rate", "cost.anomaly": "Unusual days",
     "unit_cost": "Cost per 1M tokens", "data.freshness": "No new data", "pricing": "Calls without a price",
-    "endpoint.failed": "An endpoint is given up on",
+    "endpoint": "Endpoints that are given up on",
 }  # fmt: skip
 """What the types of events begin with that belong together, in words."""
 
