@@ -42,6 +42,7 @@ class Instance:
     otlp_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     headers: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
     @property
@@ -61,7 +62,7 @@ class Instance:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "millicent.dashboard.cli", "up", "--data", str(self.data), "--port",
                  str(self.port), "--otlp-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port), *self.flags],
-                stdout=log, stderr=log, start_new_session=True,
+                stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment,
             )  # fmt: skip
         return self
 

@@ -1,0 +1,133 @@
+"""An overrun, from the call that makes it to the receiver that is told: real processes, real OTLP, a real receiver."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import httpx
+import pytest
+from fake_receiver import Receiver
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+TEAM = "assistants"
+MILLION = 1_000_000
+PROTOBUF = {"content-type": "application/x-protobuf"}
+NUMBERS = count(1)
+BUDGETS = [
+    {"name": "Assistants", "amount": "10", "filters": [f"team:{TEAM}"], "owner": "Jonas Weber",
+     "effective_from": "2026-01-01"},
+]  # fmt: skip
+RULES = [
+    {"name": "All of it", "kind": "actual", "budget": "Assistants", "threshold": "100%", "severity": "error"},
+    {"name": "Twice", "kind": "actual", "budget": "Assistants", "threshold": 2, "severity": "critical"},
+]
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver(SECRET)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def product(installation, receiver):
+    """With a budget, two rules and an endpoint that are declared, and a model that costs a dollar a million tokens."""
+    endpoints = [{"name": "Finance", "address": receiver.url, "secret_env": "FINANCE"}]
+    installation.environment = {
+        "MILLICENT_BUDGETS": json.dumps(BUDGETS), "MILLICENT_RULES": json.dumps(RULES),
+        "MILLICENT_ENDPOINTS": json.dumps(endpoints), "FINANCE": SECRET,
+        "MILLICENT_WEBHOOK_ALLOW": "127.0.0.0/8", "MILLICENT_WEBHOOK_ALLOW_HTTP": "true",
+    }  # fmt: skip
+    installation.start().wait_ready()
+    price(installation, "1")
+    return installation
+
+
+def run(product, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", "millicent.dashboard.cli", *words, "--url", product.url],
+        check=False, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def price(product, usd):
+    run(product, "prices", "set", "--model", "acme-7b", "--price", f"input_mtok={usd}", "--from", "2025-01-01",
+        "--source", "contract", "--yes")  # fmt: skip
+
+
+def send(product, wait_for, usd, at, feature):
+    """A call that costs so many dollars and began then, over OTLP; returns once it can be asked for."""
+    number = next(NUMBERS)
+    request = ExportTraceServiceRequest()
+    began = int(at.timestamp()) * 10**9
+    span = request.resource_spans.add().scope_spans.add().spans.add(
+        name="chat", trace_id=number.to_bytes(16), span_id=number.to_bytes(8), start_time_unix_nano=began,
+        end_time_unix_nano=began + 10**9,
+    )  # fmt: skip
+    texts = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "acme", "gen_ai.request.model": "acme-7b",
+             "millicent.team": TEAM, "millicent.feature": feature}  # fmt: skip
+    for key, value in texts.items():
+        span.attributes.add(key=key).value.string_value = value
+    for key, tokens in (("gen_ai.usage.input_tokens", usd * MILLION), ("gen_ai.usage.output_tokens", 0)):
+        span.attributes.add(key=key).value.int_value = tokens
+    sent = httpx.post(f"{product.otlp}/v1/traces", content=request.SerializeToString(), headers=PROTOBUF)
+    assert sent.status_code == 200
+    wait_for(lambda: httpx.get(f"{product.url}/api/v1/explain/{number:032x}/{number:016x}").status_code == 200)
+
+
+def told(receiver):
+    """What arrived and was verified: rule, type without `budget.threshold.`, month, and whether it was late."""
+    return [
+        (event["data"]["rule"]["name"], event["type"].rpartition(".")[2], event["data"]["period"]["start"][:7],
+         event["data"]["late"])
+        for event in (one.event for one in tuple(receiver.requests))
+        if event is not None
+    ]  # fmt: skip
+
+
+def test_an_overrun_arrives_once_signed_and_late_data_and_other_prices_are_told_after_it(product, receiver, wait_for):
+    now = datetime.now(UTC)
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    last_month = (first - timedelta(days=1)).replace(day=1)
+    this, last = f"{first:%Y-%m}", f"{last_month:%Y-%m}"
+    send(product, wait_for, 2, last_month, "search")
+    send(product, wait_for, 3, first, "search")
+    send(product, wait_for, 8, now, "chat")
+    wait_for(lambda: told(receiver))
+    (overrun,) = (one.event["data"] for one in receiver.requests)
+    assert told(receiver) == [("All of it", "crossed", this, False)]
+    assert (overrun["actual"], overrun["limit"], overrun["value"]) == ("11", "10", "1.1")
+
+    inbox = product.get("alerts")
+    (alert,) = inbox["alerts"]
+    assert (inbox["open"], alert["id"], alert["state"]) == (1, overrun["alert_id"], "firing")
+    assert alert["summary"].startswith("Assistants has spent 110% of its limit: $11.00 of $10.00 in ")
+    assert alert["data"]["driver"].startswith("Spend rose by $9.00 (450%), mostly volume")
+    assert "chat moved most (+$8.00)" in alert["data"]["driver"]
+    (sent,) = wait_for(lambda: [one for one in product.get(f"alerts/{alert['id']}")["deliveries"]
+                                if one["state"] == "delivered"])  # fmt: skip
+    assert [one["status"] for one in sent["attempts"]] == [204]
+
+    send(product, wait_for, 9, last_month, "search")
+    wait_for(lambda: len(told(receiver)) == 2)
+    assert told(receiver)[1] == ("All of it", "crossed", last, True)
+    send(product, wait_for, 10, now, "chat")
+    wait_for(lambda: len(told(receiver)) == 3)
+    assert told(receiver)[2] == ("Twice", "crossed", this, False)
+
+    price(product, "0.1")
+    run(product, "reprice", "--from", f"{last_month:%Y-%m-%d}", "--yes")
+    wait_for(lambda: len(told(receiver)) == 6)
+    assert sorted(told(receiver)[3:]) == [
+        ("All of it", "cleared", last, True), ("All of it", "cleared", this, False), ("Twice", "cleared", this, False),
+    ]  # fmt: skip
+    assert {one.event["data"]["reason"] for one in receiver.requests[3:]} == {"repriced"}
+    assert set(receiver.ids().values()) == {1}, "each event came once"
+    assert len(receiver.ids()) == len(receiver.requests) == 6
+    assert product.get("alerts")["open"] == 0
