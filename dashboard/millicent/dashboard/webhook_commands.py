@@ -24,7 +24,7 @@ from millicent.dashboard.terminal import (
 
 webhooks = typer.Typer(no_args_is_help=True, help="Where alerts are sent, and whether they arrive.")
 
-Named = Annotated[str, typer.Argument(help="Name or id, as `millicent webhooks list` prints them.")]
+Named = Annotated[str, typer.Argument(help="Name, as `millicent webhooks list` prints it, or id.")]
 Secret = Annotated[
     str | None,
     typer.Option(
@@ -40,10 +40,9 @@ def list_endpoints(url: Url = URL, token: Token = None, as_json: AsJson = False)
     """Every endpoint and how it is doing."""
     answer = get(url, token, "webhooks", {})
     rows = [
-        {"id": one["id"], "name": one["name"], "kind": one["kind"], "address": one["shown"],
-         "types": ", ".join(one["types"]) or "all", "state": one["state"], "arrived": short(one["last_success_at"]),
-         "failing since": short(one["failing_since"]), "waiting": one["pending"], "given up": one["dead"],
-         "why": one["reason"] or one["last_error"]}
+        {"name": one["name"], "kind": one["kind"], "address": one["shown"], "state": one["state"],
+         "since": short(one["failing_since"] or one["last_success_at"]), "waiting": one["pending"],
+         "given up": one["dead"], "why": one["reason"] or one["last_error"]}
         for one in answer["endpoints"]
     ]  # fmt: skip
     show(rows, answer, as_json=as_json)
@@ -130,8 +129,7 @@ def list_deliveries(
     rows = [
         {"delivery": one["id"], "happened": short(one["occurred_at"]), "type": one["type"],
          "endpoint": one["endpoint_name"], "state": one["state"], "attempts": len(one["attempts"]),
-         "last": _outcome(one["attempts"][-1]) if one["attempts"] else None, "next": short(one["next_at"]),
-         "event": one["event"]}
+         "last": _outcome(one["attempts"][-1]) if one["attempts"] else None, "next": short(one["next_at"])}
         for one in answer["deliveries"]
     ]  # fmt: skip
     show(rows, answer, as_json=as_json)
