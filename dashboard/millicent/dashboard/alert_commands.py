@@ -168,10 +168,10 @@ def _changed(alert: dict[str, Any], *, as_json: bool) -> None:
 
 def _line(one: dict[str, Any]) -> dict[str, Any]:
     """An alert as one line of a table."""
-    return {
-        "id": one["id"], "severity": one["severity"], "state": one["state"], "since": short(one["opened_at"]),
-        "late": "yes" if one["late"] else "no", "what": one["summary"], "put off until": short(one["snoozed_until"]),
-    }  # fmt: skip
+    state = f"{one['state']}, late" if one["late"] else one["state"]
+    put_off = f", put off until {short(one['snoozed_until'])}" if one["snoozed_until"] else ""
+    return {"id": one["id"], "since": short(one["opened_at"]), "state": state + put_off,
+            "what": f"{one['severity'].capitalize()}: {one['summary']}"}  # fmt: skip
 
 
 def _sent(one: dict[str, Any]) -> dict[str, Any]:
@@ -187,8 +187,9 @@ def _sent(one: dict[str, Any]) -> dict[str, Any]:
 def _rule(one: dict[str, Any]) -> dict[str, Any]:
     """A rule as one line of a table."""
     about = f"budget {one['budget']}" if one["budget"] is not None else "; ".join(one["filters"]) or "everything"
+    muted = f", muted until {short(one['muted_until'])}" if one["muted_until"] else ""
+    floor = f", floor {one['floor']}" if one["floor"] else ""
     return {
-        "id": one["id"], "name": one["name"], "kind": one["kind"], "about": about, "threshold": one["threshold"],
-        "floor": one["floor"], "severity": one["severity"], "tells": ", ".join(one["endpoints"]) or "everyone",
-        "muted until": short(one["muted_until"]),
+        "id": one["id"], "name": one["name"], "of": about, "fires at": f"{one['kind']} {one['threshold']}{floor}",
+        "severity": one["severity"], "tells": (", ".join(one["endpoints"]) or "everyone") + muted,
     }  # fmt: skip
