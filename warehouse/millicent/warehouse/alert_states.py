@@ -9,7 +9,8 @@ since the first telling is over. What is missing can only add to what was spent:
 back while something is missing, and what would need all of it (a forecast, say) is not judged at all.
 
 A period that is over when it is first seen fires nothing, unless its rule was there before it ended: it is what later
-changes are compared with. Whatever fires an hour or more after the end of its period is late.
+changes are compared with. Whatever fires an hour or more after the end of its period is late; an odd day is when a day
+in line has followed already.
 """
 
 from __future__ import annotations
@@ -250,7 +251,7 @@ def _fire(found: Judgement, seen: Observation, now: datetime, reason: Reason) ->
     found = replace(found, above=True, held_until=None)
     if seen.continues:
         return Transition(found)
-    late = seen.end is not None and now - seen.end >= LATE
+    late = seen.in_line if seen.rule.kind == "anomaly" else seen.end is not None and now - seen.end >= LATE
     return Transition(found, "fire", reason, late)
 
 

@@ -106,7 +106,7 @@ class Alert:
         period_start: of the period that it is about, with `period_end`; None where it is about no period.
         dedup_key: the same for all that one rule finds of one scope and period.
         state: whether anybody has seen to it, and whether it is over.
-        late: whether it was found an hour or more after its period was over.
+        late: whether it was found an hour or more after its period was over, or an odd day after one in line.
         told: whether endpoints were told of it; what was found while its rule was muted is in the inbox alone.
         acknowledged_by: who has seen to it.
         snoozed_until: until then the inbox leaves it out, unless asked.
@@ -342,8 +342,8 @@ def latest(connection: Connection, tenant: str, since: datetime) -> dict[tuple[i
     c = alerts.c
     columns = [column for column in c if column.name != "data"]
     kept = or_(c.state != "resolved", c.period_end >= since)
-    rows = connection.execute(select(*columns).where(c.tenant == tenant, kept).order_by(c.opened_at, c.id)).mappings()
-    every = (_alert({**row, "data": {}}) for row in rows)
+    rows = connection.execute(select(*columns).where(c.tenant == tenant, kept)).mappings()
+    every = sorted((_alert({**row, "data": {}}) for row in rows), key=lambda one: (one.is_open, one.opened_at))
     return {(one.rule, one.scope, one.period_start): one for one in every}
 
 
