@@ -65,6 +65,8 @@ def pieces(question: Query, settled_before: datetime) -> Pieces | None:
         settled_before: days of the question's time zone that ended before this instant are over.
     """
     told = set(DIMENSIONS).issuperset(question.asked()) and set(SUMS).issuperset(sums_of(question))
+    if question.currency != "USD" and not question.rates:
+        return None  # the question as it is says that no rate is known
     if not told or question.grain not in {None, "day"} or not question.period.on_the_hour:
         return None
     place, period = zone(question.time_zone), question.period
