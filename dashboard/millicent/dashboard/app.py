@@ -156,6 +156,7 @@ def _pages(dash: Dash, warehouse: Warehouse, receiver: str) -> None:
             dcc.Location(id="place", refresh=False),
             dcc.Store(id="pages", data=places),
             *viewing.stores(),
+            *alerts.stores(),
             html.Div(id="page"),
         ]
     )

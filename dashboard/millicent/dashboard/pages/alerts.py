@@ -7,9 +7,9 @@ through one callback, `acted`, which asks for an operator.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from dash import ClientsideFunction, Dash, Input, Output, State, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import alerts_answers as answers
@@ -21,9 +21,19 @@ from millicent.dashboard.pages.answering import asked
 from millicent.dashboard.pages.frame import addressed
 
 if TYPE_CHECKING:
+    from dash.development.base_component import Component
+
     from millicent.warehouse.store import Warehouse
 
-__all__ = ["layout", "register"]
+__all__ = ["layout", "register", "stores"]
+
+COUNTED_MS: Final = 30_000
+"""How often it is asked how many alerts need somebody."""
+
+
+def stores() -> list[Component]:
+    """What stands beside all pages, as the navigation of each tells how many alerts need somebody."""
+    return [dcc.Interval(id="view-clock", interval=COUNTED_MS), dcc.Store(id="view-alerts")]
 
 
 def register(app: Dash, warehouse: Warehouse) -> None:
@@ -31,6 +41,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     _in_the_browser(app)
     _of_the_page(app, warehouse)
     _of_its_acts(app, warehouse)
+    _of_every_page(app, warehouse)
 
     @app.callback(
         Output("alerts-drawer", "children"), Output("alerts-pulse", "disabled"),
@@ -84,14 +95,25 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
         return await asked(answers.rules_shown, warehouse, Looked.parse(scope), or_else=[None, None, ""])
 
 
+def _of_every_page(app: Dash, warehouse: Warehouse) -> None:
+    browser: Any = app.clientside_callback
+    browser(ClientsideFunction("millicent", "counted"), Input("view-alerts", "data"))
+
+    @app.callback(Output("view-alerts", "data"), Input("view-clock", "n_intervals"))
+    async def counted(_clock: Any) -> Any:
+        return await asked(answers.open_count, warehouse, or_else=0)
+
+
 def _of_its_acts(app: Dash, warehouse: Warehouse) -> None:
     @app.callback(
         Output("alerts-answer", "children"), Output("alerts-changed", "data"), Output("alerts-secret", "children"),
+        Output("view-alerts", "data", allow_duplicate=True),
         Input("alerts-do", "data"), State("alerts-scope", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def acted(act: Any, scope: Any) -> Any:
         outcome = await asyncio.to_thread(carry_out, warehouse, act)
-        return _acted(outcome, act if isinstance(act, dict) else {}, Looked.parse(scope))
+        count = await asked(answers.open_count, warehouse, or_else=0)
+        return [*_acted(outcome, act if isinstance(act, dict) else {}, Looked.parse(scope)), count]
 
 
 def _acted(outcome: Outcome, act: dict[str, Any], place: Looked) -> list[Any]:

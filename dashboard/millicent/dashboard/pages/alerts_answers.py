@@ -70,7 +70,8 @@ def rules_shown(warehouse: Warehouse, place: Looked) -> list[Any]:
     open_, _ = alerts.inbox(control, who.tenant, states=OPEN, limit=MOST)
     firing = Counter[int | None](one.rule for one in open_)
     add = opener("Add a rule", "add-rule", "button", budget=place.budget) if who.operates else None
-    table = alerts_rules.table(found, held, names, firing, now, operates=who.operates)
+    around = alerts_rules.Around(held, names, firing, now, operates=who.operates)
+    table = alerts_rules.table(found, around, unfold=place.budget is not None or len(held) == 1)
     words = f"{len(found):,} rules; a budget gets its own when it is first set" if found else "what makes an alert"
     return [table, add, words]
 

@@ -11,6 +11,7 @@ from millicent.dashboard.pages.alerts_forms import KINDS, SECRETS, families_of
 from millicent.dashboard.pages.alerts_parts import SMALL, ago, button, confirm, exact, lamp, opener, tag
 from millicent.dashboard.pages.prices_forms import entry_field
 from millicent.warehouse.control import DECLARED
+from millicent.warehouse.endpoints import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ FIRST: Final = 3
 """Attempts of a delivery that are listed before the last ones."""
 MOST: Final = 8
 """Attempts of a delivery that are listed."""
-TEST: Final = "endpoint.test"
 
 
 def panel(found: Sequence[Health], now: datetime, *, operates: bool) -> Component:

@@ -12,6 +12,7 @@ from millicent.dashboard.components import aria, data, icon
 from millicent.dashboard.pages.alerts_parts import SMALL, button, opener, select
 from millicent.dashboard.pages.prices_forms import entry_field, group
 from millicent.warehouse.endpoint_forms import PAGERDUTY
+from millicent.warehouse.endpoints import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +163,8 @@ def types_of(families: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """
     if set(families) == set(FAMILIES):
         return ()
-    return tuple(one for one in known if any(one == family or one.startswith(f"{family}.") for family in families))
+    heads = tuple(f"{family}." for family in families)
+    return tuple(one for one in known if one.startswith(heads) and one != TEST)
 
 
 def families_of(types: Sequence[str]) -> str:
@@ -170,7 +172,7 @@ def families_of(types: Sequence[str]) -> str:
     if not types:
         return "everything"
     found = [words.partition(":")[0].lower() for family, words in FAMILIES.items()
-             if any(one == family or one.startswith(f"{family}.") for one in types)]  # fmt: skip
+             if any(one.startswith(f"{family}.") for one in types)]  # fmt: skip
     return ", ".join(found) or f"{len(types)} kinds of events"
 
 

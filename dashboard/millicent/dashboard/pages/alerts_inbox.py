@@ -58,8 +58,7 @@ def inbox(alerts: Sequence[Alert], now: datetime, shown: Shown, *, more: int, op
 
 def _entry(one: Alert, now: datetime, *, operates: bool) -> Component:
     way = opener(one.summary, "alert", id=one.id)
-    when = [severity(one, now), *tags(one, now), html.Span(_when(one, now), title=exact(one.opened_at)),
-            *([html.Bdi(told)] if (told := about(one)) else [])]  # fmt: skip
+    when = [severity(one, now), *tags(one, now), html.Span(_when(one, now), title=exact(one.opened_at)), owner(one)]
     drove = one.data.get("driver")
     body = [
         html.H3(way),
@@ -101,18 +100,16 @@ def tags(one: Alert, now: datetime) -> list[Component]:
     if one.reason is not None:
         why = one.data.get("reason_text")
         words = why if isinstance(why, str) and why else REASONS[one.reason]
-        found.append(tag(html.Bdi(words), "good", "Why it is over"))
+        if words not in one.summary:
+            found.append(tag(html.Bdi(words), "good", "Why it is over"))
     return found
 
 
-def about(one: Alert) -> str:
-    """The budget that an alert is about and its period; empty without one."""
+def owner(one: Alert) -> Component | None:
+    """Who answers for the budget that it is about."""
     told = one.data.get("budget")
-    name = str(told.get("name") or "") if isinstance(told, dict) else ""
-    if one.period_start is None or one.period_end is None:
-        return name
-    period = fmt.span(one.period_start, one.period_end)
-    return f"{name}, {period}" if name else period
+    name = told.get("owner") if isinstance(told, dict) else None
+    return html.Span(["owner ", html.Bdi(name)]) if isinstance(name, str) and name else None
 
 
 def acts(one: Alert, now: datetime, *, wide: bool = False) -> Component:

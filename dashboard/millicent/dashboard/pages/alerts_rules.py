@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -10,7 +11,7 @@ from dash import dcc, html
 
 from millicent.dashboard import alert_reading, filters
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import link
+from millicent.dashboard.components import icon, link
 from millicent.dashboard.pages.alerts_inbox import SEVERITIES
 from millicent.dashboard.pages.alerts_parts import SMALL, button, confirm, lamp, opener, select
 from millicent.dashboard.pages.prices_forms import entry_field, group
@@ -98,55 +99,75 @@ def _money(amount: Decimal, currency: str) -> str:
         fmt.present(before)
 
 
-def table(
-    rules: Sequence[Rule], budgets: Mapping[int | None, Budget], endpoints: Mapping[str, str],
-    firing: Mapping[int | None, int], now: datetime, *, operates: bool,
-) -> Component:  # fmt: skip
-    """Rules, each with what it is about, how it is now, and whom it tells.
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a table of rules has to know beside them.
 
-    Args:
-        rules: by budget.
+    Attributes:
         budgets: those that hold, by id.
         endpoints: names by id.
         firing: open alerts by id of their rule.
         now: the clock.
-        operates: whether whoever looks may change them.
+        operates: whether whoever looks may change rules.
     """
+
+    budgets: Mapping[int | None, Budget]
+    endpoints: Mapping[str, str]
+    firing: Mapping[int | None, int]
+    now: datetime
+    operates: bool
+
+
+def table(rules: Sequence[Rule], around: Around, *, unfold: bool = False) -> Component:
+    """Rules by what they are about, each with how it is now and whom it tells; `unfold` opens all."""
     if not rules:
         words = "A budget gets its rules when it is set. Another can watch the cost of tokens, or data that stays away."
         return html.P(["No rule yet. ", words], className="quiet")
-    heads = ("When", "About", "Urgency", "Tells", "Now", *([""] if operates else []))
-    body = [_row(one, budgets, endpoints, firing.get(one.id, 0), now, operates=operates) for one in rules[:MOST]]
-    head = html.Thead(html.Tr([html.Th(words, scope="col") for words in heads]))
+    groups: dict[int | None, list[Rule]] = {}
+    for one in rules[:MOST]:
+        groups.setdefault(one.budget if one.budget in around.budgets else None, []).append(one)
+    parts = [_group(around.budgets.get(budget), found, around, unfold=unfold) for budget, found in groups.items()]
     rest = [html.P(f"and {len(rules) - MOST:,} more", className="quiet")] if len(rules) > MOST else []
-    return html.Div([html.Table([head, html.Tbody(body)], className="pricelist watching-for"), *rest],
-                    className="scroll")  # fmt: skip
+    return html.Div([*parts, *rest])
 
 
-def _row(
-    rule: Rule, budgets: Mapping[int | None, Budget], endpoints: Mapping[str, str], firing: int, now: datetime, *,
-    operates: bool,
-) -> Component:  # fmt: skip
-    budget = budgets.get(rule.budget)
+def _group(budget: Budget | None, rules: Sequence[Rule], around: Around, *, unfold: bool) -> Component:
+    open_ = sum(around.firing.get(one.id, 0) for one in rules)
+    muted = sum(one.is_muted(around.now) for one in rules)
+    facts = [f"{len(rules)} rule{'' if len(rules) == 1 else 's'}", *([f"{muted} muted"] if muted else [])]
+    face = [
+        icon("next"), html.B(html.Bdi(budget.name) if budget else "Without a budget"),
+        html.Span(" · ".join(facts)), lamp(f"{open_} open", "bad") if open_ else None,
+    ]  # fmt: skip
+    heads = ("When", "Urgency", "Tells", "Now", *([""] if around.operates else []))
+    head = html.Thead(html.Tr([html.Th(words, scope="col") for words in heads]))
+    body = html.Tbody([_row(one, budget, around) for one in rules])
+    key = str(budget.id) if budget else "none"
+    ways: list[Component] = []
+    if budget is not None:
+        ways.append(link("See the budget", f"/budgets?v={VERSION}&budget={budget.id}", className="there"))
+        if around.operates:
+            ways.append(opener("Add a rule to it", "add-rule", "there", budget=budget.id))
+    return html.Details(
+        [html.Summary(face), html.Table([head, body], className="watch"), html.P(ways, className="ways-of")],
+        className="ruleset", open=unfold or None, key=key,
+    )  # fmt: skip
+
+
+def _row(rule: Rule, budget: Budget | None, around: Around) -> Component:
     says = sentence(rule, budget.currency if budget else "USD")
     own = rule.author != DECLARED
-    first = opener(says, "rule", id=rule.id) if operates and own else html.Span(says)
+    first = opener(says, "rule", id=rule.id) if around.operates and own else html.Span(says)
+    below = html.Small(html.Bdi(rule.name if budget else f"{rule.name}: {scope(rule)}"))
     cells = [
-        html.Th([first, html.Small(html.Bdi(rule.name))], scope="row"),
-        html.Td(_about(rule, budget), className="of"),
+        html.Th([first, below], scope="row"),
         html.Td(html.Span(SEVERITIES[rule.severity], className=f"severity {rule.severity}")),
-        html.Td(html.Bdi(tells(rule, endpoints)), className="tells"),
-        html.Td(_state(rule, firing, now)),
+        html.Td(html.Bdi(tells(rule, around.endpoints)), className="tells"),
+        html.Td(_state(rule, around.firing.get(rule.id, 0), around.now)),
     ]
-    if operates:
-        cells.append(html.Td(_acts(rule, now) if own else html.Small("in millicent.toml"), className="does"))
+    if around.operates:
+        cells.append(html.Td(_acts(rule, around.now) if own else html.Small("in millicent.toml"), className="does"))
     return html.Tr(cells, key=str(rule.id))
-
-
-def _about(rule: Rule, budget: Budget | None) -> Any:
-    if budget is not None:
-        return link(html.Bdi(budget.name), f"/budgets?v={VERSION}&budget={budget.id}", className="there")
-    return html.Bdi(scope(rule))
 
 
 def scope(rule: Rule) -> str:
