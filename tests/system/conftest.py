@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @dataclass
 class Instance:
-    """One installation; it may be killed and started again on the same data and ports."""
+    """One installation; it may be killed and started again on the same data and ports, or is a demo on its own."""
 
     data: Path
     flags: tuple[str, ...] = ("--insecure-local",)
@@ -43,6 +43,7 @@ class Instance:
     grpc_port: int = field(default_factory=free_port)
     headers: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    command: str = "up"
     process: subprocess.Popen | None = None
 
     @property
@@ -54,14 +55,18 @@ class Instance:
         return f"http://127.0.0.1:{self.otlp_port}"
 
     @property
+    def words(self) -> tuple[str, ...]:
+        return ("demo",) if self.command == "demo" else ("up", "--data", str(self.data), *self.flags)
+
+    @property
     def log(self) -> str:
         return self.data.with_suffix(".log").read_text()
 
     def start(self) -> "Instance":
         with self.data.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "millicent.dashboard.cli", "up", "--data", str(self.data), "--port",
-                 str(self.port), "--otlp-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port), *self.flags],
+                [sys.executable, "-m", "millicent.dashboard.cli", *self.words, "--port", str(self.port),
+                 "--otlp-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port)],
                 stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment,
             )  # fmt: skip
         return self

@@ -12,6 +12,7 @@ import pytest
 from fake_receiver import Receiver
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+OVERRUN = "Code completion"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 TEAM = "assistants"
 MILLION = 1_000_000
@@ -34,15 +35,18 @@ def receiver():
     made.close()
 
 
+def telling(receiver):
+    """The environment of a product that tells a receiver."""
+    endpoints = [{"name": "Finance", "address": receiver.url, "secret_env": "FINANCE"}]
+    return {"MILLICENT_ENDPOINTS": json.dumps(endpoints), "FINANCE": SECRET,
+            "MILLICENT_WEBHOOK_ALLOW": "127.0.0.0/8", "MILLICENT_WEBHOOK_ALLOW_HTTP": "true"}  # fmt: skip
+
+
 @pytest.fixture
 def product(installation, receiver):
     """With a budget, two rules and an endpoint that are declared, and a model that costs a dollar a million tokens."""
-    endpoints = [{"name": "Finance", "address": receiver.url, "secret_env": "FINANCE"}]
-    installation.environment = {
-        "MILLICENT_BUDGETS": json.dumps(BUDGETS), "MILLICENT_RULES": json.dumps(RULES),
-        "MILLICENT_ENDPOINTS": json.dumps(endpoints), "FINANCE": SECRET,
-        "MILLICENT_WEBHOOK_ALLOW": "127.0.0.0/8", "MILLICENT_WEBHOOK_ALLOW_HTTP": "true",
-    }  # fmt: skip
+    declared = {"MILLICENT_BUDGETS": json.dumps(BUDGETS), "MILLICENT_RULES": json.dumps(RULES)}
+    installation.environment = declared | telling(receiver)
     installation.start().wait_ready()
     price(installation, "1")
     return installation
@@ -131,3 +135,33 @@ def test_an_overrun_arrives_once_signed_and_late_data_and_other_prices_are_told_
     assert set(receiver.ids().values()) == {1}, "each event came once"
     assert len(receiver.ids()) == len(receiver.requests) == 6
     assert product.get("alerts")["open"] == 0
+
+
+def about(data):
+    return data.get("budget", {}).get("name")
+
+
+def overruns(receiver):
+    """What was told of the demo's overrun, verified."""
+    found = [one.event for one in tuple(receiver.requests) if one.event is not None]
+    return [one["data"] for one in found
+            if one["type"] == "budget.threshold.crossed" and about(one["data"]) == OVERRUN]  # fmt: skip
+
+
+def test_in_the_demo_the_overrun_fires_once_and_arrives_signed(make_instance, tmp_path, receiver, wait_for):
+    demo = make_instance(tmp_path / "demo", command="demo", environment=telling(receiver))
+    demo.start()
+    try:
+        wait_for(lambda: demo.answers(demo.url + "/readyz"), 180)
+        crossed = wait_for(lambda: overruns(receiver), 120)
+        (alert,) = wait_for(lambda: [one for one in demo.get("alerts")["alerts"] if about(one["data"]) == OVERRUN])
+        assert alert["data"]["driver"].startswith("Spend rose by $")
+        assert (alert["severity"], alert["late"]) == ("error", False)
+        assert alert["id"] == crossed[0]["alert_id"]
+        wait_for(lambda: f"budget.threshold.crossed: {OVERRUN} has spent 10" in demo.log)
+        before = demo.get("balance")["stored"]
+        wait_for(lambda: demo.get("balance")["stored"] > before)
+        assert len(overruns(receiver)) == 1
+        assert set(receiver.ids().values()) == {1}
+    finally:
+        demo.kill()

@@ -105,15 +105,25 @@ def demo(port: Port = None, otlp_port: OtlpPort = None, grpc_port: GrpcPort = No
         _fill(settings)
         _announce(settings)
         stop = threading.Event()
-        from millicent.dashboard.demo import live  # noqa: PLC0415 - a command's own import
+        from millicent.dashboard import demo_receiver  # noqa: PLC0415 - a command's own import
+        from millicent.dashboard.demo import live  # noqa: PLC0415 - likewise
 
         traffic = threading.Thread(target=live, args=(f"http://127.0.0.1:{settings.otlp_port}", stop), name="traffic")
-        traffic.start()
-        try:
-            serve.serve(settings)
-        finally:
-            stop.set()
-            traffic.join()
+        with demo_receiver.listening(_heard) as receiver:
+            settings = demo_receiver.reaching(settings)
+            with control_of(settings.data) as control:
+                demo_receiver.subscribe(control, settings, receiver)
+            traffic.start()
+            try:
+                serve.serve(settings)
+            finally:
+                stop.set()
+                traffic.join()
+
+
+def _heard(event: dict[str, Any]) -> None:
+    """Tell what an event told the demo's receiver."""
+    out.print(f"Webhook    {event['type']}: {event['data'].get('summary', '')}", highlight=False, markup=False)
 
 
 def _fill(settings: Settings) -> None:

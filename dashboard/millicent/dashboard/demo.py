@@ -26,7 +26,7 @@ from millicent.collector.batch import Batch, Context
 from millicent.collector.dialects import DIALECTS
 from millicent.dashboard import demo_budgets, demo_hardware, demo_units
 from millicent.pricing.entries import BookEntry, Charge, FxRate, Override, Term
-from millicent.warehouse import budgets, ledger, record, units
+from millicent.warehouse import alert_rules, budgets, ledger, record, units
 from millicent.warehouse.control import DEFAULT_TENANT
 from millicent.warehouse.frames import EMPTY
 from millicent.warehouse.store import Warehouse
@@ -136,6 +136,8 @@ def declare(warehouse: Warehouse, now: datetime) -> None:
         warehouse.control.declare(deployment, actor="demo")
     for budget in demo_budgets.budgets(since, now):
         budgets.put(warehouse.control, DEFAULT_TENANT, budget, actor="demo")
+    for rule in demo_budgets.changed(alert_rules.live(warehouse.control, DEFAULT_TENANT)):
+        alert_rules.put(warehouse.control, DEFAULT_TENANT, rule, actor="demo")
     counted = list(demo_units.units(now.date(), DAYS, _WEEKDAY, CUSTOMERS))
     units.upload(warehouse.control, DEFAULT_TENANT, counted, actor="demo")
 

@@ -6,16 +6,19 @@ The whole will just be kept. What completion may cost in any four weeks is overr
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from millicent.warehouse.alert_rules import Rule
 from millicent.warehouse.budgets import Budget
 from millicent.warehouse.query import Filter
 
 PER_DAY: Final = 910
 """USD of the whole company a day, own hardware with idle."""
+_HALF: Final = Decimal("0.5")
 OWNERS: Final = {
     "Code Copilot": (139, "Mei Tanaka"), "Assistants": (142, "Jonas Weber"), "Search": (101, "Priya Nair"),
     "Data Platform": (59, "Elif Kaya"), "Support AI": (64, "Tom Becker"), "Research": (47, "Ana Souza"),
@@ -53,6 +56,18 @@ def budgets(since: datetime, now: datetime) -> Iterator[Budget]:
         filters=(Filter("feature", ("chat",)), Filter("customer", ("acme",))), enforcement="block",
         effective_from=since, note="What their contract pays for",
     )  # fmt: skip
+
+
+def changed(given: Sequence[Rule]) -> Iterator[Rule]:
+    """Rules that the company has otherwise than they are given.
+
+    Nobody wants to hear of a half, nor that calls stay away before those of today have been sent.
+    """
+    for rule in given:
+        if rule.kind == "actual" and rule.threshold == _HALF:
+            yield replace(rule, ended=True)
+        elif rule.kind == "freshness":
+            yield replace(rule, floor=Decimal(26))
 
 
 def _round(usd: int) -> Decimal:
