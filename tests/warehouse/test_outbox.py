@@ -378,6 +378,8 @@ def test_a_period_is_sent_again(control):
         pass
     assert outbox.replay_range(control, "default", to, NOW, NOW + DAY, "ann") == 2
     assert outbox.replay_range(control, "default", to, NOW, NOW + DAY, "ann", delivered=True) == len(missed)
+    outbox.try_out(control, "default", to, "ann")
+    assert outbox.replay_range(control, "default", to, now - HOUR, now + HOUR, "ann", delivered=True) == 0
     with pytest.raises(BadEndpointError, match="not after it begins"):
         outbox.replay_range(control, "default", to, NOW, NOW, "ann")
     with pytest.raises(BadEndpointError, match="there is no endpoint"):

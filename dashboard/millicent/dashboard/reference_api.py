@@ -18,8 +18,7 @@ from millicent.dashboard.markdown import code, listed, page, table
 from millicent.warehouse.alert_rules import Rule as AlertRule
 from millicent.warehouse.alerts import Alert, Happening
 from millicent.warehouse.budgets import Budget
-from millicent.warehouse.delivery_log import Attempt, Delivery, Health
-from millicent.warehouse.endpoints import Endpoint
+from millicent.warehouse.delivery_log import Delivery
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
@@ -41,14 +40,6 @@ CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd", "en
 BUDGET: Final = tuple(field.name for field in fields(Budget))
 ALERT: Final = tuple(field.name for field in fields(Alert))
 ALERT_RULE: Final = tuple(field.name for field in fields(AlertRule))
-ENDPOINT: Final = (
-    *(field.name for field in fields(Endpoint)), *(field.name for field in fields(Health)[1:]), "state"
-)  # fmt: skip
-DELIVERIES: Final = {
-    "": ("deliveries", "next"),
-    "deliveries": [field.name for field in fields(Delivery)],
-    "attempts": [field.name for field in fields(Attempt)],
-}
 ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),
@@ -80,10 +71,6 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "versions": BUDGET,
         "budget": (*BUDGET, "standing"),
     },
-    "/api/v1/webhooks": {"": ("endpoints",), "endpoints": ENDPOINT},
-    "/api/v1/webhooks/deliveries": DELIVERIES,
-    "/api/v1/webhooks/{endpoint_id}/deliveries": DELIVERIES,
-    "/api/v1/webhooks/events/{event_id}": {"": ("id", "alert", "type", "timestamp", "data")},
     "/api/v1/alerts": {"": ("alerts", "next", "open"), "alerts": ALERT},
     "/api/v1/alerts/{alert_id}": {
         "": ("alert", "rule", "happenings", "deliveries"),

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
 from fastapi import Body, Query
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from millicent.dashboard import access, asking
+from millicent.dashboard.webhook_answers import (
+    DeliveriesAnswer,
+    DeliveryAnswer,
+    DueAnswer,
+    EndpointAnswer,
+    EndpointsAnswer,
+    EventAnswer,
+    MadeAnswer,
+)
 from millicent.warehouse import delivery_log, endpoints, outbox
 from millicent.warehouse.endpoint_forms import BadEndpointError
 from millicent.warehouse.outbox import State
@@ -51,12 +59,13 @@ def mount_webhooks(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
 
 
 def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
-    def page(limit: int, **wanted: Any) -> JSONResponse:
+    def page(limit: int, **wanted: Any) -> DeliveriesAnswer:
         if wanted.get("state") not in {None, *get_args(State)}:
             raise BadQuery(f"state {wanted['state'][:40]!r} is unknown: write {', '.join(get_args(State))}")
         found = delivery_log.log(warehouse.control, access.principal().tenant, limit=limit + 1, **wanted)
         more = found[limit - 1].id if len(found) > limit else None
-        return JSONResponse({"deliveries": [delivery_log.written(one) for one in found[:limit]], "next": more})
+        told = [DeliveryAnswer.model_validate(delivery_log.written(one)) for one in found[:limit]]
+        return DeliveriesAnswer(deliveries=told, next=more)
 
     @server.get(f"{path}/deliveries", summary="What was sent to every endpoint, newest first, with every attempt")
     def deliveries(
@@ -65,7 +74,7 @@ def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         alert: str | None = None,
         before: Annotated[int | None, _BEFORE] = None,
         limit: Annotated[int, _LIMIT] = 50,
-    ) -> JSONResponse:
+    ) -> DeliveriesAnswer:
         return page(limit, state=state, event=event, alert=alert, before=before)
 
     @server.get(f"{path}/{{endpoint_id}}/deliveries", summary="What was sent to one endpoint, with every attempt")
@@ -74,23 +83,22 @@ def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         state: Annotated[str | None, _STATE] = None,
         before: Annotated[int | None, _BEFORE] = None,
         limit: Annotated[int, _LIMIT] = 50,
-    ) -> JSONResponse:
+    ) -> DeliveriesAnswer:
         _endpoint(warehouse, access.principal().tenant, endpoint_id, ended=True)
         return page(limit, endpoint=endpoint_id, state=state, before=before)
 
     @server.get(f"{path}/events/{{event_id}}", summary="An event, as it is sent")
-    def event(event_id: str) -> JSONResponse:
+    def event(event_id: str) -> EventAnswer:
         found = delivery_log.event(warehouse.control, access.principal().tenant, event_id)
         if found is None:
             raise HTTPException(404, f"there is no event {event_id[:40]!r}: see {path}/deliveries")
-        return JSONResponse(delivery_log.written_event(found))
+        return EventAnswer.model_validate(delivery_log.written_event(found))
 
     @server.post(f"{path}/deliveries/{{delivery_id}}/replay", summary="Send one delivery again, with the same event id",
                  status_code=202, response_description="the delivery, which is due now")  # fmt: skip
-    def replay(delivery_id: int) -> JSONResponse:
+    def replay(delivery_id: int) -> DeliveryAnswer:
         who = access.operator("deliveries")
-        if delivery_log.find(warehouse.control, who.tenant, delivery_id) is None:
-            raise HTTPException(404, f"there is no delivery {delivery_id}: see {path}/deliveries")
+        _delivery(warehouse, who.tenant, delivery_id)
         with _taught():
             outbox.replay(warehouse.control, who.tenant, delivery_id, who.actor)
         return _delivery(warehouse, who.tenant, delivery_id)
@@ -98,13 +106,13 @@ def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
 
 def _mount_endpoints(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     @server.get(path, summary="Every endpoint of alerts, and how it is doing")
-    def listed() -> JSONResponse:
+    def listed() -> EndpointsAnswer:
         found = delivery_log.health(warehouse.control, access.principal().tenant)
-        return JSONResponse({"endpoints": [delivery_log.written_health(one) for one in found]})
+        return EndpointsAnswer.model_validate({"endpoints": [delivery_log.written_health(one) for one in found]})
 
     @server.post(path, summary="Set an endpoint of alerts, or change the one of that name", status_code=201,
                  response_description="the endpoint; `secret` is the one that was made, shown here only")  # fmt: skip
-    def put(told: Annotated[dict[str, Any], _ENDPOINT]) -> JSONResponse:
+    def put(told: Annotated[dict[str, Any], _ENDPOINT]) -> MadeAnswer:
         who = access.operator("endpoints")
         given = _read(told)
         with _taught():
@@ -112,22 +120,22 @@ def _mount_endpoints(server: FastAPI, path: str, warehouse: Warehouse) -> None:
                 warehouse.control, who.tenant, given["name"], given["kind"], given["address"], who.actor,
                 types=given["types"], secret=given["secret"], check=endpoints.within(warehouse.reach),
             )  # fmt: skip
-        return JSONResponse(_made(made), 201)
+        return _made(made)
 
     @server.delete(f"{path}/{{endpoint_id}}", summary="Take an endpoint away; its log is kept",
                    response_description="the endpoint as it was")  # fmt: skip
-    def end(endpoint_id: str) -> JSONResponse:
+    def end(endpoint_id: str) -> EndpointAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         with _taught():
             gone = endpoints.end(warehouse.control, who.tenant, endpoint_id, who.actor)
-        return JSONResponse(endpoints.written(gone))
+        return EndpointAnswer.model_validate(endpoints.written(gone))
 
 
 def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     @server.post(f"{path}/test", summary="Send an endpoint an event of the type endpoint.test", status_code=202,
                  response_description="the delivery, with the first attempt where it was waited for")  # fmt: skip
-    def try_out(endpoint_id: str, wait: Annotated[float, _WAIT] = 0) -> JSONResponse:
+    def try_out(endpoint_id: str, wait: Annotated[float, _WAIT] = 0) -> DeliveryAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         with _taught():
@@ -139,39 +147,39 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
 
     @server.post(f"{path}/rotate", summary="Give an endpoint another secret; that of a webhook signs for a day more",
                  response_description="the endpoint; `secret` is the one that was made, shown here only")  # fmt: skip
-    def rotate(endpoint_id: str, told: Annotated[dict[str, Any] | None, _SECRET] = None) -> JSONResponse:
+    def rotate(endpoint_id: str, told: Annotated[dict[str, Any] | None, _SECRET] = None) -> MadeAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         secret = _texts(told or {}, ("secret",)).get("secret")
         check = endpoints.within(warehouse.reach)
         with _taught():
             made = endpoints.rotate(warehouse.control, who.tenant, endpoint_id, who.actor, secret=secret, check=check)
-        return JSONResponse(_made(made))
+        return _made(made)
 
     @server.post(f"{path}/enable", summary="Send to an endpoint again; what waited is due at once",
                  response_description="the endpoint")  # fmt: skip
-    def enable(endpoint_id: str) -> JSONResponse:
+    def enable(endpoint_id: str) -> EndpointAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         with _taught():
             found = endpoints.enable(warehouse.control, who.tenant, endpoint_id, who.actor)
-        return JSONResponse(endpoints.written(found))
+        return EndpointAnswer.model_validate(endpoints.written(found))
 
     @server.post(f"{path}/disable", summary="Send nothing more to an endpoint; what is not delivered yet waits",
                  response_description="the endpoint")  # fmt: skip
-    def disable(endpoint_id: str, told: Annotated[dict[str, Any] | None, _REASON] = None) -> JSONResponse:
+    def disable(endpoint_id: str, told: Annotated[dict[str, Any] | None, _REASON] = None) -> EndpointAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         reason = _texts(told or {}, ("reason",)).get("reason") or f"disabled by {who.actor}"
         with _taught():
             found = endpoints.disable(warehouse.control, who.tenant, endpoint_id, who.actor, reason[:200])
-        return JSONResponse(endpoints.written(found))
+        return EndpointAnswer.model_validate(endpoints.written(found))
 
     @server.post(f"{path}/replay", summary="Send an endpoint again what happened in a period and did not arrive",
                  status_code=202, response_description="`deliveries`: how many are due now")  # fmt: skip
     def replay(
         endpoint_id: str, start: str, end: str | None = None, delivered: Annotated[bool, _ALL] = False
-    ) -> JSONResponse:
+    ) -> DueAnswer:
         who = access.operator("deliveries")
         _endpoint(warehouse, who.tenant, endpoint_id)
         since, until = _instant("start", start), _instant("end", end) if end else datetime.now(UTC)
@@ -179,7 +187,7 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
             count = outbox.replay_range(
                 warehouse.control, who.tenant, endpoint_id, since, until, who.actor, delivered=delivered
             )
-        return JSONResponse({"deliveries": count}, 202)
+        return DueAnswer(deliveries=count)
 
 
 def _endpoint(warehouse: Warehouse, tenant: str, endpoint_id: str, *, ended: bool = False) -> Endpoint:
@@ -194,9 +202,11 @@ def _tried(warehouse: Warehouse, tenant: str, number: int) -> bool:
     return found is None or any(one.error != outbox.UNDER_WAY for one in found.attempts)
 
 
-def _delivery(warehouse: Warehouse, tenant: str, number: int) -> JSONResponse:
+def _delivery(warehouse: Warehouse, tenant: str, number: int) -> DeliveryAnswer:
     found = delivery_log.find(warehouse.control, tenant, number)
-    return JSONResponse(delivery_log.written(found) if found else {}, 202)
+    if found is None:
+        raise HTTPException(404, f"there is no delivery {number}: see /api/v1/webhooks/deliveries")
+    return DeliveryAnswer.model_validate(delivery_log.written(found))
 
 
 @contextmanager
@@ -207,8 +217,8 @@ def _taught() -> Iterator[None]:
         raise BadQuery(str(error)) from error
 
 
-def _made(made: Made) -> dict[str, Any]:
-    return {**endpoints.written(made.endpoint), "secret": made.secret}
+def _made(made: Made) -> MadeAnswer:
+    return MadeAnswer.model_validate({**endpoints.written(made.endpoint), "secret": made.secret})
 
 
 def _read(told: dict[str, Any]) -> dict[str, Any]:
