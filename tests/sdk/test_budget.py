@@ -75,6 +75,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def check(self, told, number):
+        self.settle({"settlements": told.pop("settlements", [])})
         self.checks.append(told)
         if self.answer is not None:
             return self.status, self.answer

@@ -6,7 +6,7 @@ able to use up what others have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -38,6 +38,16 @@ _Count = Annotated[int, Field(ge=0, le=10**12)]
 _Usd = Annotated[Decimal, Field(ge=0, le=MOST_USD)]
 
 
+class Settlement(Answer):
+    """Calls of a reservation that have ended."""
+
+    id: _Text = Field(description="of the reservation")
+    calls: int = Field(1, ge=1, le=MOST_CALLS)
+    cost_usd: _Usd | None = Field(None, description="what they cost, all together")
+    usage: Usage | None = Field(None, description="else: what one call used, priced by the price book")  # type: ignore[valid-type]
+    unused: bool = Field(False, description="they were not made, and nothing is kept for them")
+
+
 class Check(Answer):
     """Calls that are about to be made."""
 
@@ -58,6 +68,11 @@ class Check(Answer):
     )  # fmt: skip
     on_failure: Literal["open", "closed"] = Field(
         "open", description="closed: deny where it cannot be told what a budget that blocks has left"
+    )
+    settlements: list[Settlement] = Field(
+        default_factory=list,
+        max_length=MOST_SETTLED,
+        description="calls that have ended, as of `settle`; settled first",
     )
 
 
@@ -92,16 +107,6 @@ class Checked(Answer):
     dimensions: list[str] = Field(description="what budgets look at: calls alike in these are judged alike")
 
 
-class Settlement(Answer):
-    """Calls of a reservation that have ended."""
-
-    id: _Text = Field(description="of the reservation")
-    calls: int = Field(1, ge=1, le=MOST_CALLS)
-    cost_usd: _Usd | None = Field(None, description="what they cost, all together")
-    usage: Usage | None = Field(None, description="else: what one call used, priced by the price book")  # type: ignore[valid-type]
-    unused: bool = Field(False, description="they were not made, and nothing is kept for them")
-
-
 class Settle(Answer):
     """Calls that have ended."""
 
@@ -131,17 +136,15 @@ def mount_budget_checks(server: FastAPI, prefix: str, warehouse: Warehouse) -> N
             hold=timedelta(seconds=told.hold_s),
             strict=told.on_failure == "closed",
         )
+        if told.settlements:
+            enforcer.settle(who.tenant, _made(told.settlements))
         return _checked(enforcer.check(who.tenant, asked))
 
     @server.post(f"{path}/settle", summary="Tell of calls that have ended")
     def settle(told: Settle) -> Settled:
         who = access.caller("budgets")
-        made = [
-            Made(id=one.id, calls=one.calls, cost_usd=one.cost_usd, usage=_used(one.usage), unused=one.unused)
-            for one in told.settlements
-        ]
-        unknown = enforcer.settle(who.tenant, made)
-        return Settled(settled=len(made) - len(unknown), unknown=unknown)
+        unknown = enforcer.settle(who.tenant, _made(told.settlements))
+        return Settled(settled=len(told.settlements) - len(unknown), unknown=unknown)
 
     @server.get(
         f"{path}/check",
@@ -248,6 +251,13 @@ def _tags(told: Mapping[str, str]) -> dict[str, str]:
         if name not in ASKABLE:
             raise BadQuery(f"tag {name[:40]!r} is no dimension: choose from {', '.join(sorted(ASKABLE))}")
     return {name: value for name, value in told.items() if value}
+
+
+def _made(told: Sequence[Settlement]) -> list[Made]:
+    return [
+        Made(id=one.id, calls=one.calls, cost_usd=one.cost_usd, usage=_used(one.usage), unused=one.unused)
+        for one in told
+    ]
 
 
 def _used(usage: Any) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ are looked up, connections made and answers awaited there, however long that tak
 callers one wait; after that they are told at once that it does not, until it does.
 """
 
-import json
 import logging
 import os
 import threading
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.context import attach, set_value
 
 from millicent.sdk import faults
+from millicent.sdk.budget_api import BudgetApi, RefusedError
 
 MOST_CALLS: Final = 64
 """Calls that one lease is asked for at most."""
@@ -27,11 +27,9 @@ AGAIN_S: Final = 1.0
 REFUSED_S: Final = 1.0
 """How long a no holds at most, be staleness what it may: money may be free again soon."""
 SWEEP_S: Final = 1.0
-ANSWER_S: Final = 5.0
-"""How long one of our threads waits for the server; what comes too late for one caller serves the next."""
 SETTLE_S: Final = 0.1
 """How long the end of a call waits for company."""
-BATCH: Final = 256
+BATCH: Final = 512
 MOST_WAITING: Final = 8_192
 """Ends of calls, and questions, that wait; what comes when as many do is dropped, and expires at the server."""
 _SUPPRESS: Final = "suppress_instrumentation"
@@ -268,16 +266,22 @@ class Leases:
 
     def _run(self) -> None:
         attach(set_value(_SUPPRESS, value=True))
-        changed, server = self._changed, _Server(self._reach)
+        changed, server = self._changed, BudgetApi(self._reach)
         while changed is self._changed:  # else this is a fork's copy
             question, number, ended = self._next()
-            if question is not None:
-                self._answer(question, self._asked(server, question, number))
-            if ended:
+            if question is None:
                 self._tell(server, ended)
+                continue
+            answer = self._asked(server, question, number, ended)
+            self._told(ended, ended if isinstance(answer, str) else [])
+            self._answer(question, answer)
 
     def _next(self) -> tuple[Question | None, int, list[dict[str, Any]]]:
-        """Wait for something to do: a question and how many calls to ask for, or ends of calls."""
+        """Wait for something to do: a question and how many calls to ask for, or ends of calls.
+
+        Whatever has ended is told with the next question, and none is asked while that is under way: what is granted
+        then goes by what calls cost, and not by what they were expected to.
+        """
         with self._changed:
             self._idle += 1
             try:
@@ -290,19 +294,22 @@ class Leases:
                         continue
                     is_full = len(self._ended) >= BATCH or self._is_urgent
                     company_until = self._ended_since + SETTLE_S
-                    if self._ended and (is_full or (now >= company_until and not self._settling)):
-                        taken = [self._ended.popleft() for _ in range(min(BATCH, len(self._ended)))]
-                        self._ended_since = now
-                        self._settling += len(taken)
-                        return None, 0, taken
-                    while self._questions:
+                    while self._questions and not self._settling:
                         question = self._questions.popleft()
                         if number := self._number(question, now):
-                            return question, number, []
+                            return question, number, self._taken(now)
+                    if self._ended and not self._settling and (is_full or now >= company_until):
+                        return None, 0, self._taken(now)
                     rest = max(self._staleness_s, SWEEP_S)
                     self._changed.wait(max(company_until - now, SETTLE_S / 10) if self._ended else rest)
             finally:
                 self._idle -= 1
+
+    def _taken(self, now: float) -> list[dict[str, Any]]:
+        taken = [self._ended.popleft() for _ in range(min(BATCH, len(self._ended)))]
+        self._ended_since = now
+        self._settling += len(taken)
+        return taken
 
     def _number(self, question: Question, now: float) -> int:
         """How many calls a question is asked for; none where nobody waits for it any more."""
@@ -317,9 +324,9 @@ class Leases:
         self._return(kind)
         return min(MOST_CALLS, max(1, alive, kind.want if self._staleness_s else 1))
 
-    def _asked(self, server: "_Server", question: Question, number: int) -> Answer | str:
+    def _asked(self, server: BudgetApi, question: Question, number: int, ended: list[dict[str, Any]]) -> Answer | str:
         """The server's answer, or why there is none."""
-        body = {
+        body: dict[str, Any] = {
             "tags": dict(question.tags),
             "calls": number,
             "hold_s": self._hold_s,
@@ -329,7 +336,12 @@ class Leases:
             if (value := getattr(question, name)) is not None:
                 body[name] = value
         try:
-            told = server.post("check", body)
+            try:
+                told = server.post("check", {**body, "settlements": ended} if ended else body)
+            except RefusedError:
+                if not ended:
+                    raise
+                told = server.post("check", {**body, "settlements": [_without_usage(one) for one in ended]})
             return Answer(str(told["decision"]), told.get("reason"), told.get("reservation"), told)
         except Exception as error:  # noqa: BLE001  # whatever a network, or what is not our server, comes up with
             return _words(error)
@@ -361,88 +373,33 @@ class Leases:
             elif not self._staleness_s:
                 self._return(kind)
 
-    def _tell(self, server: "_Server", ended: list[dict[str, Any]]) -> None:
+    def _tell(self, server: BudgetApi, ended: list[dict[str, Any]]) -> None:
         """Settle at the server. What it does not take now is told later, without usage if that may be why."""
         down, again = None, list[dict[str, Any]]()
         try:
             server.post("settle", {"settlements": ended})
-        except _RefusedError:
-            again = [{n: v for n, v in one.items() if n != "usage"} for one in ended if "usage" in one]
+        except RefusedError:
+            again = [_without_usage(one) for one in ended if "usage" in one]
         except Exception as error:  # noqa: BLE001  # as above
             down, again = _words(error), ended
         with self._changed:
-            self._settling -= len(ended)
             self._down = down
             if down is not None:
                 self._down_until = time.monotonic() + AGAIN_S
-            self._ended.extendleft(reversed(again[: MOST_WAITING - len(self._ended)]))
-            self._is_urgent = self._is_urgent and bool(self._ended)
-            self._changed.notify_all()
+        self._told(ended, again)
+
+    def _told(self, ended: list[dict[str, Any]], again: list[dict[str, Any]]) -> None:
+        """Ends of calls are settled, but for those that are to be told again."""
+        if ended:
+            with self._changed:
+                self._settling -= len(ended)
+                self._ended.extendleft(reversed(again[: MOST_WAITING - len(self._ended)]))
+                self._is_urgent = self._is_urgent and bool(self._ended)
+                self._changed.notify_all()
 
 
-class _RefusedError(Exception):
-    """The server answered, and not with what was asked for."""
-
-
-class _Server:
-    """One connection to the server, of one thread."""
-
-    def __init__(self, reach: Callable[[], tuple[str, str | None]]) -> None:
-        self._reach = reach
-        self._connection: Any = None
-
-    def post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send JSON to `/api/v1/budgets/<what>` and return the JSON that comes back.
-
-        Raises:
-            _RefusedError: It answered with another status.
-            Exception: Whatever else kept it from answering.
-        """
-        url, key = self._reach()
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-        is_new = self._connection is None
-        path = self._connect(url)
-        try:
-            answer = self._send(f"{path}/api/v1/budgets/{what}", json.dumps(body), headers)
-        except ConnectionError:
-            if is_new:
-                raise
-            self._connect(url)  # the server has closed the idle one
-            answer = self._send(f"{path}/api/v1/budgets/{what}", json.dumps(body), headers)
-        status, content = answer
-        if status != 200:
-            raise _RefusedError(f"{status} {_detail(content)}")
-        told = json.loads(content)
-        if not isinstance(told, dict):
-            raise TypeError(f"{url} does not answer as Millicent does")
-        return told
-
-    def _connect(self, url: str) -> str:
-        import http.client  # noqa: PLC0415  # only those who ask for it pay for it
-        from urllib.parse import urlsplit  # noqa: PLC0415  # as above
-
-        parts = urlsplit(url)
-        if self._connection is None:
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            self._connection = kind(parts.hostname or "", parts.port, timeout=ANSWER_S)
-        return parts.path.rstrip("/")
-
-    def _send(self, path: str, body: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        try:
-            self._connection.request("POST", path, body, headers)
-            answer = self._connection.getresponse()
-            content = answer.read(1 << 20)
-            if answer.will_close or not answer.isclosed():
-                self._close()
-        except BaseException:
-            self._close()
-            raise
-        return answer.status, content
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+def _without_usage(ended: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in ended.items() if name != "usage"}
 
 
 def _handed_out(kind: _Kind, answer: Answer, waiting: deque[_Waiting]) -> deque[_Waiting]:
@@ -477,11 +434,4 @@ def _nothing() -> None:
 
 def _words(error: Exception) -> str:
     """What went wrong, without what an app may have put into it."""
-    return str(error) if isinstance(error, _RefusedError) else f"{type(error).__name__}: {error}"[:200]
-
-
-def _detail(content: bytes) -> str:
-    try:
-        return str(json.loads(content)["detail"])[:200]
-    except Exception:  # noqa: BLE001  # another server's page
-        return "and no reason"
+    return str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"[:200]

@@ -15,6 +15,8 @@ from decimal import ROUND_CEILING, Decimal
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import polars as pl
+
 from millicent.pricing.usages import one_call
 from millicent.warehouse import budgets, reservations, standings
 from millicent.warehouse.engine import EngineError
@@ -232,6 +234,7 @@ class Enforcer:
         """
         now = self._clock()
         live = self._budgets(tenant, now)
+        self._prices(tenant, [one.usage for one in made if one.usage is not None and one.cost_usd is None])
         ended = [
             Ended(id=one.id, calls=one.calls, cost=self._cost(tenant, one, live, now), unused=one.unused)
             for one in made
@@ -283,6 +286,9 @@ class Enforcer:
             currency=budget.currency,
             time_zone=budget.time_zone,
         )
+        if self._rate(tenant, budget.currency, now) is None:
+            words = f"no exchange rate of {budget.currency} holds now: add an fx_rate to the price book"
+            return _Spent(None, None, (), words, through, now + FRESH)
         try:
             row = self._warehouse.ask(tenant, question).frame.row(0, named=True)
             limit = self._limit(tenant, budget, period, now)
@@ -321,7 +327,8 @@ class Enforcer:
         if usd is None and asked.tokens:
             what = {name: asked.told[name] for name in ("model", "provider", "region") if name in asked.told}
             own = {"billing": "self_hosted"} if asked.told.get("deployment") else {}
-            usd, source = self._price(tenant, {**what, **own, **asked.tokens}).of(budget.basis), "tokens"
+            (price,) = self._prices(tenant, [{**what, **own, **asked.tokens}])
+            usd, source = price.of(budget.basis), "tokens"
         if usd is None:
             usd, source = self._usually(tenant, budget, asked.told.get("model"), now), "recent"
         amount = None if usd is None else self._exchanged(tenant, budget, usd, now)
@@ -331,7 +338,7 @@ class Enforcer:
         """What calls that were made cost, by budget; nothing where it is not known."""
         price = _Price(made.cost_usd, made.cost_usd)
         if made.cost_usd is None and made.usage is not None and not made.unused:
-            price = self._price(tenant, made.usage)
+            (price,) = self._prices(tenant, [made.usage])
         costs, known = dict[tuple[bool, str], Decimal | None](), dict[int, Decimal]()
         for one in live:
             key, usd = (one.basis == "list", one.currency), price.of(one.basis)
@@ -342,26 +349,32 @@ class Enforcer:
         return known
 
     def _exchanged(self, tenant: str, budget: Budget, usd: Decimal, now: datetime) -> Decimal | None:
-        if budget.currency == "USD":
-            return usd.quantize(DIGITS, ROUND_CEILING)
-        rates = [one for one in self._warehouse.prices.rates(tenant, budget.currency) if one.since <= now]
-        if not rates or (rates[-1].until is not None and rates[-1].until <= now):
-            return None
-        return (usd / rates[-1].usd_per_unit).quantize(DIGITS, ROUND_CEILING)
+        rate = self._rate(tenant, budget.currency, now)
+        return None if rate is None else (usd / rate).quantize(DIGITS, ROUND_CEILING)
 
-    def _price(self, tenant: str, usage: Mapping[str, Any]) -> _Price:
-        """What a usage costs by the price book; unknown parts where it has no price."""
+    def _rate(self, tenant: str, currency: str, now: datetime) -> Decimal | None:
+        """What one unit of a currency is in USD; None where that is not known."""
+        if currency == "USD":
+            return Decimal(1)
+        rates = [one for one in self._warehouse.prices.rates(tenant, currency) if one.since <= now]
+        return rates[-1].usd_per_unit if rates and (rates[-1].until is None or now < rates[-1].until) else None
+
+    def _prices(self, tenant: str, usages: Sequence[Mapping[str, Any]]) -> list[_Price]:
+        """What usages cost by the price book; unknown where there is no whole price."""
         book = self._warehouse.prices.book(tenant)
-        key = (tenant, book.version, *sorted((name, str(value)) for name, value in usage.items()))
-        known = self._priced.get(key)
-        if known is None:
-            row = book.price(one_call({"started_at": self._clock(), **usage})).row(0, named=True)
-            whole = row["price_status"] == "priced"
-            known = _Price(row["list_cost_usd"], row["billed_cost_usd"]) if whole else _Price(None, None)
+        keys = [(tenant, book.version, *sorted((name, str(value)) for name, value in one.items())) for one in usages]
+        known = {key: self._priced[key] for key in keys if key in self._priced}
+        missing = {key: one for key, one in zip(keys, usages, strict=True) if key not in known}
+        if missing:
+            calls = [one_call({"started_at": self._clock(), **one}) for one in missing.values()]
+            rows = book.price(pl.concat(calls, how="diagonal")).iter_rows(named=True)
+            for key, row in zip(missing, rows, strict=True):
+                whole = row["price_status"] == "priced"
+                known[key] = _Price(row["list_cost_usd"], row["billed_cost_usd"]) if whole else _Price(None, None)
             if len(self._priced) >= MOST_PRICED:
                 self._priced.clear()
-            self._priced[key] = known
-        return known
+            self._priced |= {key: known[key] for key in missing}
+        return [known[key] for key in keys]
 
     def _usually(self, tenant: str, budget: Budget, model: str | None, now: datetime) -> Decimal | None:
         """What a call of a model cost lately, on average: in the scope of a budget, else wherever it was called."""
