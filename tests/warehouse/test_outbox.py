@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -123,6 +123,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
+@example({"scope": "€" * 7_000})
 @given(st.dictionaries(st.sampled_from(["scope", "summary", "top_drivers", "budget"]), VALUES))
 def test_however_much_there_is_to_tell_a_body_stays_small(data):
     whole = {"alert_id": "al_1", "dedup_key": "k" * 300, **data}
