@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import available_timezones
 
 from dash import dcc, html
 
@@ -202,12 +201,11 @@ def _more(told: Told) -> Component:
     box = dcc.Textarea(name="filters", value=told.get("filters", ""), rows=2, wrap="off", spellCheck=False,
                        placeholder="provider:openai\n-model:gpt-5.1")  # fmt: skip
     lines = html.Label([html.Span("Other filters, one a line"), box], className="entry wide")
-    zones = html.Datalist([html.Option(value=name) for name in ZONES], id="limits-zones")
     fields = [
         select("basis", "Counted as", BASES, told["basis"]),
-        entry_field("time_zone", "Time zone of its days", told, list_="limits-zones"),
+        entry_field("time_zone", "Time zone of its days", told, hint="Europe/Berlin"),
         html.Div(select("fiscal_month", "The year begins in", MONTHS, told["fiscal_month"]), className="of-fiscal"),
-        lines, zones,
+        lines,
     ]  # fmt: skip
     unusual = told.get("filters") or told["basis"] != "effective"
     return html.Details(
@@ -241,7 +239,3 @@ def _since(text: str, time_zone: str) -> str:
 def _whole(text: str) -> int | str:
     """A whole number; what is none is told as it was typed, and refused."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else text
-
-
-ZONES: Final = sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "posix")))
-"""Time zones to choose from."""

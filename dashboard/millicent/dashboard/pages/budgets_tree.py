@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from millicent.dashboard.pages.budgets_reading import Line, Stood
     from millicent.dashboard.pages.budgets_words import Tone
 
-MOST: Final = 120
+MOST: Final = 60
 """Budgets that are listed; more are searched for."""
 MOST_NAMES: Final = 2
 HEADS: Final = ("Budget", "", "Spent", "Forecast", "Limit", "Outcome")
