@@ -6,7 +6,7 @@ over, as its alert and its guard say.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -197,8 +197,8 @@ def spent_by_period(ask: Ask, versions: Sequence[Budget], start: datetime, end: 
     Raises:
         BadQuery: a currency has no rate for a day that counts.
     """
-    found = _left(budgets.periods(versions, _first_carrying(versions, start, end), end), ask)
-    rows = [one for one in found if one.held.period.end > start]
+    held = budgets.periods(versions, _first_carrying(versions, start, end), end)
+    rows = _left(held, bisect_right(held, start, key=lambda one: one.period.end), ask)
     return pl.DataFrame(
         [
             (
@@ -289,31 +289,40 @@ def _carried(ask: Ask, budget: Budget, versions: Sequence[Budget], period: Perio
     if budget.rollover == "none":
         return _NOTHING
     first = _first_carrying(versions, period.start, period.end)
-    if first >= period.start:
+    before = budgets.periods(versions, first, period.start) if first < period.start else []
+    held = Held(budget, period)
+    if not before or not _leaves(before[-1], held):
         return _NOTHING
-    found = _left(budgets.periods(versions, first, period.start), ask)
-    return _left_to(Held(budget, period), found[-1]) if found else _NOTHING
+    return _left_to(held, _left(before, len(before) - 1, ask)[-1])
 
 
-def _left(held: Sequence[Held], ask: Ask) -> list[_Past]:
-    """What periods came to, and what each left to the next."""
+def _left(held: Sequence[Held], wanted: int, ask: Ask) -> list[_Past]:
+    """What periods came to, from the one at a place on, and what each was left by those before it."""
+    first = wanted
+    while 0 < first < len(held) and _leaves(held[first - 1], held[first]):
+        first -= 1
     found = list[_Past]()
-    spent = _spent(held, ask)
-    for one in held:
+    spent = _spent(held[first:], ask)
+    for one in held[first:]:
         actual, unknown = spent[one]
         carried = _left_to(one, found[-1]) if found else _NOTHING
         found.append(_Past(one, carried, actual, unknown))
-    return found
+    return found[wanted - first :]
+
+
+def _leaves(before: Held, one: Held) -> bool:
+    """Whether a period may leave something to another: it ends where that begins, and both say so of the same."""
+    mine, other = one.budget, before.budget
+    alike = all(getattr(mine, name) == getattr(other, name) for name in ALIKE)
+    return alike and before.period.end == one.period.start and "none" not in {mine.rollover, other.rollover}
 
 
 def _left_to(one: Held, before: _Past) -> Decimal:
-    """What a period is left by the one before it: nothing unless both versions say so, and speak of the same."""
-    mine, other = one.budget, before.held.budget
-    alike = all(getattr(mine, name) == getattr(other, name) for name in ALIKE)
-    if before.held.period.end != one.period.start or "none" in {mine.rollover, other.rollover} or not alike:
+    """What a period is left by the one before it."""
+    if not _leaves(before.held, one):
         return _NOTHING
     left = before.limit - before.actual
-    return max(left, _NOTHING) if mine.rollover == "unspent" else left
+    return max(left, _NOTHING) if one.budget.rollover == "unspent" else left
 
 
 def _first_carrying(versions: Sequence[Budget], start: datetime, end: datetime) -> datetime:
