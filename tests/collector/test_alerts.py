@@ -388,12 +388,20 @@ def test_filters_of_a_rule_that_change_close_what_was_about_others(world):
 # ---- who hears of it
 
 
-def hook(world):
-    found = endpoints.put(world.warehouse, world.tenant, "hook", "webhook", "https://hooks.example.com/x", actor="ann")
-    return getattr(found, "endpoint", found)
+def hook(world, name):
+    return endpoints.put(world.control, world.tenant, name, "webhook", f"https://{name}.example.com", "ann").endpoint.id
 
 
-def test_what_a_muted_rule_finds_is_in_the_inbox_and_told_nobody(world, monkeypatch):
+def test_what_fires_is_delivered_to_those_that_its_rule_names(world):
+    one, other = hook(world, "one"), hook(world, "other")
+    world.budget(100, ("actual", "1", {}), ("actual", "0.5", {"endpoints": (one,)}))
+    world.bill(usd=120)
+    world.look()
+    assert sorted(row.endpoint for row in world.deliveries()) == sorted([one, one, other])
+
+
+def test_what_a_muted_rule_finds_is_in_the_inbox_and_told_nobody(world):
+    hook(world, "one")
     budget = world.budget(100)
     rule = world.rule("actual", "1", budget=budget.id)
     alert_rules.mute(world.control, world.tenant, rule.id, NOW + DAY, "ann")
@@ -404,6 +412,12 @@ def test_what_a_muted_rule_finds_is_in_the_inbox_and_told_nobody(world, monkeypa
     assert world.look(NOW + 2 * DAY) == ["cleared corrected"]
     assert len(world.events()) == 2
     assert world.deliveries() == []
+    world.bill(usd=90)
+    assert world.look(NOW + 2 * DAY) == ["fired 1"]
+    alert_rules.mute(world.control, world.tenant, rule.id, NOW + 4 * DAY, "ann")
+    credit(world, 90)
+    assert world.look(NOW + 3 * DAY) == ["cleared corrected"]
+    assert len(world.deliveries()) == 2, "who heard that it fired hears its end"
 
 
 def test_what_is_acknowledged_snoozed_or_resolved_is_not_found_again(world):
