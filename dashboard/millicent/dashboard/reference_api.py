@@ -15,10 +15,7 @@ from millicent.collector.retag import Move, Reach
 from millicent.dashboard import access
 from millicent.dashboard.api import mount_api
 from millicent.dashboard.markdown import code, listed, page, table
-from millicent.warehouse.alert_rules import Rule as AlertRule
-from millicent.warehouse.alerts import Alert, Happening
 from millicent.warehouse.budgets import Budget
-from millicent.warehouse.delivery_log import Delivery
 from millicent.warehouse.explain import Line
 from millicent.warehouse.ledger import OUTCOMES
 from millicent.warehouse.metrics import Measure
@@ -38,8 +35,6 @@ def described() -> FastAPI:
 
 CALL: Final = ("every [column of a call](columns.md)", "effective_cost_usd", "energy_wh", "gco2e_g")
 BUDGET: Final = tuple(field.name for field in fields(Budget))
-ALERT: Final = tuple(field.name for field in fields(Alert))
-ALERT_RULE: Final = tuple(field.name for field in fields(AlertRule))
 ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/query": {
         "": ("rows", "meta"),
@@ -65,22 +60,12 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "/api/v1/rules/{rule_id}": {"": [field.name for field in fields(Rule)]},
     "/api/v1/rules/check": {"": ("rules",), "rules": [field.name for field in fields(Reach)]},
     "/api/v1/rules/changes": {"": ("calls", "moves"), "moves": [field.name for field in fields(Move)]},
-    "/api/v1/budgets": {"": ("budgets", "at"), "budgets": (*BUDGET, "standing")},
+    "/api/v1/budgets": {"": ("budgets", "at"), "budgets": (*BUDGET, "parts", "standing")},
     "/api/v1/budgets/{budget_id}": {
         "": ("budget", "versions", "at"),
         "versions": BUDGET,
-        "budget": (*BUDGET, "standing"),
+        "budget": (*BUDGET, "parts", "standing"),
     },
-    "/api/v1/alerts": {"": ("alerts", "next", "open"), "alerts": ALERT},
-    "/api/v1/alerts/{alert_id}": {
-        "": ("alert", "rule", "happenings", "deliveries"),
-        "alert": ALERT,
-        "rule": ALERT_RULE,
-        "happenings": [field.name for field in fields(Happening)],
-        "deliveries": [field.name for field in fields(Delivery)],
-    },
-    "/api/v1/alerts/rules": {"": ("rules",), "rules": ALERT_RULE},
-    "/api/v1/alerts/rules/{rule_id}": {"": ALERT_RULE},
     "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
     "/api/v1/views": {"": ("views",), "views": (*(field.name for field in fields(SavedView)), "address")},
     "/api/v1/workspace": {"": [field.name for field in fields(Workspace)]},

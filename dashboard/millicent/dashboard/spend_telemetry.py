@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from millicent.warehouse import budgets
-from millicent.warehouse.query import BadQuery, Period, Query
+from millicent.warehouse import standings
+from millicent.warehouse.query import Period, Query
+from millicent.warehouse.standings import Standing
 from millicent.warehouse.store import Warehouse
 
 KEPT_S: Final = 15.0
@@ -107,7 +108,7 @@ class Spend:
         for team, cost_type, usd in self._rows(tenant, ("spend_usd",), ("team", "cost_type"), month, told):
             families["millicent_month_cost_usd"].add_metric((team, cost_type), usd)
         self._own_hardware(tenant, told, Period(hour_ends - _DAY, hour_ends), families)
-        for labels, ratio in self._budgets(tenant, now, hour_ends):
+        for labels, ratio in self._budgets(tenant, now):
             families["millicent_budget_ratio"].add_metric(labels, ratio)
         return list(families.values())
 
@@ -160,19 +161,12 @@ class Spend:
             sums[labels] = [was + (more or 0) for was, more in zip(sums[labels], amounts, strict=True)]
         return ((*labels, *amounts) for labels, amounts in sums.items())
 
-    def _budgets(self, tenant: str, now: datetime, hour_ends: datetime) -> Iterator[tuple[Labels, float]]:
+    def _budgets(self, tenant: str, now: datetime) -> Iterator[tuple[Labels, float]]:
         """How much of each budget its period has used so far."""
-        for budget in budgets.live(self._warehouse.control, tenant, now)[:MOST_BUDGETS]:
-            period = budget.period_at(now)
-            asked = Query(
-                measures=("spend_usd",), filters=budget.filters, basis=budget.basis, currency=budget.currency,
-                period=Period(period.start, min(period.end, hour_ends)),
-            )  # fmt: skip
-            try:
-                spent = self._warehouse.ask(tenant, asked).frame["spend_usd"][0] or Decimal(0)
-            except BadQuery:  # a rate of its currency is missing
-                continue
-            yield (budget.name, budget.period), float(spent / budget.amount)
+        for one in standings.live_standings(self._warehouse, tenant, now)[:MOST_BUDGETS]:
+            if isinstance(one, Standing):  # else a rate of its currency is missing
+                ratio = float("inf") if one.ratio is None else float(one.ratio)  # earlier periods left nothing of it
+                yield (one.budget.name, one.budget.period), ratio
 
 
 def _families() -> dict[str, Any]:
