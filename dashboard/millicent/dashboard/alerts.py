@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Body, Query
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from millicent.dashboard import access, alert_reading, asking, filters
+from millicent.dashboard.alert_answers import (
+    AlertAnswer,
+    AlertRuleAnswer,
+    AlertRulesAnswer,
+    AlertWholeAnswer,
+    HappeningAnswer,
+    InboxAnswer,
+)
+from millicent.dashboard.webhook_answers import DeliveryAnswer
 from millicent.warehouse import alert_rules, alerts, delivery_log, endpoints
 from millicent.warehouse.alert_rules import BadRuleError
 from millicent.warehouse.alerts import BadAlertError, State
@@ -45,6 +53,7 @@ def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     """Add the routes of alerts and their rules below `prefix`; those that change something ask for an operator."""
     path = f"{prefix}/alerts"
     _mount_rules(server, f"{path}/rules", warehouse)
+    _mount_acts(server, f"{path}/{{alert_id}}", warehouse)
 
     @server.get(path, summary="Alerts, the newest first")
     def listed(
@@ -54,104 +63,104 @@ def mount_alerts(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         awake: Annotated[bool, _AWAKE] = False,
         limit: Annotated[int, Query(ge=1, le=alerts.MOST)] = 50,
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
-    ) -> JSONResponse:
-        tenant, now = access.principal().tenant, datetime.now(UTC)
+    ) -> InboxAnswer:
+        control, tenant, now = warehouse.control, access.principal().tenant, datetime.now(UTC)
         with _refused():
             found, following = alerts.inbox(
-                warehouse.control, tenant, states=state or (), rule=rule, budget=budget,
-                awake_at=now if awake else None, limit=limit, cursor=cursor,
+                control, tenant, states=state or (), rule=rule, budget=budget, awake_at=now if awake else None,
+                limit=limit, cursor=cursor,
             )  # fmt: skip
-        told = [written(one) for one in found]
-        return JSONResponse(
-            {"alerts": told, "next": following, "open": alerts.open_count(warehouse.control, tenant, now)}
-        )
+        told = [AlertAnswer.model_validate(one) for one in found]
+        return InboxAnswer(alerts=told, next=following, open=alerts.open_count(control, tenant, now))
 
     @server.get(f"{path}/{{alert_id}}", summary="One alert: what it told, its rule, its life, and who was told")
-    def shown(alert_id: str) -> JSONResponse:
-        tenant = access.principal().tenant
-        alert = _alert(warehouse.control, tenant, alert_id)
-        rule = alert_rules.find(warehouse.control, tenant, alert.rule)
-        life = [asking.plain(asdict(one)) for one in alerts.happenings(warehouse.control, tenant, alert_id)]
-        sent = delivery_log.log(warehouse.control, tenant, alert=alert_id, limit=delivery_log.MOST)
-        return JSONResponse(
-            {"alert": written(alert), "rule": written_rule(rule) if rule else None, "happenings": life,
-             "deliveries": [delivery_log.written(one) for one in sent]}
-        )  # fmt: skip
+    def shown(alert_id: str) -> AlertWholeAnswer:
+        control, tenant = warehouse.control, access.principal().tenant
+        alert = _alert(control, tenant, alert_id)
+        rule = alert_rules.find(control, tenant, alert.rule)
+        sent = delivery_log.log(control, tenant, alert=alert_id, limit=delivery_log.MOST)
+        return AlertWholeAnswer(
+            alert=AlertAnswer.model_validate(alert),
+            rule=_told(rule) if rule else None,
+            happenings=[HappeningAnswer.model_validate(one) for one in alerts.happenings(control, tenant, alert_id)],
+            deliveries=[DeliveryAnswer.model_validate(delivery_log.written(one)) for one in sent],
+        )
 
-    @server.post(f"{path}/{{alert_id}}/acknowledge", summary="Say that somebody sees to an alert",
+
+def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
+    @server.post(f"{path}/acknowledge", summary="Say that somebody sees to an alert",
                  response_description="the alert as it is now")  # fmt: skip
-    def acknowledged(alert_id: str) -> JSONResponse:
-        who = access.operator("alerts")
-        _alert(warehouse.control, who.tenant, alert_id)
+    def acknowledged(alert_id: str) -> AlertAnswer:
+        who = _acting(warehouse, alert_id)
         with _refused():
-            return JSONResponse(written(alerts.acknowledge(warehouse.control, who.tenant, alert_id, who.actor)))
+            return _now(alerts.acknowledge(warehouse.control, who.tenant, alert_id, who.actor))
 
-    @server.post(f"{path}/{{alert_id}}/snooze", summary="Have the inbox leave an alert out until later",
+    @server.post(f"{path}/snooze", summary="Have the inbox leave an alert out until later",
                  response_description="the alert as it is now")  # fmt: skip
-    def snoozed(alert_id: str, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
-        who = access.operator("alerts")
-        _alert(warehouse.control, who.tenant, alert_id)
+    def snoozed(alert_id: str, told: Annotated[dict[str, Any], _UNTIL]) -> AlertAnswer:
+        who = _acting(warehouse, alert_id)
         until = _until(told) or datetime.now(UTC)
         with _refused():
-            return JSONResponse(written(alerts.snooze(warehouse.control, who.tenant, alert_id, until, who.actor)))
+            return _now(alerts.snooze(warehouse.control, who.tenant, alert_id, until, who.actor))
 
-    @server.post(f"{path}/{{alert_id}}/resolve", summary="Have an alert be over",
+    @server.post(f"{path}/resolve", summary="Have an alert be over",
                  response_description="the alert as it is now; endpoints that were told of it are told so")  # fmt: skip
-    def resolved(alert_id: str) -> JSONResponse:
-        who = access.operator("alerts")
-        _alert(warehouse.control, who.tenant, alert_id)
+    def resolved(alert_id: str) -> AlertAnswer:
+        who = _acting(warehouse, alert_id)
         with _refused():
-            return JSONResponse(written(alerts.resolve(warehouse.control, who.tenant, alert_id, who.actor)))
+            return _now(alerts.resolve(warehouse.control, who.tenant, alert_id, who.actor))
 
 
 def _mount_rules(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     @server.get(path, summary="Every rule of alerts that holds")
-    def listed(budget: Annotated[int | None, Query(description="Id of a budget.")] = None) -> JSONResponse:
+    def listed(budget: Annotated[int | None, Query(description="Id of a budget.")] = None) -> AlertRulesAnswer:
         found = alert_rules.live(warehouse.control, access.principal().tenant, budget=budget)
-        return JSONResponse({"rules": [written_rule(one) for one in found]})
+        return AlertRulesAnswer(rules=[_told(one) for one in found])
 
     @server.get(f"{path}/{{rule_id}}", summary="One rule of alerts, ended or not")
-    def shown(rule_id: int) -> JSONResponse:
-        return JSONResponse(written_rule(_rule(warehouse.control, access.principal().tenant, rule_id)))
+    def shown(rule_id: int) -> AlertRuleAnswer:
+        return _told(_rule(warehouse.control, access.principal().tenant, rule_id))
 
     @server.post(path, summary="Set a rule of alerts", status_code=201,
                  response_description="the rule as it is stored")  # fmt: skip
-    def put(told: Annotated[dict[str, Any], _RULE]) -> JSONResponse:
+    def put(told: Annotated[dict[str, Any], _RULE]) -> AlertRuleAnswer:
         who = access.operator("rules of alerts")
         with _refused():
-            rule = alert_reading.read(told)
-            made = alert_rules.put(
-                warehouse.control, who.tenant, _placed(warehouse.control, who.tenant, rule), who.actor
-            )
-        return JSONResponse(written_rule(made), 201)
+            rule = _placed(warehouse.control, who.tenant, alert_reading.read(told))
+            return _told(alert_rules.put(warehouse.control, who.tenant, rule, who.actor))
 
     @server.delete(f"{path}/{{rule_id}}", summary="End a rule of alerts, from now on",
                    response_description="the rule; its alerts are kept, open ones are resolved")  # fmt: skip
-    def ended(rule_id: int) -> JSONResponse:
+    def ended(rule_id: int) -> AlertRuleAnswer:
         who = access.operator("rules of alerts")
         _rule(warehouse.control, who.tenant, rule_id)
         with _refused():
-            return JSONResponse(written_rule(alert_rules.end(warehouse.control, who.tenant, rule_id, who.actor)))
+            return _told(alert_rules.end(warehouse.control, who.tenant, rule_id, who.actor))
 
     @server.post(f"{path}/{{rule_id}}/mute", summary="Tell nobody of a rule until later, or tell again",
                  response_description="the rule as it is now; its alerts are in the inbox meanwhile")  # fmt: skip
-    def muted(rule_id: int, told: Annotated[dict[str, Any], _UNTIL]) -> JSONResponse:
+    def muted(rule_id: int, told: Annotated[dict[str, Any], _UNTIL]) -> AlertRuleAnswer:
         who = access.operator("rules of alerts")
         _rule(warehouse.control, who.tenant, rule_id)
         with _refused():
-            return JSONResponse(
-                written_rule(alert_rules.mute(warehouse.control, who.tenant, rule_id, _until(told), who.actor))
-            )
+            return _told(alert_rules.mute(warehouse.control, who.tenant, rule_id, _until(told), who.actor))
 
 
-def written(alert: Alert) -> dict[str, Any]:
-    """An alert as JSON."""
-    return asking.plain({**asdict(alert), "data": alert.data})
+def _now(alert: Alert) -> AlertAnswer:
+    return AlertAnswer.model_validate(alert)
 
 
-def written_rule(rule: Rule) -> dict[str, Any]:
-    """A rule as JSON; filters as they are told."""
-    return {**alert_rules.written(rule), "filters": [filters.written(one) for one in rule.filters]}
+def _told(rule: Rule) -> AlertRuleAnswer:
+    """A rule; its filters as they are told."""
+    told = {**alert_rules.written(rule), "filters": [filters.written(one) for one in rule.filters]}
+    return AlertRuleAnswer.model_validate(told)
+
+
+def _acting(warehouse: Warehouse, alert_id: str) -> access.Principal:
+    """Who may do something about an alert that is there."""
+    who = access.operator("alerts")
+    _alert(warehouse.control, who.tenant, alert_id)
+    return who
 
 
 def _placed(control: Control, tenant: str, rule: Rule) -> Rule:
