@@ -273,7 +273,13 @@ def is_refused(reach: Reach, address: Address) -> bool:
     return False
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+NUMBERS = st.integers(2, 2**32 - 1) | st.sampled_from(
+    [int(IPv4Address(one)) for one in sorted(set(FORMS.values())) if ":" not in one]
+)
+"""IPv4 addresses, but for 0.0.0.1: ::1 is no disguise of it."""
+
+
+@given(NUMBERS, st.integers(0, 2**64 - 1))
 def test_what_is_refused_as_ipv4_is_refused_inside_ipv6(number, rest):
     inside = IPv4Address(number)
     if not is_refused(OPEN, inside):
