@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from millicent.warehouse.store import Warehouse
 
 OPEN: Final[tuple[State, ...]] = ("firing", "acknowledged")
-LISTED: Final = 50
-LOGGED: Final = 30
+LISTED: Final = 16
+LOGGED: Final = 20
 SOON: Final = timedelta(minutes=1)
 
 
@@ -192,7 +192,8 @@ def _endpoint(control: Control, who: Principal, what: Opened, now: datetime) -> 
 
 def _rests(log: Sequence[Delivery], now: datetime) -> bool:
     """Whether nothing is about to be sent."""
-    return not any(one.state == "pending" and (one.next_at is None or one.next_at < now + SOON) for one in log)
+    waits = [one.next_at for one in log if one.state == "pending" and one.next_at is not None]
+    return not any(now - SOON < at < now + SOON for at in waits)
 
 
 def _rule(control: Control, who: Principal, what: Opened, now: datetime) -> list[Any]:
@@ -202,10 +203,8 @@ def _rule(control: Control, who: Principal, what: Opened, now: datetime) -> list
     held = budgets.live(control, who.tenant, now)
     currency = next((one.currency for one in held if one.id == found.budget), "USD")
     says = alerts_rules.sentence(found, currency)
-    if not who.operates:
-        return [shelf(says, html.Bdi(found.name), [], key=what.written), True]
-    form = alerts_rules.rule_form({}, held, endpoints.listed(control, who.tenant), found)
-    return [shelf(says, html.Bdi(found.name), form, key=what.written), True]
+    body = alerts_rules.opened(found, held, endpoints.listed(control, who.tenant), now, operates=who.operates)
+    return [shelf(says, html.Bdi(found.name), body, key=what.written), True]
 
 
 def _number(text: str) -> int:

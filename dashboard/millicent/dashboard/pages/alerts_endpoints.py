@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import dcc, html
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 FIRST: Final = 3
 """Attempts of a delivery that are listed before the last ones."""
-MOST: Final = 8
+SOON: Final = timedelta(minutes=1)
+MOST: Final = 6
 """Attempts of a delivery that are listed."""
 
 
@@ -155,7 +157,7 @@ def deliveries(log: Sequence[Delivery], now: datetime, *, operates: bool, by: st
 
 def _delivery(one: Delivery, now: datetime, *, operates: bool, by: str) -> Component:
     if by == "endpoint":
-        face: Any = [html.Bdi(one.endpoint_name), html.Small(one.type)]
+        face: Any = html.Bdi(one.endpoint_name)
     else:
         way = opener(happened(one.type), "alert", "there", id=one.alert) if one.alert else happened(one.type)
         face = [way, html.Small(fmt.moment(one.occurred_at), title=exact(one.occurred_at))]
@@ -182,7 +184,7 @@ def _came(one: Delivery, now: datetime) -> Component:
         return lamp("Given up", "bad")
     if one.next_at is not None and one.next_at > now:
         return lamp(f"Waits, next try {fmt.moment(one.next_at)}", "warn" if one.attempts else "muted")
-    return lamp("On its way", "muted")
+    return lamp("On its way" if one.next_at is not None and now - one.next_at < SOON else "Waits", "muted")
 
 
 def _attempt(one: Attempt) -> Component:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from millicent.warehouse.alert_rules import Severity
     from millicent.warehouse.alerts import Alert
 
-MOST: Final = 50
 SEVERITIES: Final[Mapping[Severity, str]] = {
     "critical": "Critical",
     "error": "Serious",

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from millicent.warehouse.budgets import Budget
     from millicent.warehouse.endpoints import Endpoint
 
-MOST: Final = 200
+MOST: Final = 45
+"""Rules that are listed before budgets are only named."""
+MOST_GROUPS: Final = 40
 HUNDRED: Final = Decimal(100)
 KINDS: Final[Mapping[Kind, tuple[str, str]]] = {
     "actual": ("Spend", "What a budget has spent of its limit."),
@@ -124,14 +126,21 @@ def table(rules: Sequence[Rule], around: Around, *, unfold: bool = False) -> Com
         words = "A budget gets its rules when it is set. Another can watch the cost of tokens, or data that stays away."
         return html.P(["No rule yet. ", words], className="quiet")
     groups: dict[int | None, list[Rule]] = {}
-    for one in rules[:MOST]:
+    for one in rules:
         groups.setdefault(one.budget if one.budget in around.budgets else None, []).append(one)
-    parts = [_group(around.budgets.get(budget), found, around, unfold=unfold) for budget, found in groups.items()]
-    rest = [html.P(f"and {len(rules) - MOST:,} more", className="quiet")] if len(rules) > MOST else []
+    parts, left = [], MOST
+    for budget, found in list(groups.items())[:MOST_GROUPS]:
+        parts.append(_group(around.budgets.get(budget), found[:MOST], around, unfold=unfold, whole=left > 0))
+        left -= len(found)
+    more = len(groups) - MOST_GROUPS
+    rest = (
+        [html.P(f"and the rules of {more:,} more budgets: see each on its page", className="quiet")] if more > 0 else []
+    )
     return html.Div([*parts, *rest])
 
 
-def _group(budget: Budget | None, rules: Sequence[Rule], around: Around, *, unfold: bool) -> Component:
+def _group(budget: Budget | None, rules: Sequence[Rule], around: Around, *, unfold: bool, whole: bool) -> Component:
+    """Rules of one budget, or of none; where not `whole`, a way to them."""
     open_ = sum(around.firing.get(one.id, 0) for one in rules)
     muted = sum(one.is_muted(around.now) for one in rules)
     facts = [f"{len(rules)} rule{'' if len(rules) == 1 else 's'}", *([f"{muted} muted"] if muted else [])]
@@ -139,8 +148,9 @@ def _group(budget: Budget | None, rules: Sequence[Rule], around: Around, *, unfo
         icon("next"), html.B(html.Bdi(budget.name) if budget else "Without a budget"),
         html.Span(" · ".join(facts)), lamp(f"{open_} open", "bad") if open_ else None,
     ]  # fmt: skip
-    heads = ("When", "Urgency", "Tells", "Now", *([""] if around.operates else []))
-    head = html.Thead(html.Tr([html.Th(words, scope="col") for words in heads]))
+    if not whole and budget is not None:
+        return link(face, f"?v={VERSION}&budget={budget.id}", className="ruleset folded", key=str(budget.id))
+    head = html.Thead(html.Tr([html.Th(words, scope="col") for words in ("When", "Urgency", "Tells", "Now")]))
     body = html.Tbody([_row(one, budget, around) for one in rules])
     key = str(budget.id) if budget else "none"
     ways: list[Component] = []
@@ -149,24 +159,20 @@ def _group(budget: Budget | None, rules: Sequence[Rule], around: Around, *, unfo
         if around.operates:
             ways.append(opener("Add a rule to it", "add-rule", "there", budget=budget.id))
     return html.Details(
-        [html.Summary(face), html.Table([head, body], className="watch"), html.P(ways, className="ways-of")],
+        [html.Summary(face), html.Table([head, body], className="ruled"), html.P(ways, className="ways-of")],
         className="ruleset", open=unfold or None, key=key,
     )  # fmt: skip
 
 
 def _row(rule: Rule, budget: Budget | None, around: Around) -> Component:
     says = sentence(rule, budget.currency if budget else "USD")
-    own = rule.author != DECLARED
-    first = opener(says, "rule", id=rule.id) if around.operates and own else html.Span(says)
     below = html.Small(html.Bdi(rule.name if budget else f"{rule.name}: {scope(rule)}"))
     cells = [
-        html.Th([first, below], scope="row"),
+        html.Th([opener(says, "rule", id=rule.id), below], scope="row"),
         html.Td(html.Span(SEVERITIES[rule.severity], className=f"severity {rule.severity}")),
         html.Td(html.Bdi(tells(rule, around.endpoints)), className="tells"),
         html.Td(_state(rule, around.firing.get(rule.id, 0), around.now)),
     ]
-    if around.operates:
-        cells.append(html.Td(_acts(rule, around.now) if own else html.Small("in millicent.toml"), className="does"))
     return html.Tr(cells, key=str(rule.id))
 
 
@@ -190,15 +196,45 @@ def _state(rule: Rule, firing: int, now: datetime) -> Component:
     return html.Div(found or [lamp("Quiet", "good")], className="states")
 
 
+def opened(
+    rule: Rule, budgets: Sequence[Budget], endpoints: Sequence[Endpoint], now: datetime, *, operates: bool
+) -> list[Component]:
+    """One rule: whom it tells and how it is, and what an operator can change.
+
+    Args:
+        rule: what is open.
+        budgets: those that hold.
+        endpoints: those that have not ended.
+        now: the clock.
+        operates: whether whoever looks may change it.
+    """
+    budget = next((one for one in budgets if one.id == rule.budget), None)
+    about: Any = html.Bdi(scope(rule))
+    if budget is not None:
+        about = link(html.Bdi(budget.name), f"/budgets?v={VERSION}&budget={budget.id}", className="there")
+    state = f"muted until {fmt.moment(rule.muted_until)}" if rule.is_muted(now) and rule.muted_until else "watches"
+    told: list[tuple[str, Any]] = [
+        ("About", about), ("Watches", KINDS[rule.kind][1]), ("Urgency", SEVERITIES[rule.severity]),
+        ("Tells", html.Bdi(tells(rule, {one.id: one.name for one in endpoints}))), ("Now", state),
+        ("Set by", html.Bdi(rule.author or "somebody")),
+    ]  # fmt: skip
+    facts = html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in told], className="facts single")
+    if not operates:
+        return [facts]
+    if rule.author == DECLARED:
+        return [facts, html.P("It is declared in millicent.toml, and changed there.", className="quiet")]
+    return [facts, _acts(rule, now), html.H3("Change it"), *rule_form({}, budgets, endpoints, rule)]
+
+
 def _acts(rule: Rule, now: datetime) -> Component:
     if rule.is_muted(now):
-        quiet: Component = button("Unmute", "unmute-rule", className=SMALL, id=str(rule.id))
+        quiet: Component = button("Unmute", "unmute-rule", id=str(rule.id))
     else:
         lengths = [button(words, "mute-rule", id=str(rule.id), hours=hours) for hours, words in MUTES]
         means = "Its alerts still come into the inbox. Nobody is told of them meanwhile."
-        quiet = confirm("Mute", means, [html.Div(lengths, className="choices")])
+        quiet = confirm("Mute", means, [html.Div(lengths, className="choices")], "button")
     ends = button("End the rule", "end-rule", className="button danger", id=str(rule.id))
-    over = confirm("End", "It watches no more. Its alerts that are open are resolved.", [ends])
+    over = confirm("End", "It watches no more. Its alerts that are open are resolved.", [ends], "button")
     return html.Div([quiet, over], className="acts")
 
 
@@ -233,7 +269,7 @@ def rule_form(
         ],
         className="form", key=f"{kind} {rule.id if rule else ''}",
     )  # fmt: skip
-    return [*ways, html.P(means, className="lead"), form]
+    return [*ways, form] if rule else [*ways, html.P(means, className="lead"), form]
 
 
 def _kinds(kind: Kind, budget: str | None) -> Component:
