@@ -1,11 +1,11 @@
-"""Background work, as a table: what is done, how often, by which function. One thread runs them, one at a time."""
+"""Background work, as a table: what is done, how often, by which function. One thread runs a table, one at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -32,16 +32,15 @@ JOBS: Final = (
     Job("deployment_hours", 1, lambda warehouse, now: capacity.refresh(warehouse.engine, warehouse.control, now)),
     Job("charges", 60, charging.refresh),
     Job("first_answers", 20, lambda warehouse, now: warehouse.prepare(now)),
-    Job("alerts", 5, Evaluator().run),
     Job("forget_evidence", 3600, lambda warehouse, now: evidence.forget(warehouse.engine, now - evidence.KEPT)),
     Job("fold_rollup", 600, lambda warehouse, now: rollups.compact(warehouse.engine, now - timedelta(hours=2))),
     Job("fold_meters", 600, lambda warehouse, now: metered.fold(warehouse.engine, now - timedelta(hours=2))),
 )
 
 
-def linking(address: str) -> tuple[Job, ...]:
-    """The jobs, with links to pages at an address in what alerts tell."""
-    return tuple(replace(job, run=Evaluator(address).run) if job.name == "alerts" else job for job in JOBS)
+def alerts(address: str = "") -> tuple[Job, ...]:
+    """Judging rules, with links to pages at an address; apart from the others, so that none waits for the other."""
+    return (Job("alerts", 5, Evaluator(address).run),)
 
 
 def run(warehouse: Warehouse, stop: threading.Event, jobs: tuple[Job, ...] = JOBS) -> None:

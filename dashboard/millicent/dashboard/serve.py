@@ -170,7 +170,8 @@ def _platform(settings: Settings) -> None:
     stop = threading.Event()
     workers = [
         threading.Thread(target=loader.run, args=(stop,), name="loader"),
-        threading.Thread(target=jobs.run, args=(warehouse, stop, jobs.linking(settings.address)), name="jobs"),
+        threading.Thread(target=jobs.run, args=(warehouse, stop), name="jobs"),
+        threading.Thread(target=jobs.run, args=(warehouse, stop, jobs.alerts(settings.address)), name="alerts"),
         threading.Thread(target=Repricer(warehouse).run, args=(stop,), name="repricing"),
         threading.Thread(target=scraper.run, args=(stop,), name="scraping"),
         threading.Thread(

@@ -243,11 +243,11 @@ def adopt(change: Change, budget: Budget) -> None:
 
     The tenant's first budget also brings a rule for calls that stay away, which is about all of them.
     """
-    wanted, there = defaults(budget), stored(change.connection, change.tenant)
+    c, wanted, now = alert_rules.c, defaults(budget), datetime.now(UTC)
+    there = change.connection.execute(select(c.id, c.name, c.kind, c.ended).where(c.tenant == change.tenant)).all()
     if not any(one.kind == "freshness" for one in there):
         wanted.append(Rule(name="Calls stay away", kind="freshness", threshold=Decimal(2), floor=Decimal(1)))
-    taken, now = {one.name for one in there if not one.ended}, datetime.now(UTC)
-    first = max((one.id or 0 for one in there), default=0) + 1
+    taken, first = {one.name for one in there if not one.ended}, max((one.id for one in there), default=0) + 1
     for at, rule in enumerate(wanted):
         name = f"{rule.name} ({budget.id})" if rule.name in taken else rule.name
         given = replace(rule, id=first + at, name=name, author=GIVEN, created_at=now, changed_at=now)

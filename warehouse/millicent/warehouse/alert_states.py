@@ -205,6 +205,13 @@ def keep(connection: Connection, tenant: str, found: Iterable[Judgement]) -> Non
         )  # fmt: skip
 
 
+def forget(connection: Connection, tenant: str, before: datetime) -> None:
+    """Drop what is known of periods that began before an instant."""
+    c = alert_judgements.c
+    old = and_(c.tenant == tenant, c.period_start < before, c.period_start != NO_PERIOD)
+    connection.execute(delete(alert_judgements).where(old))
+
+
 def _unheard(found: Judgement, last: Alert | None, seen: Observation) -> Transition:
     """A period that was over before its rule judged so: it is only taken note of."""
     if last is not None and last.is_open and not found.above and seen.complete:

@@ -2,15 +2,18 @@
 
 Facts are read first, without a lock. Then, while nobody else writes to the control plane, judgements, alerts and the
 events that tell of them are stored together: a crash leaves all of them or none, and the next turn sees the same again.
-When several thresholds of one budget are crossed at once, the highest is told, and stands for the others.
+When several thresholds of one budget are crossed at once, the highest is told, and stands for the others. To find out
+who drove the spend takes a while: what is more than a look can tell is left for the next.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -21,7 +24,7 @@ from millicent.collector.alerts import telling
 from millicent.collector.alerts.observing import LOOKED_BACK, Sighting, scope_of, sightings, with_standing
 from millicent.warehouse import alert_rules, alert_states, alerts, budgets
 from millicent.warehouse.alert_rules import Kind, Rule
-from millicent.warehouse.alert_states import NO_PERIOD, Judgement, Key, Transition
+from millicent.warehouse.alert_states import NO_PERIOD, Judgement, Key, Observation, Transition
 from millicent.warehouse.alerts import Alert
 from millicent.warehouse.control import audit
 from millicent.warehouse.query import EARLIEST, LATEST
@@ -33,9 +36,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("millicent.alerts")
 
+FORGOTTEN: Final = 2 * LOOKED_BACK
+"""How long after the start of a period nothing of it is looked at any more."""
 AT_ONCE: Final = frozenset({"actual", "forecast"})
 """Kinds of which only the highest threshold is told that is crossed at once with others."""
 KINDS: Final = get_args(Kind)
+MOST_TOLD: Final = 20
+"""Alerts that fire at one look."""
 AT_ANY_CALL: Final[tuple[Kind, ...]] = ("actual",)
 """Kinds that are judged whenever facts change; the others take longer to compute, and are judged once a minute."""
 
@@ -61,9 +68,33 @@ class _Known:
 class _Found:
     """What follows from one look: judgements to keep, alerts that fire, and those that are over, each with why."""
 
-    judgements: list[Judgement] = field(default_factory=list)
+    judgements: dict[Key, Judgement] = field(default_factory=dict)
     fires: list[tuple[Sighting, Transition]] = field(default_factory=list)
     clears: list[tuple[Sighting | None, Alert, Reason]] = field(default_factory=list)
+    more: bool = False
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of a tenant between looks, so that a look only does what has changed; empty for a first one.
+
+    Attributes:
+        judged: every judgement that is stored; None until it is read.
+        settled: what was seen when nothing followed from it, and nothing will while it is seen again.
+        more: whether alerts were left for the next look.
+    """
+
+    judged: dict[Key, Judgement] | None = None
+    settled: dict[Key, Observation] = field(default_factory=dict)
+    more: bool = False
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What an evaluator knows of a tenant: when it looked last, and what of that it can use."""
+
+    seen: tuple[Any, ...] = ()
+    memory: Memory = field(default_factory=Memory)
 
 
 class Evaluator:
@@ -75,31 +106,33 @@ class Evaluator:
 
     def __init__(self, base: str = "") -> None:
         self._base = base.rstrip("/")
-        self._judged_at: WeakKeyDictionary[Warehouse, dict[str, tuple[Any, ...]]] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[Warehouse, dict[str, _Turn]] = WeakKeyDictionary()
 
     def run(self, warehouse: Warehouse, now: datetime) -> int:
         """Judge every rule that may judge otherwise than before; returns how many alerts fired or were taken back.
 
         What fails for one tenant is logged, and tried again at the next turn.
         """
-        known = self._judged_at.setdefault(warehouse, {})
+        turns = self._turns.setdefault(warehouse, {})
         done = 0
         for tenant in _tenants(warehouse):
-            seen, before = _revision(warehouse, now), known.get(tenant, ())
-            if seen[-1] is not None and before == seen:
+            seen, turn = _revision(warehouse, now), turns.setdefault(tenant, _Turn())
+            if seen[-1] is not None and turn.seen == seen and not turn.memory.more:
                 continue
-            kinds = AT_ANY_CALL if before[:-1] == seen[:-1] else KINDS
+            kinds = AT_ANY_CALL if turn.seen[:-1] == seen[:-1] and not turn.memory.more else KINDS
             try:
-                done += len(evaluate(warehouse, tenant, now, kinds=kinds, base=self._base))
+                done += len(evaluate(warehouse, tenant, now, kinds=kinds, base=self._base, memory=turn.memory))
             except Exception as error:
                 log.exception("rules not judged", tenant=tenant, error=repr(error))
+                del turns[tenant]
             else:
-                known[tenant] = seen
+                turn.seen = seen
         return done
 
 
 def evaluate(
-    warehouse: Warehouse, tenant: str, now: datetime, *, kinds: Collection[Kind] = KINDS, base: str = ""
+    warehouse: Warehouse, tenant: str, now: datetime, *, kinds: Collection[Kind] = KINDS, base: str = "",
+    memory: Memory | None = None,
 ) -> list[Happened]:  # fmt: skip
     """Judge the rules of a tenant at an instant, and store what follows.
 
@@ -109,14 +142,17 @@ def evaluate(
         now: the instant; never before one at which they were judged.
         kinds: of the rules that are judged.
         base: address of the pages, without a slash at its end; empty: links have none.
+        memory: what looks before have found, where nobody else judges the tenant; it is brought up to date.
 
     Raises:
         EngineError: the facts could not be read; nothing was stored.
     """
-    known = _known(warehouse, tenant, now)
+    memory = memory or Memory()
+    known = _known(warehouse, tenant, now, memory)
     seen = sightings(warehouse, tenant, [one for one in known.rules.values() if one.kind in kinds], now)
     live = {one.id or 0 for one in budgets.live(warehouse.control, tenant, now)}
-    found = _judged(seen, known, live, warehouse.control.repricings(tenant), now)
+    found = _judged(seen, known, live, warehouse.control.repricings(tenant), memory.settled, now)
+    memory.more = found.more
     if not (found.judgements or found.fires or found.clears):
         return []
     fired = [(_alert(warehouse, tenant, one, made, now, base), made) for one, made in found.fires]
@@ -124,14 +160,14 @@ def evaluate(
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         rules = {one.id: one for one in alert_rules.stored(connection, tenant)}
         done = list(_cleared(connection, tenant, found.clears, rules, now, warehouse.complete_through))
-        kept = {one.key: one for one in found.judgements}
         for alert, made in fired:
             rule = rules[alert.rule]
             if rule.ended or rule.terms != known.rules[alert.rule].terms:  # somebody changed it meanwhile: look again
-                kept.pop(_key(alert), None)
+                found.judgements.pop(_key(alert), None)
                 continue
             done += _fired(connection, tenant, alert, rule, made, now)
-        alert_states.keep(connection, tenant, kept.values())
+        alert_states.keep(connection, tenant, found.judgements.values())
+    known.judged.update(found.judgements)
     return done
 
 
@@ -150,38 +186,47 @@ def _revision(warehouse: Warehouse, now: datetime) -> tuple[Any, ...]:
     return now.replace(second=0, microsecond=0), changes, warehouse.engine.revisions.stamp(EARLIEST, LATEST)
 
 
-def _known(warehouse: Warehouse, tenant: str, now: datetime) -> _Known:
+def _known(warehouse: Warehouse, tenant: str, now: datetime, memory: Memory) -> _Known:
     with warehouse.control.begin() as connection:
         rules = {one.id: one for one in alert_rules.stored(connection, tenant) if not one.ended}
         last = alerts.latest(connection, tenant, now - LOOKED_BACK)
-        judged = alert_states.judged(connection, tenant)
+        if memory.judged is None:
+            alert_states.forget(connection, tenant, now - FORGOTTEN)
+            memory.judged = alert_states.judged(connection, tenant)
     by_key = {(rule, scope, start or NO_PERIOD): alert for (rule, scope, start), alert in last.items()}
-    return _Known(rules, judged, by_key)
+    return _Known(rules, memory.judged, by_key)
 
 
 def _judged(
-    seen: Sequence[Sighting], known: _Known, live: set[int], runs: Sequence[Repricing], now: datetime
+    seen: Sequence[Sighting], known: _Known, live: set[int], runs: Sequence[Repricing],
+    settled: dict[Key, Observation], now: datetime,
 ) -> _Found:  # fmt: skip
     """What follows from what is seen."""
     found, acted = _Found(), set[str]()
     for one in seen:
         key = one.seen.key
-        before, last = known.judged.get(key), known.last.get(key)
+        before = known.judged.get(key)
         again = before is not None and any(_touches(run, one, before) for run in runs)
+        if not again and settled.get(key) == one.seen:
+            continue
+        last = known.last.get(key)
         made = alert_states.step(before, last, replace(one.seen, repriced=True) if again else one.seen, now)
         after = made.judgement
         if after is not None and (before is None or again or _said(after) != _said(before)):
-            found.judgements.append(after)
+            found.judgements[key] = after
+        settled.pop(key, None)
         if made.act == "fire":
             found.fires.append((one, made))
         elif made.act == "clear" and last is not None and made.reason is not None:
             found.clears.append((one, last, made.reason))
             acted.add(last.id)
+        elif after is not None and after.held_until is None and not again:
+            settled[key] = one.seen
     for alert in known.last.values():
         rule = known.rules.get(alert.rule)
         if alert.is_open and alert.id not in acted and (reason := _outlived(alert, rule, live, now)):
             found.clears.append((None, alert, reason))
-    found.fires = _highest(found.fires, now)
+    _choose(found, now)
     return found
 
 
@@ -200,15 +245,22 @@ def _outlived(alert: Alert, rule: Rule | None, live: set[int], now: datetime) ->
     return "rule_changed" if reason is None and rule is not None and scope_of(rule) != alert.scope else reason
 
 
-def _highest(fires: Sequence[tuple[Sighting, Transition]], now: datetime) -> list[tuple[Sighting, Transition]]:
-    """Of thresholds that one budget crosses at once, the highest of those that tell the same people."""
-    kept = dict[Any, tuple[Sighting, Transition]]()
-    for one, made in sorted(fires, key=lambda fire: fire[0].seen.rule.threshold):
+def _choose(found: _Found, now: datetime) -> None:
+    """Of thresholds that one budget crosses at once, keep the highest of those that tell the same people.
+
+    What is too much for one look is left, as if none of it had been judged.
+    """
+    groups = defaultdict[Any, list[tuple[Sighting, Transition]]](list)
+    for one, made in sorted(found.fires, key=lambda fire: fire[0].seen.rule.threshold):
         rule = one.seen.rule
         apart = None if rule.kind in AT_ONCE else rule.id
         heard = frozenset(rule.endpoints), rule.is_muted(now)
-        kept[rule.kind, one.seen.scope, one.seen.start, apart, heard] = one, made
-    return list(kept.values())
+        groups[rule.kind, one.seen.scope, one.seen.start, apart, heard].append((one, made))
+    chosen, left = list(groups.values())[:MOST_TOLD], list(groups.values())[MOST_TOLD:]
+    found.fires = [fires[-1] for fires in chosen]
+    found.more = bool(left)
+    for one, _ in chain.from_iterable(left):
+        found.judgements.pop(one.seen.key, None)
 
 
 def _alert(
