@@ -9,11 +9,11 @@ from decimal import ROUND_CEILING, Decimal
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from millicent.warehouse import budgets, outlook, standings
+from millicent.warehouse import budgets, outlook, past_periods, standings
 from millicent.warehouse.instants import day_of, hour_after, midnight
 from millicent.warehouse.outlook import Daily
+from millicent.warehouse.past_periods import UNKNOWN
 from millicent.warehouse.query import BadQuery, Period, Query
-from millicent.warehouse.standings import UNKNOWN
 from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
@@ -237,8 +237,8 @@ def _days(ask: Ask, budget: Budget, start: datetime, end: datetime) -> defaultdi
         grain="day", basis=budget.basis, currency=budget.currency, time_zone=budget.time_zone,
     )  # fmt: skip
     nobodys = dict[datetime, int]()
-    if standings.is_apart(budget.filters):
-        others = tuple(one for one in budget.filters if one.dimension != standings.BY)
+    if past_periods.is_apart(budget.filters):
+        others = tuple(one for one in budget.filters if one.dimension != past_periods.BY)
         everybody = ask(replace(question, measures=("unattributed_calls",), filters=others))
         nobodys = dict(everybody.iter_rows())
     found = defaultdict[date, _Day](_Day)
