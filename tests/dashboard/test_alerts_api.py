@@ -2,11 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
-from millicent.warehouse import alert_rules, alerts, endpoints, outbox
+from millicent.collector import jobs
+from millicent.warehouse import alert_rules, alerts, budgets, endpoints, outbox
 from millicent.warehouse.alerts import Alert
+from millicent.warehouse.budgets import Budget
 from millicent.warehouse.control import DECLARED, DEFAULT_TENANT
 from millicent.warehouse.outbox import Outcome
 from millicent.warehouse.store import Warehouse
@@ -87,6 +90,20 @@ def test_who_was_told_of_an_alert_is_told_with_every_attempt(operator, fires, wa
     (sent,) = operator.get(f"/api/v1/alerts/{alert}").json()["deliveries"]
     assert (sent["endpoint_name"], sent["state"]) == ("Ops", "pending")
     assert [(one["status"], one["answer"]) for one in sent["attempts"]] == [(500, "no")]
+
+
+def test_what_is_told_leads_to_the_page_at_the_address_that_is_set(warehouse_of):
+    now = datetime.now(UTC)
+    call = {"started_at": now - timedelta(hours=1), "span_id": 1, "team": "Search", "billed_cost_usd": Decimal(3)}
+    kept = warehouse_of(call)
+    week = Budget(name="All", amount=Decimal(1), period="rolling", rolling_days=7, effective_from=now)
+    budgets.put(kept.control, DEFAULT_TENANT, week, "test")
+    (job,) = jobs.alerts("https://costs.example.com")
+    job.run(kept, now)
+    fired, _ = alerts.inbox(kept.control, DEFAULT_TENANT)
+    assert "actual" in {one.data["threshold"]["basis"] for one in fired}
+    for one in fired:
+        assert one.data["links"]["dashboard"].startswith("https://costs.example.com/alerts?open=")
 
 
 def test_a_rule_is_set_changed_muted_and_ended(operator):
