@@ -13,7 +13,7 @@ from millicent.warehouse.budget_trials import USUAL, Fired, Threshold, simulate,
 from millicent.warehouse.budgets import BadBudgetError, Budget, parts, periods
 from millicent.warehouse.instants import day_of
 from millicent.warehouse.query import BadQuery, Filter, Period
-from millicent.warehouse.standings import Standing, Untold, spent_by_period, standings
+from millicent.warehouse.standings import Standing, Untold, history_query, spent_by_period, standings
 from millicent.warehouse.workspace import zone
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -193,6 +193,15 @@ def test_one_that_cannot_be_told_keeps_no_other_from_it(ask):
     assert first.period == good.period_at(NOON)
     assert isinstance(second, Standing)
     assert (second.actual, second.failure) == (270, None)
+
+
+@pytest.mark.parametrize("filters", [(), A, (replace(A[0], negated=True),)])
+def test_more_teams_than_an_answer_has_rows_for_change_nothing(ask, monkeypatch, filters):
+    usual = stand(ask, budget(filters=filters))
+    monkeypatch.setattr(query, "MAX_ROWS", 100)  # of 66 days with two teams each
+    with pytest.raises(BadQuery, match="rows"):
+        ask(history_query(budget(), NOON))
+    assert stand(ask, budget(filters=filters)) == usual
 
 
 # ---- past periods

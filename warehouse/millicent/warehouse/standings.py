@@ -7,7 +7,7 @@ over, as its alert and its guard say.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
@@ -19,7 +19,7 @@ from millicent.warehouse.budgets import Budget
 from millicent.warehouse.instants import day_of, hour_after, midnight
 from millicent.warehouse.outlook import Daily, Forecast
 from millicent.warehouse.past_periods import BY, is_apart
-from millicent.warehouse.query import BadQuery, Filter, Period, Query
+from millicent.warehouse.query import TOO_MANY, BadQuery, Filter, Period, Query
 from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
@@ -205,9 +205,22 @@ def history_query(budget: Budget, at: datetime) -> Query:
 
 def looked_at(frame: pl.DataFrame, budget: Budget, at: datetime) -> Outlook:
     """What the period of a budget will have come to, from an answer to `history_query`."""
-    period, place = budget.period_at(at), zone(budget.time_zone)
     teams = [one for one in budget.filters if one.dimension == BY]
     kept = frame.filter(_kept(one) for one in teams) if teams else frame
+    return _outlook(kept, frame if is_apart(teams) else None, budget, at)
+
+
+def _looked_at_apart(ask: Ask, budget: Budget, at: datetime) -> Outlook:
+    """As `looked_at`, asked for this budget alone: there are more teams than one answer has rows for."""
+    by_team = history_query(budget, at)
+    question = replace(by_team, dimensions=(), filters=budget.filters)
+    everybody = ask(replace(by_team, dimensions=(), measures=(UNKNOWN[-1],))) if is_apart(budget.filters) else None
+    return _outlook(ask(question), everybody, budget, at)
+
+
+def _outlook(kept: pl.DataFrame, everybody: pl.DataFrame | None, budget: Budget, at: datetime) -> Outlook:
+    """From the rows that a budget keeps; `everybody` has those of no team that may belong to it."""
+    period, place = budget.period_at(at), zone(budget.time_zone)
     start, end = (instant.astimezone(place).date() for instant in (period.start, period.end))
     by_day = kept.group_by("time").agg(
         pl.col("spend_usd").sum(), pl.col("charges_usd").sum(), known=pl.col("spend_usd").count() > 0
@@ -223,21 +236,30 @@ def looked_at(frame: pl.DataFrame, budget: Budget, at: datetime) -> Outlook:
     booked = sum((amount for day, amount in charged.items() if start <= day < end), _NOTHING)
     expected = outlook.forecast(days, start, end, today, booked)
     inside = pl.col("time") >= period.start
-    return Outlook(period, tuple(days), charged, expected, _missing(frame.filter(inside), kept.filter(inside), teams))
+    missing = _missing(kept.filter(inside), None if everybody is None else everybody.filter(inside))
+    return Outlook(period, tuple(days), charged, expected, missing)
 
 
 def _stood(ask: Ask, budget: Budget, versions: Sequence[Budget], at: datetime) -> Standing | Untold:
     period = budget.period_at(at)
     try:
-        frame, carried = ask(history_query(budget, at)), past_periods.carried(ask, budget, versions, period)
+        return _standing(budget, _looked(ask, budget, at), past_periods.carried(ask, budget, versions, period), at)
     except BadQuery as error:
         return Untold(budget, period, str(error))
-    return _standing(budget, frame, carried, at)
 
 
-def _standing(budget: Budget, frame: pl.DataFrame, carried: Decimal, at: datetime) -> Standing:
-    found, place = looked_at(frame, budget, at), zone(budget.time_zone)
-    period, limit = found.period, max(budget.amount + carried, _NOTHING)
+def _looked(ask: Ask, budget: Budget, at: datetime) -> Outlook:
+    try:
+        return looked_at(ask(history_query(budget, at)), budget, at)
+    except BadQuery as error:
+        if str(error) != TOO_MANY:
+            raise
+    return _looked_at_apart(ask, budget, at)
+
+
+def _standing(budget: Budget, found: Outlook, carried: Decimal, at: datetime) -> Standing:
+    place, period = zone(budget.time_zone), found.period
+    limit = max(budget.amount + carried, _NOTHING)
     start, end = (instant.astimezone(place).date() for instant in (period.start, period.end))
     cost = {one.day: one.spend_usd or _NOTHING for one in found.days}
     through = min(day_of(at, place), end - timedelta(days=1))
@@ -305,10 +327,10 @@ def _kept(wanted: Filter) -> pl.Expr:
     return ~named if wanted.negated else named
 
 
-def _missing(everybody: pl.DataFrame, kept: pl.DataFrame, teams: Sequence[Filter]) -> tuple[str, ...]:
+def _missing(kept: pl.DataFrame, everybody: pl.DataFrame | None) -> tuple[str, ...]:
     """What spend is not known, in words."""
     unpriced, unread = (int(kept[name].sum() or 0) for name in ("unpriced_calls", "missing_usage_calls"))
-    nobodys = int(everybody["unattributed_calls"].sum() or 0) if is_apart(teams) else 0
+    nobodys = 0 if everybody is None else int(everybody["unattributed_calls"].sum() or 0)
     return words_of(unpriced, unread, nobodys)
 
 
