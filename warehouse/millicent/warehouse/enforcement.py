@@ -234,11 +234,13 @@ class Enforcer:
         """
         now = self._clock()
         live = self._budgets(tenant, now)
-        self._prices(tenant, [one.usage for one in made if one.usage is not None and one.cost_usd is None])
-        ended = [
-            Ended(id=one.id, calls=one.calls, cost=self._cost(tenant, one, live, now), unused=one.unused)
-            for one in made
-        ]
+        used = [one for one in made if one.usage is not None and one.cost_usd is None and not one.unused]
+        prices = dict(zip(map(id, used), self._prices(tenant, [one.usage or {} for one in used]), strict=True))
+        ended = []
+        for one in made:
+            price = prices.get(id(one), _Price(one.cost_usd, one.cost_usd))
+            cost = self._cost(tenant, price, live, now)
+            ended.append(Ended(id=one.id, calls=one.calls, cost=cost, unused=one.unused))
         with self._writing:
             return reservations.settle(self._warehouse.control, tenant, ended, now)
 
@@ -334,11 +336,8 @@ class Enforcer:
         amount = None if usd is None else self._exchanged(tenant, budget, usd, now)
         return (None, "unknown") if amount is None else (amount, source)
 
-    def _cost(self, tenant: str, made: Made, live: Sequence[Budget], now: datetime) -> dict[int, Decimal]:
+    def _cost(self, tenant: str, price: _Price, live: Sequence[Budget], now: datetime) -> dict[int, Decimal]:
         """What calls that were made cost, by budget; nothing where it is not known."""
-        price = _Price(made.cost_usd, made.cost_usd)
-        if made.cost_usd is None and made.usage is not None and not made.unused:
-            (price,) = self._prices(tenant, [made.usage])
         costs, known = dict[tuple[bool, str], Decimal | None](), dict[int, Decimal]()
         for one in live:
             key, usd = (one.basis == "list", one.currency), price.of(one.basis)
@@ -361,6 +360,8 @@ class Enforcer:
 
     def _prices(self, tenant: str, usages: Sequence[Mapping[str, Any]]) -> list[_Price]:
         """What usages cost by the price book; unknown where there is no whole price."""
+        if not usages:
+            return []
         book = self._warehouse.prices.book(tenant)
         keys = [(tenant, book.version, *sorted((name, str(value)) for name, value in one.items())) for one in usages]
         known = {key: self._priced[key] for key in keys if key in self._priced}

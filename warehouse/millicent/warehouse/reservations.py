@@ -130,25 +130,32 @@ def settle(control: Control, tenant: str, ended: Sequence[Ended], now: datetime)
     Returns:
         The ids of those that are not there: settled before, or expired.
     """
-    unknown = []
+    told = dict[str, list[Ended]]()
+    for one in ended:
+        told.setdefault(one.id, []).append(one)
+    c, unknown, added = reservations.c, list[str](), dict[int, Decimal]()
     with control.begin() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-        added: dict[int, Decimal] = {}
-        for one in ended:
-            mine = (reservations.c.id == one.id) & (reservations.c.tenant == tenant) & _open()
-            rows = connection.execute(select(reservations).where(mine)).mappings().all()
-            if not rows:
-                unknown.append(one.id)
-                continue
-            calls = min(one.calls, rows[0]["calls"])
-            for row in () if one.unused else rows:
-                told = one.cost.get(row["budget"])
-                cost = told if told is not None else Decimal(row["amount"]) * calls
-                added[row["budget"]] = added.get(row["budget"], _NOTHING) + cost
-            if calls == rows[0]["calls"]:
-                connection.execute(delete(reservations).where(mine))
-            else:
-                connection.execute(update(reservations).where(mine).values(calls=rows[0]["calls"] - calls))
+        mine = c.id.in_(told) & (c.tenant == tenant) & _open()
+        amounts, left = dict[str, dict[int, Decimal]](), dict[str, int]()
+        for row in connection.execute(select(reservations).where(mine)).mappings():
+            amounts.setdefault(row["id"], {})[row["budget"]] = Decimal(row["amount"])
+            left[row["id"]] = row["calls"]
+        for made, parts in told.items():
+            there = left.get(made, 0)
+            for one in parts:
+                calls = min(one.calls, left.get(made, 0))
+                if not calls:
+                    unknown.append(made)
+                    continue
+                left[made] -= calls
+                for budget, each in () if one.unused else amounts[made].items():
+                    cost = one.cost.get(budget)
+                    added[budget] = added.get(budget, _NOTHING) + (each * calls if cost is None else cost)
+            if there and not left[made]:
+                connection.execute(delete(reservations).where(c.id == made))
+            elif there:
+                connection.execute(update(reservations).where(c.id == made).values(calls=left[made]))
         _keep(connection, tenant, {budget: cost for budget, cost in added.items() if cost}, now)
     return unknown
 
