@@ -445,9 +445,9 @@ def test_a_rule_that_cannot_be_is_refused_in_words(warehouse, budget, told, said
     [
         ("actual", "80", {}, "Spend reaches 80% of the limit"),
         ("forecast", "110", {}, "Forecast reaches 110% of the limit"),
-        ("burn_rate", "3", {"floor": "10"}, "Spend runs at 3.00× the even pace over 24 h, from $10.00 on"),
+        ("burn_rate", "3", {"floor": "10"}, "Spend runs at 3× the even pace over 24 h, from $10.00 on"),
         ("anomaly", "20", {"floor": "1,500"}, "A day is 20% above the same weekday, by $1,500 or more"),
-        ("freshness", "2", {}, "No call for 2.00× the longest silence"),
+        ("freshness", "2", {}, "No call for 2× the longest silence"),
         ("unpriced", "0.5", {}, "0.5% of calls have no price, over 24 h"),
     ],
 )

@@ -103,17 +103,21 @@ def _of_every_page(app: Dash, warehouse: Warehouse) -> None:
     async def counted(_clock: Any) -> Any:
         return await asked(answers.open_count, warehouse, or_else=0)
 
+    @app.callback(
+        Output("view-alerts", "data", allow_duplicate=True), Input("alerts-changed", "data"), prevent_initial_call=True
+    )
+    async def changed(_changed: Any) -> Any:
+        return await asked(answers.open_count, warehouse, or_else=0)
+
 
 def _of_its_acts(app: Dash, warehouse: Warehouse) -> None:
     @app.callback(
         Output("alerts-answer", "children"), Output("alerts-changed", "data"), Output("alerts-secret", "children"),
-        Output("view-alerts", "data", allow_duplicate=True),
         Input("alerts-do", "data"), State("alerts-scope", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def acted(act: Any, scope: Any) -> Any:
         outcome = await asyncio.to_thread(carry_out, warehouse, act)
-        count = await asked(answers.open_count, warehouse, or_else=0)
-        return [*_acted(outcome, act if isinstance(act, dict) else {}, Looked.parse(scope)), count]
+        return _acted(outcome, act if isinstance(act, dict) else {}, Looked.parse(scope))
 
 
 def _acted(outcome: Outcome, act: dict[str, Any], place: Looked) -> list[Any]:

@@ -74,10 +74,10 @@ def sentence(rule: Rule, currency: str = "USD") -> str:
     return {
         "actual": f"Spend reaches {share} of the limit",
         "forecast": f"Forecast reaches {share} of the limit",
-        "burn_rate": f"Spend runs at {fmt.plain(at)}× the even pace over {hours}",
+        "burn_rate": f"Spend runs at {_digits(at)}× the even pace over {hours}",
         "anomaly": f"A day is {share} above the same weekday",
         "unit_cost": f"1M tokens cost {money} or more over {hours}",
-        "freshness": f"No call for {fmt.plain(at)}× the longest silence",
+        "freshness": f"No call for {_digits(at)}× the longest silence",
         "unpriced": f"{share} of calls have no price, over {hours}",
     }[rule.kind] + _least(rule, currency)
 
@@ -88,7 +88,7 @@ def _least(rule: Rule, currency: str) -> str:
     told = _money(rule.floor, currency)
     return {
         "burn_rate": f", from {told} on", "anomaly": f", by {told} or more", "unit_cost": f", from {told} on",
-        "freshness": f", and at least {fmt.plain(rule.floor)} h", "unpriced": f", at least {fmt.plain(rule.floor)}",
+        "freshness": f", and at least {_digits(rule.floor)} h", "unpriced": f", at least {_digits(rule.floor)}",
     }.get(rule.kind, "")  # fmt: skip
 
 
