@@ -14,17 +14,21 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import polars as pl
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
-from millicent.warehouse import budgets, ledger
+from millicent.warehouse import amending, budgets, ledger, record, rollups
 from millicent.warehouse.budgets import Budget, put
 from millicent.warehouse.control import tenants
 from millicent.warehouse.exchange import Rate
 from millicent.warehouse.query import Filter
 from millicent.warehouse.standings import Standing, spent_by_period, standings
 from millicent.warehouse.store import Warehouse
+from millicent.warehouse.tables import PRICE
+from millicent.warehouse.tables import calls as stored
 
 FIRST, LAST = datetime(2024, 12, 25, tzinfo=UTC), datetime(2027, 5, 20, tzinfo=UTC)
 QUARTER, HOUR, DAY, INSTANT = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
@@ -44,6 +48,7 @@ RATES = (
     Rate("EUR", FIRST - 400 * DAY, Decimal("1.0834"), "ECB"),
     Rate("EUR", datetime(2026, 3, 1, 3, 20, tzinfo=UTC), Decimal("1.17"), "ECB"),
 )
+PRICES = pl.DataFrame(pl.from_arrow(record.PLAIN.empty_table())).select(PRICE).schema
 PERIODS = ("day", "week", "month", "quarter", "fiscal_year", "rolling")
 _tenants = (f"budgeted-{n}" for n in itertools.count())
 _spans = itertools.count(1_000_000)
@@ -265,11 +270,29 @@ class Books:
             ledger.commit(self.warehouse.engine, batch, "otlp", (0, next(self.batches)))
 
     def reprice(self, costs) -> None:
-        changed = []
+        """Have calls cost otherwise, as a re-pricing does it: price columns in place, and their hours counted anew."""
+        changed = {}
         for at, cost in enumerate(costs[: len(self.rows)]):
             row, call = self.rows[at]
-            call = call._replace(usd=cost)
-            self.rows[at] = self.row(call, row["span_id"]), call
+            self.rows[at] = self.row(call._replace(usd=cost), row["span_id"]), call._replace(usd=cost)
+            changed[row["span_id"]] = tuple(self.rows[at][0][name] for name in PRICE)
+        if not changed:
+            return
+        mine = [stored.c.tenant == self.tenant, stored.c.span_id.in_(list(changed))]
+        with self.warehouse.engine.write() as transaction:
+            asked = select(amending.PLACE.label("place"), *(stored.c[name] for name in ("span_id", *PRICE)))
+            now = pl.DataFrame(pl.from_arrow(transaction.read(asked.where(*mine))))
+            told = pl.DataFrame([changed[span] for span in now["span_id"]], schema=PRICES, orient="row")
+            former = now.select(pl.col(PRICE).name.suffix(amending.NOW))
+            amending.amend(transaction, 1, pl.concat([now.select("place"), told, former], how="horizontal"))
+            rollups.recount(transaction, self.tenant, FIRST, LAST)
+
+    def correct(self, costs) -> None:
+        """Have the last calls cost otherwise, as re-reading them does it: replaced as a whole."""
+        changed = []
+        for at, cost in zip(range(len(self.rows) - 1, -1, -1), costs, strict=False):
+            row, call = self.rows[at]
+            self.rows[at] = self.row(call._replace(usd=cost), row["span_id"]), call._replace(usd=cost)
             changed.append(self.rows[at][0])
         if changed:
             ledger.revise(self.warehouse.engine, self.as_frame(changed))
@@ -353,6 +376,8 @@ def test_budgets_stand_as_single_calls_add_up(warehouse, a_call, as_batch, as_fr
         check()
     if costs:
         books.reprice(costs)
+        check()
+        books.correct(costs[::-1])
         check()
     if ended is not None:
         budgets.end(warehouse.control, tenant, 1, "ann", since + ended)
