@@ -101,7 +101,7 @@ def _of_one(app: Dash, warehouse: Warehouse) -> None:
 def _of_the_form(app: Dash, warehouse: Warehouse) -> None:
     @app.callback(Output("limits-drawer", "children"), Input("limits-open", "data"), State("limits-scope", "data"))
     async def opened(open_: str | None, scope: str | None) -> Any:
-        return await asked(answers.drawer, warehouse, Looked.parse(scope), open_, or_else=None)
+        return await asked(answers.drawer, warehouse, Looked.parse(scope), open_, or_else=[])
 
     @app.callback(
         Output("limits-suggestion", "children"), Output("limits-trial", "children"), Input("limits-draft", "data"),

@@ -136,11 +136,14 @@ def revisions(warehouse: Warehouse, place: Looked) -> list[Any]:
     return budgets_history.revisions(versions, at(reader), names)
 
 
-def drawer(warehouse: Warehouse, place: Looked, open_: str | None) -> Component | None:
-    """The form of a new budget or of a change, for an operator; None where nothing is open."""
+def drawer(warehouse: Warehouse, place: Looked, open_: str | None) -> Component | list[Any]:
+    """The form of a new budget or of a change, for an operator; an empty list where nothing is open.
+
+    With None the browser would take what was in it for still there, and fail on answers that come for it.
+    """
     kind, told = opened(open_)
     if kind not in {"new", "change"}:
-        return None
+        return []
     who = access.principal()
     if not who.operates:
         words = html.P("An operator can set budgets here. On the machine of the instance, this command does:")
