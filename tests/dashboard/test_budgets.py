@@ -180,6 +180,23 @@ def test_a_budget_is_tried_on_the_past(client):
     assert client("read").get("/api/v1/budgets").json()["budgets"] == []
 
 
+def test_past_periods_are_told_by_the_version_that_held(operator, run):
+    told = {**TEAM, "period": "day", "amount": "2", "rollover": "balance", "effective_from": since_start(10)}
+    operator.post("/api/v1/budgets", json=told)
+    operator.post("/api/v1/budgets", json={**told, "amount": "4", "effective_from": since_start(5)})
+    until = (NOW - timedelta(days=2) + timedelta(minutes=1)).isoformat()
+    answer = operator.get("/api/v1/budgets/1/periods", params={"since": since_start(9), "until": until})
+    first, *_, last = periods = answer.json()["periods"]
+    assert [one["version"] for one in periods] == [1] * 4 + [2] * 4
+    assert {one["actual"] for one in periods} == {"3"}
+    assert (first["carried"], first["limit"], first["incomplete"]) == ("-1", "1", [])
+    assert last["carried"] == str(-5 + 3)
+    assert operator.get("/api/v1/budgets/7/periods").status_code == 404
+    assert operator.get("/api/v1/budgets/1/periods", params={"since": "2009-01-01"}).status_code == 400
+    assert "3.00 USD" in run("budgets", "periods", "1").stdout
+    assert json.loads(run("budgets", "periods", "1", "--json").stdout)["periods"]
+
+
 @pytest.mark.parametrize(
     ("path", "told", "words"),
     [

@@ -162,6 +162,29 @@ def show_budget(
     show(rows, answer, as_json=as_json)
 
 
+@budgets.command("periods")
+def show_periods(
+    budget_id: Annotated[int, typer.Argument(help="As `millicent budgets list` prints it.")],
+    since: Annotated[datetime | None, typer.Option(help="UTC.", show_default="183 days ago")] = None,
+    until: Annotated[datetime | None, typer.Option(help="UTC.", show_default="now")] = None,
+    url: Url = URL,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """What each period of a budget came to, by the version that held when it ended."""
+    answer = get(url, token, f"budgets/{budget_id}/periods", _given(since=instant(since), until=instant(until)))
+    versions = get(url, token, f"budgets/{budget_id}", {})["versions"] if not as_json else []
+    units = {one["version"]: one["currency"] for one in versions}
+    rows = [
+        {"from": short(one["start"]), "to": short(one["end"]), "version": one["version"],
+         **{name: _money(one[of], units[one["version"]])
+            for name, of in (("limit", "limit"), ("carried over", "carried"), ("spent", "actual"))},
+         "incomplete": "; ".join(one["incomplete"]) or None}
+        for one in answer["periods"] if not as_json
+    ]  # fmt: skip
+    show(rows, answer, as_json=as_json)
+
+
 @budgets.command("end")
 def end_budget(
     budget_id: Annotated[int, typer.Argument(help="As `millicent budgets list` prints it.")],
@@ -171,6 +194,10 @@ def end_budget(
     """End a budget from now on; its versions are kept."""
     gone = ask("DELETE", url, token, f"budgets/{budget_id}")
     out.print(f"budget {budget_id} ({gone['name']}) is ended", highlight=False, markup=False)
+
+
+def _given(**told: str | None) -> dict[str, str]:
+    return {name: text for name, text in told.items() if text is not None}
 
 
 def _scope(

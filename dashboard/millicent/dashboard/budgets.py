@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from millicent.warehouse.workspace import Workspace
 
 _AT: Final = Query(description="How they stood at this instant, 2026-11-26T12:00:00Z; now if left out.")
+_SINCE: Final = Query(description="Periods that end after it; 183 days before `until` if left out.")
+_UNTIL: Final = Query(description="Periods that begin before it; now if left out. Ten years at most are looked at.")
 _BUDGET: Final = Body(
     description="`name` and `amount` (text) are needed. `filters`: what spend it is about, as `filter` of `query` "
     "writes it. `period`: day, week, month (default), quarter, fiscal_year, or rolling with `rolling_days`: the last "
@@ -54,6 +56,8 @@ _SIMULATE: Final = Body(
 )
 TRIED: Final = timedelta(days=183)
 """How far back a trial goes."""
+MOST_LOOKED: Final = timedelta(days=3660)
+"""Days of periods that are told at once."""
 MOST_THRESHOLD: Final = 1000
 TOLD: Final = (
     "period", "limit", "carried", "actual", "ratio", "forecast", "expected_ratio", "elapsed_ratio", "state",
@@ -93,6 +97,21 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         return JSONResponse(
             {"budget": stands, "versions": [budgets.written(one) for one in versions], "at": _text(instant)}
         )
+
+    @server.get(f"{path}/{{budget_id}}/periods", summary="What each period of a budget came to")
+    def by_period(
+        budget_id: int, since: Annotated[str | None, _SINCE] = None, until: Annotated[str | None, _UNTIL] = None
+    ) -> JSONResponse:
+        tenant, end = access.principal().tenant, _instant("until", until)
+        start = _instant("since", since) if since else end - TRIED
+        if not start < end <= start + MOST_LOOKED:
+            raise BadQuery(
+                f"since {_text(start)} is not up to {MOST_LOOKED.days:,} days before {_text(end)}: ask for less"
+            )
+        versions = _versions(warehouse, tenant, budget_id)
+        found = standings.spent_by_period(_ask(warehouse, tenant), versions, start, end)
+        told = [_period(row) for row in found.iter_rows(named=True)]
+        return JSONResponse({"periods": told, "since": _text(start), "until": _text(end)})
 
     @server.post(path, summary="Set a budget, or its next version", status_code=201,
                  response_description="the budget as it is stored")  # fmt: skip
@@ -273,6 +292,13 @@ def _stood(one: Standing | Untold, held: Sequence[Budget]) -> dict[str, Any]:
         "spent": [{"day": day.isoformat(), "amount": _plain(total)} for day, total in one.spent],
     }  # fmt: skip
     return {**written, "standing": told}
+
+
+def _period(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `spent_by_period` as JSON."""
+    told = {"version": row["version"], "start": _text(row["period_start"]), "end": _text(row["period_end"])}
+    amounts = {name: _plain(row[name]) for name in ("limit", "carried", "actual")}
+    return {**told, **amounts, "incomplete": list(standings.words_of(*(row[name] for name in standings.UNKNOWN)))}
 
 
 def _parts(found: Parts) -> dict[str, Any]:

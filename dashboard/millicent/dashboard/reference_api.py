@@ -66,6 +66,10 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "versions": BUDGET,
         "budget": (*BUDGET, "parts", "standing"),
     },
+    "/api/v1/budgets/{budget_id}/periods": {
+        "": ("periods", "since", "until"),
+        "periods": ("version", "start", "end", "limit", "carried", "actual", "incomplete"),
+    },
     "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
     "/api/v1/views": {"": ("views",), "views": (*(field.name for field in fields(SavedView)), "address")},
     "/api/v1/workspace": {"": [field.name for field in fields(Workspace)]},
