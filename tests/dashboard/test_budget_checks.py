@@ -139,6 +139,15 @@ def test_usage_is_priced_when_a_call_is_settled(operator, app):
     assert ask(app, "0")["budgets"][0]["reserved"] == "0.0055"
 
 
+def test_what_has_ended_is_settled_before_the_next_call_is_judged(operator, app):
+    budget(operator)
+    made = ask(app, "2")
+    assert ask(app, "0.5")["decision"] == "deny"
+    ended = [{"id": made["reservation"], "cost_usd": "1.25"}]
+    told = ask(app, "0.5", settlements=ended)
+    assert (told["decision"], told["budgets"][0]["reserved"]) == ("allow", "1.25")
+
+
 def test_any_number_of_callers_at_once_are_not_promised_the_same_money(operator, app):
     budget(operator)
     with ThreadPoolExecutor(16) as pool:
@@ -230,11 +239,18 @@ def test_a_budget_in_another_currency_is_judged_by_the_rate_of_now(warehouse):
     assert (told.spent, told.each, told.decision) == (Decimal("1230.769230769230769230769231"), 100, "allow")
 
 
-def test_a_rolling_budget_does_not_begin_anew_and_roll_over_moves_the_limit(warehouse):
+def test_a_rolling_budget_does_not_begin_anew(warehouse):
     put(warehouse, name="Rolling", period="rolling", rolling_days=7, amount=Decimal(8))
     (told,) = Enforcer(warehouse, lambda: NOW).check("default", Asked(told={"team": "Search"})).budgets
     assert (told.decision, told.spent, told.resets_at) == ("deny", 8, None)
     assert "anew" not in told.words
+
+
+def test_what_earlier_periods_left_is_in_the_limit(warehouse):
+    since = (NOW.replace(day=1) - timedelta(days=1)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    put(warehouse, rollover="unspent", effective_from=since)
+    (told,) = Enforcer(warehouse, lambda: NOW).check("default", Asked(told={"team": "Search"})).budgets
+    assert (told.limit, told.decision) == (20, "allow")
 
 
 def test_a_budget_whose_currency_has_no_rate_refuses_only_who_wants_it_to(operator, app):
