@@ -373,6 +373,16 @@ def test_a_delivery_is_sent_again(warehouse, endpoint, fire):
     assert "is no number" in act(warehouse, "replay", id="1; DROP").words
 
 
+def test_all_that_was_given_up_is_sent_again(warehouse, endpoint, fire):
+    act(warehouse, "disable-endpoint", id=endpoint.id)
+    for _ in range(3):
+        fire()
+    assert "Send again what was given up: 3" in words(drawer(warehouse, "endpoint", id=endpoint.id)[0])
+    act(warehouse, "enable-endpoint", id=endpoint.id)
+    assert "3 of its deliveries" in act(warehouse, "replay-dead", id=endpoint.id).words
+    assert {one.state for one in delivery_log.log(warehouse.control, DEFAULT_TENANT)} == {"pending"}
+
+
 def test_what_the_file_declares_is_not_changed_here(warehouse):
     made = endpoints.put(warehouse.control, DEFAULT_TENANT, "declared", "webhook", ADDRESS, DECLARED,
                          check=endpoints.within(warehouse.reach))  # fmt: skip

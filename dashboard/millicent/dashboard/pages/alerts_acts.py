@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from millicent.dashboard import access
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Told = Mapping[str, str]
 
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+SOON: Final = timedelta(minutes=1)
 KEPT: Final = "kept"
 """The one act that changes nothing: a secret that is shown has been kept."""
 
@@ -152,6 +154,15 @@ def _replay(warehouse: Warehouse, who: access.Principal, told: Told) -> Outcome:
     return Outcome("It is sent again, with the same id.")
 
 
+def _replay_dead(warehouse: Warehouse, who: access.Principal, told: Told) -> Outcome:
+    found = endpoints.find(warehouse.control, who.tenant, told.get("id", ""))
+    if found is None:
+        raise ValueError("There is no such endpoint any more.")
+    now = datetime.now(UTC)
+    sent = outbox.replay_range(warehouse.control, who.tenant, found.id, LONG_AGO, now + SOON, who.actor)
+    return Outcome(f"{sent:,} of its deliveries are sent again, with the same ids.")
+
+
 # ---- rules
 
 
@@ -185,8 +196,8 @@ ACTS: Final[Mapping[str, Act]] = {
     "acknowledge": _acknowledge, "snooze": _snooze, "wake": _wake, "resolve": _resolve, KEPT: _kept,
     "add-endpoint": _add_endpoint, "rotate-endpoint": _rotate_endpoint, "test-endpoint": _test_endpoint,
     "enable-endpoint": _enable_endpoint, "disable-endpoint": _disable_endpoint, "end-endpoint": _end_endpoint,
-    "replay": _replay, "put-rule": _put_rule, "mute-rule": _mute_rule, "unmute-rule": _unmute_rule,
-    "end-rule": _end_rule,
+    "replay": _replay, "replay-dead": _replay_dead,
+    "put-rule": _put_rule, "mute-rule": _mute_rule, "unmute-rule": _unmute_rule, "end-rule": _end_rule,
 }  # fmt: skip
 
 

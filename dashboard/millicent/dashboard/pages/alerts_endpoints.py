@@ -103,7 +103,7 @@ def opened(one: Health, log: Sequence[Delivery], now: datetime, *, operates: boo
     if operates and end.author == DECLARED:
         parts.append(html.P("It is declared in millicent.toml, and changed there.", className="quiet"))
     elif operates:
-        parts.append(_acts(end))
+        parts.append(_acts(one))
     parts.append(html.H3("Deliveries"))
     parts.append(deliveries(log, now, operates=operates, by="type"))
     if more:
@@ -111,8 +111,10 @@ def opened(one: Health, log: Sequence[Delivery], now: datetime, *, operates: boo
     return parts
 
 
-def _acts(end: Endpoint) -> Component:
+def _acts(one: Health) -> Component:
+    end = one.endpoint
     told: dict[str, Any] = {"id": end.id}
+    again = button(f"Send again what was given up: {one.dead:,}", "replay-dead", **told) if one.dead else None
     test = button("Send a test", "test-endpoint", **told) if end.enabled else None
     flip = (
         confirm("Turn off", "Nothing more is sent. What is not delivered yet waits.",
@@ -122,7 +124,7 @@ def _acts(end: Endpoint) -> Component:
     )  # fmt: skip
     over = button("End the endpoint", "end-endpoint", className="button danger", **told)
     ends = confirm("End", "What waits for it is given up. Its log is kept.", [over], "button")
-    return html.Div([test, _rotate(end), flip, ends], className="acts wide")
+    return html.Div([test, again, _rotate(end), flip, ends], className="acts wide")
 
 
 def _rotate(end: Endpoint) -> Component | None:
