@@ -192,17 +192,15 @@ def judged(connection: Connection, tenant: str) -> dict[Key, Judgement]:
 
 def keep(connection: Connection, tenant: str, found: Iterable[Judgement]) -> None:
     """Store judgements, each in place of what was known of its key."""
-    c = alert_judgements.c
-    for one in found:
-        rule, scope, start = one.key
-        mine = and_(c.tenant == tenant, c.rule == rule, c.scope == scope, c.period_start == start)
-        connection.execute(delete(alert_judgements).where(mine))
-        connection.execute(
-            insert(alert_judgements).values(
-                tenant=tenant, rule=rule, scope=scope, period_start=start, terms=one.terms, above=one.above,
-                held_until=one.held_until, value=one.value, judged_at=one.judged_at,
-            )
-        )  # fmt: skip
+    rows = [
+        {
+            "tenant": tenant, "rule": one.key[0], "scope": one.key[1], "period_start": one.key[2], "terms": one.terms,
+            "above": one.above, "held_until": one.held_until, "value": one.value, "judged_at": one.judged_at,
+        }
+        for one in found
+    ]  # fmt: skip
+    if rows:
+        connection.execute(insert(alert_judgements).prefix_with("OR REPLACE"), rows)
 
 
 def forget(connection: Connection, tenant: str, before: datetime) -> None:
