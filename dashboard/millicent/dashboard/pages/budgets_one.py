@@ -13,7 +13,7 @@ from millicent.dashboard import outlook_figures
 from millicent.dashboard.components import aria, link, popover
 from millicent.dashboard.outlook_figures import OVER, QUIET
 from millicent.dashboard.pages.budgets_reading import BASES, scope
-from millicent.dashboard.pages.budgets_words import date_words, forecast_facts, outcome, tone
+from millicent.dashboard.pages.budgets_words import date_words, forecast_facts, outcome, share, tone
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.state import FILTERS, View
 from millicent.warehouse.standings import Standing
@@ -52,7 +52,7 @@ def numbers(one: Standing, now: datetime) -> Component:
     left, ahead = one.limit - one.actual, one.forecast
     words, look = outcome(one)
     boxes = [
-        _box("Spent", fmt.usd(one.actual), fmt.usd_exact(one.actual), f"{fmt.percent(one.ratio, 0)} · {beside}"),
+        _box("Spent", fmt.usd(one.actual), fmt.usd_exact(one.actual), f"{share(one.ratio)} · {beside}"),
         _box("Forecast", fmt.usd(ahead.p50_usd) if ahead else fmt.UNKNOWN,
              fmt.usd_exact(ahead.p50_usd) if ahead else "", _band(one), tone(one)),
         _box("Left" if left >= 0 else "Over by", fmt.usd(abs(left)), fmt.usd_exact(abs(left)),

@@ -17,6 +17,7 @@ from millicent.dashboard.pages.budgets_words import (
     expected,
     outcome,
     period_name,
+    share,
     tone,
 )
 from millicent.warehouse.standings import Standing, Untold
@@ -112,14 +113,14 @@ def _row(line: Line, place: Looked, *, here: bool) -> Component:
 
 
 def _told(one: Standing) -> list[Component]:
-    ahead, share = one.forecast, expected(one)
+    ahead = one.forecast
     words, look = outcome(one)
     return [
         html.Td(bar(one, pace=True), className="how-much"),
-        html.Td([html.B(fmt.usd(one.actual)), html.Small(fmt.percent(one.ratio, 0))],
+        html.Td([html.B(fmt.usd(one.actual)), html.Small(share(one.ratio))],
                 title=fmt.usd_exact(one.actual)),
         html.Td([fmt.usd(ahead.p50_usd) if ahead else fmt.UNKNOWN,
-                 html.Small(html.Span(fmt.percent(share, 0), className=f"delta {tone(one)}")) if ahead else None],
+                 html.Small(html.Span(share(expected(one)), className=f"delta {tone(one)}")) if ahead else None],
                 title=fmt.usd_exact(ahead.p50_usd) if ahead else "too few days are known"),
         html.Td(fmt.usd(one.limit), title=fmt.usd_exact(one.limit)),
         html.Td(html.Span(words, className=f"delta {look}"), className="outcome"),
@@ -171,8 +172,8 @@ def _tile(title: str, value: Any, words: str, look: Tone) -> Component:
 
 
 def _weight(one: Stood) -> tuple[Any, ...]:
-    share = expected(one) if isinstance(one, Standing) else None
-    return (share is None, -(share or 0), one.budget.name)
+    ratio = expected(one) if isinstance(one, Standing) else None
+    return (ratio is None, -(ratio or 0), one.budget.name)
 
 
 def verdict(one: Stood) -> Component:

@@ -27,6 +27,8 @@ Tone = Literal["good", "warn", "bad", "plain"]
 
 CLOSE: Final = Decimal("0.95")
 """Share of a budget from which on it is close."""
+MOST_SHARE: Final = Decimal(10)
+"""Share of a budget above which it is not told exactly."""
 _WIDER: Final = Decimal("1.02")
 _PERIODS: Final = {"day": "today", "week": "this week", "quarter": "this quarter", "fiscal_year": "this year"}
 
@@ -57,8 +59,8 @@ def tone(one: Standing) -> Tone:
     """Red where it is or will be over, amber where that is close, else green."""
     if one.state in {"over", "will_be_over"}:
         return "bad"
-    share = expected(one)
-    return "warn" if one.state == "may_be_over" or (share is not None and share >= CLOSE) else "good"
+    ratio = expected(one)
+    return "warn" if one.state == "may_be_over" or (ratio is not None and ratio >= CLOSE) else "good"
 
 
 def expected(one: Standing) -> Decimal | None:
@@ -83,6 +85,11 @@ def last_words(one: Standing, *, short: bool = False) -> str:
         "may_be_over": "It may run out before the period ends.", "kept": "It lasts for the period.",
         "unknown": "It is too early to tell whether it lasts.",
     }[one.state]  # fmt: skip
+
+
+def share(ratio: Decimal | None) -> str:
+    """A share of a limit: `98%`, `>999%` where more digits would say no more."""
+    return ">999%" if ratio is not None and ratio >= MOST_SHARE else fmt.percent(ratio, 0)
 
 
 def outcome(one: Standing) -> tuple[str, Tone]:

@@ -15,7 +15,7 @@ from dash import html
 
 from millicent.dashboard import charts, outlook_figures
 from millicent.dashboard import format as fmt
-from millicent.dashboard.components import dot, link, pill, popover
+from millicent.dashboard.components import data, dot, link, pill, popover
 from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.budgets_words import (
     amounts_in,
@@ -160,10 +160,16 @@ def budgets(reader: Reader) -> list[Any]:
         figure = outlook_figures.burn_down(main)
     left = len(parts) - MOST
     rows = [_row(one, reader.view) for one in parts[:MOST]]
-    body = [html.Ul(rows, className="limits"), html.P(f"and {left} more" if left > 0 else "", className="quiet")]
+    body = [html.Ul(rows, className="limits"), _all(left)]
     if main.incomplete:
         body.append(html.P([html.B("Incomplete: "), ", ".join(main.incomplete), " and not in it"], className="quiet"))
     return [f"{name} budgets", words, _verdict(parts, main), figure, html.Div([*body, *unknown])]
+
+
+def _all(left: int) -> Component:
+    """The way to all budgets, of which so many are not listed."""
+    face = ["and ", html.B(f"{left} more")] if left > 0 else "All budgets"
+    return html.P(link(face, "/budgets", className="there", **data(carry="")), className="quiet")
 
 
 def _least_left(one: Standing) -> tuple[bool, Decimal]:
@@ -174,7 +180,7 @@ def _least_left(one: Standing) -> tuple[bool, Decimal]:
 
 def _none() -> Component:
     return html.Div(
-        [html.P("With a budget this page says whether it will be kept, and when it runs out."), html.Pre(SET)],
+        [html.P("With a budget this page says whether it will be kept, and when it runs out."), html.Pre(SET), _all(0)],
         className="unset",
     )
 

@@ -43,6 +43,7 @@ SECTIONS: Final = (
 ELSEWHERE: Final = (
     ("tag", "Prices and discounts", "List prices, your own prices, discounts, repricing", "/prices"),
     ("chip", "Deployments", "What serves your models, on which accelerators, at what cost", "/accelerators"),
+    ("wallet", "Budgets", "What a part of the spend may come to, and who answers for it", "/budgets"),
     ("scales", "Idle policy", "Who carries what own hardware costs while nobody uses it", "/efficiency#policy"),
     ("check", "Data quality", "What has no price or no team, and how to mend it", "/quality"),
     ("book", "Metrics dictionary", "Every measure: its formula, its unit, its words", "/api/v1/metrics-dictionary"),
