@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from millicent.dashboard import app as pages
 from millicent.dashboard import outlook_figures
 from millicent.dashboard.access import Access
-from millicent.dashboard.pages import budgets_form, budgets_reading
+from millicent.dashboard.pages import budgets_form, budgets_one, budgets_reading
 from millicent.dashboard.pages.budgets_place import PLACE, Looked, opened, opens
 from millicent.dashboard.state import View
 from millicent.warehouse import alert_rules, alerts, standings
@@ -190,14 +190,13 @@ def test_a_search_and_a_filter_keep_what_leads_to_what_they_find(site):
     assert "Show all" in nothing
 
 
-def test_budgets_that_are_parts_of_each_other_are_listed(warehouse):
-    def stood(name: int, parent: int) -> standings.Untold:
+def test_budgets_that_are_parts_of_each_other_are_listed():
+    def untold(name: int, parent: int) -> standings.Untold:
         budget = Budget(name=f"b{name}", amount=Decimal(1), id=name, parent=parent, effective_from=NOW)
         return standings.Untold(budget, Period(NOW, NOW + DAY), "no rate")
 
-    found = budgets_reading.listed([stood(1, 2), stood(2, 1), stood(3, 3)], Looked())
+    found = budgets_reading.listed([untold(1, 2), untold(2, 1), untold(3, 3)], Looked())
     assert sorted(line.one.budget.id for line in found) == [1, 2, 3]
-    del warehouse
 
 
 def test_tiles_count_and_lead_to_their_budgets(site):
@@ -226,6 +225,35 @@ def test_the_budget_that_is_open_says_what_was_spent_of_it_and_what_it_may_still
     assert "/explore?v=1&p=" in json.dumps(told["one-facts.children"])
     names = {trace["name"] for trace in told["limit-burn-chart.figure"]["data"]}
     assert {"Even pace", "Left"} <= names
+
+
+def stood(budget: Budget) -> Standing:
+    """A budget of which half is spent."""
+    half = budget.amount / 2
+    return Standing(budget, budget.period_at(NOW), budget.amount, Decimal(0), half, None, Decimal("0.5"), None, (),
+                    ((NOW.date(), half),))  # fmt: skip
+
+
+def test_parts_that_cannot_be_added_up_are_named_apart():
+    whole = Budget(name="Search", amount=Decimal(100), filters=(Filter("team", ("Search",)),), id=1, effective_from=NOW)
+    kept = {"parent": 1, "effective_from": NOW}
+    of = {name: (*whole.filters, Filter("feature", (name,))) for name in ("chat", "answers")}
+    found = [
+        stood(whole),
+        stood(Budget(name="Chat", amount=Decimal(40), filters=of["chat"], id=2, **kept)),
+        stood(Budget(name="Answers", amount=Decimal(50), filters=of["answers"], id=3, **kept)),
+        stood(Budget(name="In euro", amount=Decimal(70), filters=of["chat"], currency="EUR", id=4, **kept)),
+        stood(Budget(name="Elsewhere", amount=Decimal(80), filters=(Filter("team", ("Ads",)),), id=5, **kept)),
+    ]
+    head, body = budgets_one.parts(found[0], found, Looked())
+    said = words(body)
+    assert head == "4 parts"
+    assert "Its parts together $45.00 — $90.00" in said
+    assert "No part of it $5.00 — $10.00" in said
+    assert "$10.00 is shared out to no part." in said
+    assert "2 of them count in another way" in said
+    assert "What Elsewhere may spend is not all within it." in said
+    assert budgets_one.parts(found[1], found, Looked()) is None
 
 
 def test_a_rolling_budget_is_drawn_by_the_days_of_each_window(site):

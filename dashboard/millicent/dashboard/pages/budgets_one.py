@@ -16,11 +16,12 @@ from millicent.dashboard.pages.budgets_reading import BASES, scope
 from millicent.dashboard.pages.budgets_words import date_words, forecast_facts, outcome, share, tone
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.state import FILTERS, View
+from millicent.warehouse import budgets
 from millicent.warehouse.standings import Standing
 from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import date, datetime
 
     from dash.development.base_component import Component
@@ -36,6 +37,7 @@ EVERY: Final = {
 }  # fmt: skip
 ROLLS: Final = {"none": "", "unspent": "what is left goes to the next", "balance": "what is left or over goes on"}
 CALLS: Final = {"none": "", "warn": "calls are warned at the limit", "block": "calls are refused at the limit"}
+MOST_PARTS: Final = 12
 LATELY: Final = 7
 """Whole days that say what is spent a day now."""
 _DAY: Final = timedelta(days=1)
@@ -144,37 +146,42 @@ def days_of(one: Stood) -> tuple[date, date]:
 
 def parts(one: Standing, found: Sequence[Stood], place: Looked) -> list[Any] | None:
     """Words and table of the parts of a budget against it; None where it has none."""
-    below = [part for part in found if part.budget.parent == one.budget.id]
+    told = budgets.parts(one.budget, [part.budget for part in found])
+    below = [part for part in found if part.budget in told.budgets]
     if not below:
         return None
-    alike = _added(one.budget, below)
+    alike = _added(one.budget, [part for part in below if part.budget not in (*told.apart, *told.outside)])
+    names = [
+        link(part.budget.name, place.href(budget=part.budget.id), className="tag plain") for part in below[:MOST_PARTS]
+    ]
+    left = len(below) - MOST_PARTS
+    more = [html.Span(f"and {left} more", className="quiet")] if left > 0 else []
+    head = f"{len(below)} part{'' if len(below) == 1 else 's'}"
+    summed = _summed(one, alike) if alike else []
+    return [head, html.Div([*summed, _apart(below, alike, told.outside), html.Div([*names, *more])])]
+
+
+def _summed(one: Standing, alike: Sequence[Stood]) -> list[Component]:
+    """What parts come to against their whole, and what is left of it."""
     limit = sum((part.limit if isinstance(part, Standing) else part.budget.amount for part in alike), _NOTHING)
     spent = sum((part.actual for part in alike if isinstance(part, Standing)), _NOTHING)
-    ahead = _ahead(alike)
-    whole = one.forecast.p50_usd if one.forecast else None
-    rest: Mapping[str, Any] = {
-        "spent": one.actual - spent, "ahead": whole - ahead if whole is not None and ahead is not None else None,
-        "limit": one.limit - limit,
-    }  # fmt: skip
+    ahead, whole = _ahead(alike), one.forecast.p50_usd if one.forecast else None
+    rest = whole - ahead if whole is not None and ahead is not None else None
     rows = [
         ("Its parts together", spent, ahead, limit, ""),
-        ("No part of it", rest["spent"], rest["ahead"], rest["limit"], "bad" if rest["limit"] < 0 else ""),
+        ("No part of it", one.actual - spent, rest, one.limit - limit, "bad" if limit > one.limit else ""),
         ("The whole", one.actual, whole, one.limit, "whole"),
     ]
     body = [
-        html.Tr([html.Th(name, scope="row"), html.Td(_money(a)), html.Td(_money(b)),
-                 html.Td(html.Span(_money(c), className=f"delta {look}" if look == "bad" else ""))], className=look)
+        html.Tr([html.Th(name, scope="row"), html.Td(fmt.usd(a)), html.Td(fmt.usd(b)),
+                 html.Td(html.Span(fmt.usd(c), className="delta bad" if look == "bad" else ""))], className=look)
         for name, a, b, c, look in rows
     ]  # fmt: skip
     heads = ("", "Spent", "Forecast", "Limit")
     table = html.Table([html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(body)],
                        className="figures shares")  # fmt: skip
     look = "delta bad" if limit > one.limit else ""
-    said = html.P([html.B(_shared(one, limit), className=look), _apart(below, alike)], className="quiet")
-    names = [link(part.budget.name, place.href(budget=part.budget.id), className="tag plain")
-             for part in below[:12]]  # fmt: skip
-    more = [html.Span(f"and {len(below) - 12} more", className="quiet")] if len(below) > 12 else []
-    return [f"{len(below)} part{'' if len(below) == 1 else 's'}", html.Div([table, said, html.Div([*names, *more])])]
+    return [table, html.P(html.B(_shared(one, limit), className=look), className="quiet")]
 
 
 def _shared(one: Standing, limit: Decimal) -> str:
@@ -185,12 +192,17 @@ def _shared(one: Standing, limit: Decimal) -> str:
     return f"{fmt.usd(one.limit - limit)} is shared out to no part."
 
 
-def _apart(below: Sequence[Stood], alike: Sequence[Stood]) -> str:
+def _apart(below: Sequence[Stood], alike: Sequence[Stood], outside: Sequence[Budget]) -> Component:
+    """Which parts are not added up, and which may spend what the whole does not count."""
+    said = []
     left = len(below) - len(alike)
-    if not left:
-        return ""
-    verb, is_ = ("counts", "is") if left == 1 else ("count", "are")
-    return f" {left} of them {verb} in another way, or what others count too, and {is_} not added."
+    if left:
+        verb, is_ = ("counts", "is") if left == 1 else ("count", "are")
+        said.append(f"{left} of them {verb} in another way, or what others count too, and {is_} not added up.")
+    if outside:
+        names = ", ".join(part.name for part in outside[:3]) + (" and others" if len(outside) > 3 else "")
+        said.append(f"What {names} may spend is not all within it.")
+    return html.P(" ".join(said), className="quiet")
 
 
 def _ahead(some: Sequence[Stood]) -> Decimal | None:
@@ -199,20 +211,15 @@ def _ahead(some: Sequence[Stood]) -> Decimal | None:
 
 
 def _added(whole: Budget, below: Sequence[Stood]) -> list[Stood]:
-    """The parts whose amounts can be added up: counted as the whole is, and told apart by the same dimensions.
+    """Of parts that count as the whole does, those that are told apart by the same dimensions.
 
     What is told apart by others, as a customer is beside teams, counts the same calls again.
     """
     own = {wanted.dimension for wanted in whole.filters}
     cuts: dict[frozenset[str], list[Stood]] = {}
     for part in below:
-        if _terms(part.budget) == _terms(whole):
-            cuts.setdefault(frozenset(kept.dimension for kept in part.budget.filters) - own, []).append(part)
+        cuts.setdefault(frozenset(kept.dimension for kept in part.budget.filters) - own, []).append(part)
     return max(cuts.values(), key=len, default=[])
-
-
-def _terms(budget: Budget) -> tuple[Any, ...]:
-    return (budget.period, budget.rolling_days, budget.currency, budget.basis, budget.time_zone, budget.fiscal_month)
 
 
 def _band(one: Standing) -> str:
@@ -260,10 +267,6 @@ def _box(title: str, value: str, exact: str, beside: Any, look: str = "") -> Com
             html.Dd([value, html.Small(beside)], title=exact, className=f"delta {look}" if look == "bad" else ""),
         ]
     )
-
-
-def _money(value: Decimal | None) -> str:
-    return fmt.usd(value)
 
 
 def unknown(one: Standing) -> Component | None:
