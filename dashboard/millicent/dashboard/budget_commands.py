@@ -221,9 +221,16 @@ def _line(one: dict[str, Any]) -> dict[str, Any]:
         "spent": None if failure else _share(stands["actual"], stands["ratio"], currency),
         "expected": _share(forecast["p50"], stands["expected_ratio"], currency) if forecast else None,
         "stands": "cannot be told" if failure else STATES[stands["state"]], "runs out": stands["run_out_date"],
-        "parts": f"{_money(parts['amount'], currency)}{', too much' * parts['exceeds']}" if parts["budgets"] else None,
+        "parts": _added_up(parts, currency),
         "incomplete": failure or "; ".join(stands["incomplete"]) or None,
     }  # fmt: skip
+
+
+def _added_up(parts: dict[str, Any], currency: str) -> str | None:
+    """What the parts of a budget come to; None where it has none that can be added up."""
+    if len(parts["budgets"]) == len(parts["apart"]):
+        return None
+    return _money(parts["amount"], currency) + (", too much" if parts["exceeds"] else "")
 
 
 def _share(amount: str, ratio: str | None, currency: str) -> str:
