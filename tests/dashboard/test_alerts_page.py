@@ -85,6 +85,7 @@ def fire(warehouse, budget):
         data = {
             "summary": summary, "currency": "USD", "actual": "1061.2", "limit": "1000", "forecast": {"p50": "1120"},
             "budget": {"id": budget.id, "name": "Search", "owner": "Ana"}, "driver": f"{HOSTILE} drove +$310.",
+            "run_out_date": "2026-03-27", "data_complete_through": "2026-03-26T12:00:00Z",
             "top_drivers": [{"dimension": "model", "value": HOSTILE, "delta_amount": "310", "delta_ratio": "0.41",
                              "reason": "more tokens per call"}],
             **more,
@@ -248,7 +249,8 @@ def test_an_alert_opened_tells_its_numbers_its_drivers_and_every_attempt(warehou
     what, rests = drawer(warehouse, "alert", id=alert.id)
     said = words(what)
     for part in ("$1,061", "$1,000", "106.1% of it", "$1,120", HOSTILE, "+$310", "more tokens per call", "+41%",
-                 "on call", "503", "41 ms", "A threshold was crossed", "Ana"):  # fmt: skip
+                 "on call", "503", "41 ms", "A threshold was crossed", "Ana",
+                 "27 Mar 2026", "through 26 Mar 12:00"):  # fmt: skip
         assert part in said
     assert not rests, "it is sent again within seconds"
     assert "Nothing here" not in said

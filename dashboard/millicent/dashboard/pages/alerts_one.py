@@ -59,7 +59,7 @@ def opened(
         _figures(one.data),
         _facts(one, rule, now),
         _drivers(one.data),
-        _section("What happened", _life(life, now)),
+        _section("What happened", _life(one, life, now)),
         _section("Who was told", _sent(one, log, now, operates=operates)),
         _raw(one.data),
     ]
@@ -84,13 +84,21 @@ def number(data: Mapping[str, Any], *path: str) -> Decimal | None:
     return value if value is not None and value.is_finite() else None
 
 
+def _instant(data: Data, name: str) -> datetime | None:
+    """An instant or a day of what an event told."""
+    try:
+        return datetime.fromisoformat(told(data, name) or "")
+    except ValueError:
+        return None
+
+
 def _incomplete(data: Data) -> Component | None:
     why = data.get("incomplete")
     if not why:
         return None
     words = ", ".join(str(one).replace("_", " ") for one in why) if isinstance(why, list) else ""
     said = f" ({words})" if words else ""
-    return html.P(f"Not all of it is known{said}: it may be more, and it is not called kept meanwhile.",
+    return html.P(f"Not all of it is known{said}: it may be more, and it is not taken back meanwhile.",
                   className="banner")  # fmt: skip
 
 
@@ -143,9 +151,12 @@ def _facts(one: Alert, rule: Rule | None, now: datetime) -> Component:
         facts.append(("Period", fmt.span(one.period_start, one.period_end)))
     facts.append(("Fired", html.Span(f"{fmt.moment(one.opened_at)}, {ago(one.opened_at, now)}",
                                      title=exact(one.opened_at))))  # fmt: skip
-    facts += [(title, html.Bdi(text)) for title, path in (
-        ("Owner", ("budget", "owner")), ("Runs out", ("run_out_date",)),
-    ) if (text := told(data, *path))]  # fmt: skip
+    if owner := told(data, "budget", "owner"):
+        facts.append(("Owner", html.Bdi(owner)))
+    if runs_out := _instant(data, "run_out_date"):
+        facts.append(("Runs out", f"{runs_out.day} {runs_out:%b %Y}"))
+    if through := _instant(data, "data_complete_through"):
+        facts.append(("Complete", html.Span(f"through {fmt.moment(through)}", title=exact(through))))
     return html.Dl([html.Div([html.Dt(title), html.Dd(value)]) for title, value in facts], className="facts single")
 
 
@@ -173,14 +184,14 @@ def _driver(one: Data) -> Component:
     )  # fmt: skip
 
 
-def _life(life: Sequence[Happening], now: datetime) -> Component:
+def _life(alert: Alert, life: Sequence[Happening], now: datetime) -> Component:
     if not life:
         return html.P("Nothing yet.", className="quiet")
     items = []
     for one in life:
         words: list[Component] = [html.B(WHAT.get(one.what, one.what.capitalize()))]
         words += [html.Span([" by ", html.Bdi(one.who)])] if one.who else []
-        said = _until(one) if one.what == "snooze" else one.words
+        said = _until(one) if one.what == "snooze" else one.words if one.words != alert.summary else ""
         items.append(html.Li(
             [html.Time(fmt.moment(one.at), dateTime=one.at.isoformat(), title=f"{exact(one.at)}, {ago(one.at, now)}"),
              html.Div([html.P(words), html.P(html.Bdi(said), className="why") if said else None])],
