@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["layout", "register", "stores"]
 
-COUNTED_MS: Final = 30_000
+COUNTED_MS: Final = 60_000
 """How often it is asked how many alerts need somebody."""
 
 
