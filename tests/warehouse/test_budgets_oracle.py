@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from millicent.warehouse import amending, budgets, ledger, record, rollups
+from millicent.warehouse.budget_trials import Threshold, simulate
 from millicent.warehouse.budgets import Budget, put
 from millicent.warehouse.control import tenants
 from millicent.warehouse.exchange import Rate
@@ -347,6 +348,28 @@ def check_periods(books, versions, start, end):
         assert (row["unpriced_calls"], row["missing_usage_calls"], row["unattributed_calls"]) == unknown
 
 
+def check_trial(books, budget, since, until):
+    """Each period of a trial came to what its calls add up to, and half of its limit on the day that it did."""
+    found = simulate(books.ask, budget, (Threshold("actual", Decimal("0.5")),), since, until).periods
+    left = Fraction(0)
+    for one in found:
+        at = min(one.period.end, until) - INSTANT
+        actual, _ = spent(budget, books.calls, at, until)
+        assert same(one.actual, actual)
+        if budget.rolling_days:
+            continue
+        assert same(one.carried, left)
+        rest = Fraction(budget.amount) + left - actual
+        left = {"none": Fraction(0), "unspent": max(rest, Fraction(0)), "balance": rest}[budget.rollover]
+        reached = [
+            day
+            for day in sorted(days(budget.time_zone))
+            if one.period.start <= days(budget.time_zone)[day] < min(one.period.end, until)
+            and spent(budget, books.calls, one.period.start, days(budget.time_zone)[day + DAY])[0] * 2 >= one.limit
+        ]
+        assert [fired.day for fired in one.fired] == reached[:1]
+
+
 def carried_of(versions, budget, at, books):
     return Fraction(0) if budget.rolling_days else carried(versions, budget, at, books.calls)
 
@@ -371,6 +394,8 @@ def test_budgets_stand_as_single_calls_add_up(warehouse, a_call, as_batch, as_fr
         wanted = Budget(name="B", effective_from=effective_from, id=budget and budget.id, **terms)
         budget = put(warehouse.control, tenant, wanted, "ann")
     check()
+    whole_hour = max(instants).replace(minute=0)
+    check_trial(books, holding(budgets.history(warehouse.control, tenant, 1), LAST), since - 70 * DAY, whole_hour)
     if late:
         books.store(late, since)
         check()
