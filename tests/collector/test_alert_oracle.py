@@ -7,6 +7,7 @@ follows the rules as docs/concepts/alerts.md states them.
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,13 +17,13 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from millicent.collector import pipeline, repricing
 from millicent.collector.alerts import evaluating
 from millicent.pricing.entries import Override
-from millicent.warehouse import alert_rules, budgets, ledger
+from millicent.warehouse import alert_rules, budgets, control, ledger
 from millicent.warehouse.alert_rules import Rule
 from millicent.warehouse.budgets import Budget
 from millicent.warehouse.control import DEFAULT_TENANT
@@ -195,6 +196,7 @@ class World:
     warehouse: Warehouse
     budget: Budget
     batches: int = 0
+    memory: evaluating.Memory = field(default_factory=evaluating.Memory)
 
     @classmethod
     def of(cls, directory, zone: str, every: str) -> "World":
@@ -244,7 +246,7 @@ class World:
 
     def evaluate(self) -> Counter[tuple[str, Fraction, datetime | None, str]]:
         """As the oracle tells it."""
-        happened = evaluating.evaluate(self.warehouse, DEFAULT_TENANT, Then.moment)
+        happened = evaluating.evaluate(self.warehouse, DEFAULT_TENANT, Then.moment, memory=self.memory)
         return Counter(
             (one.what, Fraction(one.alert.data["threshold"]["ratio"]), one.alert.period_start,
              WHY.get(one.alert.reason or "", one.alert.reason or "") if one.what == "cleared"
@@ -276,7 +278,9 @@ def empty(tmp_path_factory):
 
 @pytest.fixture
 def clock():
-    with patch.object(alert_rules, "datetime", Then), patch.object(budgets, "datetime", Then):
+    with ExitStack() as stopped:
+        for module in (alert_rules, budgets, control):
+            stopped.enter_context(patch.object(module, "datetime", Then))
         yield
 
 
@@ -290,11 +294,31 @@ ACTS = st.one_of(
     st.tuples(st.just("edit"), st.sampled_from((5, 10, 20)), st.sampled_from((0, 0, 30))),
     st.tuples(st.just("price"), st.sampled_from(("known", "dark")), st.sampled_from((0, 1, 2))),
 )  # fmt: skip
-STEPS = st.lists(st.tuples(ADVANCES, CALLS, ACTS), min_size=4, max_size=9)
+STEPS = st.lists(st.tuples(ADVANCES, CALLS, ACTS, st.booleans()), min_size=4, max_size=9)
 
 
+def call(usd: int, model: str = "known", ago: int = 0) -> tuple[int, str, str, int]:
+    return ago, "a", model, usd
+
+
+KEPT = [(1, [call(6), call(1, "dark")], None, False), (1, [], ("price", "known", 0), False),
+        (1, [], ("price", "dark", 1), True)]  # fmt: skip
+"""What is below its threshold is taken back only once nothing is missing."""
+LATE = [(1, [call(5)], None, False), (25, [call(5, ago=25)], None, True), (1, [], ("price", "known", 0), False)]
+"""A threshold is reached to the cent, another one in a day that is over, and both are undone."""
+AGAIN = [(1, [call(6)], None, False), (1, [], ("price", "known", 0), False), (1, [], ("price", "known", 1), False)]
+"""What has been far below may fire again."""
+COOL = [(1, [call(6), call(3), call(1, "dark")], ("edit", 20, 0), False), (1, [], ("price", "dark", 1), False),
+        (1, [], ("price", "dark", 0), False), (1, [], ("price", "dark", 1), True), (25, [], None, False)]  # fmt: skip
+"""What was only just below is told again after a day."""
+
+
+@example("Europe/Berlin", "day", KEPT)
+@example("Asia/Kathmandu", "day", LATE)
+@example("UTC", "rolling", AGAIN)
+@example("America/Los_Angeles", "week", COOL)
 @given(st.sampled_from(ZONES), st.sampled_from(("day", "week", "rolling")), STEPS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rules_tell_what_the_oracle_tells(empty, tmp_path_factory, clock, zone, every, steps):
     directory = tmp_path_factory.mktemp("world") / "data"
     shutil.copytree(empty, directory)
@@ -303,7 +327,7 @@ def test_rules_tell_what_the_oracle_tells(empty, tmp_path_factory, clock, zone, 
     prices = {"known": Fraction(1), "dark": None}
     world.price("known", 1)
     try:
-        for hours, told, act in steps:
+        for hours, told, act, restarts in steps:
             Then.moment += hours * HOUR + timedelta(seconds=1)
             now = Then.moment
             calls = [Call(max(now - ago * HOUR, SINCE), team, model, mtok, prices[model] and prices[model] * mtok)
@@ -321,6 +345,8 @@ def test_rules_tell_what_the_oracle_tells(empty, tmp_path_factory, clock, zone, 
                 for one in oracle.calls:
                     if one.model == model:
                         one.usd = one.mtok * prices[model]
+            if restarts:
+                world.memory = evaluating.Memory()
             assert world.evaluate() == oracle.evaluate(now)
         assert world.evaluate() == oracle.evaluate(now), "looking again tells what is over by now, and nothing else"
     finally:
