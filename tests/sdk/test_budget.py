@@ -46,7 +46,7 @@ class Server:
     def __init__(self):
         self.checks, self.settled, self.keys, self.changed = [], [], [], threading.Condition()
         self.answer, self.most, self.left = None, 64, 10**9
-        self.status, self.open, ids = 200, threading.Event(), count(1)
+        self.status, self.open, self.arrived, ids = 200, threading.Event(), threading.Event(), count(1)
         self.open.set()
         server = self
 
@@ -55,6 +55,7 @@ class Server:
 
             def do_POST(self):
                 told = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                server.arrived.set()
                 server.open.wait(20)
                 with server.changed:
                     server.keys.append(self.headers["authorization"])
@@ -384,7 +385,7 @@ def test_a_task_that_is_cancelled_while_it_waits_takes_no_money(server, guard):
 
     async def cancelled():
         waiting = asyncio.create_task(made.__aenter__())
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(server.arrived.wait, 20)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

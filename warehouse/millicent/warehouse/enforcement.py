@@ -364,7 +364,7 @@ class Enforcer:
             return []
         book = self._warehouse.prices.book(tenant)
         keys = [(tenant, book.version, *sorted((name, str(value)) for name, value in one.items())) for one in usages]
-        known = {key: self._priced[key] for key in keys if key in self._priced}
+        known = {key: found for key in keys if (found := self._priced.get(key)) is not None}
         missing = {key: one for key, one in zip(keys, usages, strict=True) if key not in known}
         if missing:
             calls = [one_call({"started_at": self._clock(), **one}) for one in missing.values()]
