@@ -91,11 +91,10 @@ class World:
 
     def look(self, now=NOW, **told):
         """What follows: `fired 0.8` or `cleared corrected`, in the order of thresholds."""
+        rules = {one.id: one for one in alert_rules.live(self.control, self.tenant)}
         found = evaluate(self.warehouse, self.tenant, now, **told)
-        return sorted(f"{one.what} {self.threshold(one) if one.what == 'fired' else one.alert.reason}" for one in found)
-
-    def threshold(self, one):
-        return alert_rules.find(self.control, self.tenant, one.alert.rule).threshold
+        ends = (rules[one.alert.rule].threshold if one.what == "fired" else one.alert.reason for one in found)
+        return sorted(f"{one.what} {end}" for one, end in zip(found, ends, strict=True))
 
     def inbox(self, *states):
         return alerts.inbox(self.control, self.tenant, states=states)[0]
@@ -314,6 +313,16 @@ def test_unknown_costs_keep_nothing_from_firing_and_everything_from_being_called
     assert world.inbox("firing") != []
 
 
+def test_calls_of_no_team_are_told_and_keep_nothing_back(world):
+    world.budget(100, ("actual", "1", {}))
+    world.bill(team=None)
+    world.bill(usd=110)
+    assert world.look() == ["fired 1"]
+    assert world.inbox()[0].data["incomplete"] == ["1 call is of no team"]
+    credit(world, 90)
+    assert world.look() == ["cleared corrected"]
+
+
 def test_a_forecast_is_not_judged_where_too_much_is_unknown(world):
     world.budget(100, ("forecast", "1", {}), ("unpriced", "0.01", {"window_hours": 0}))
     for _ in range(3):
@@ -323,9 +332,6 @@ def test_a_forecast_is_not_judged_where_too_much_is_unknown(world):
     assert world.inbox()[0].summary == ("Search: 1.7% of the calls are of unknown cost, 1 of 58 in November 2026")
     world.bill(usd=0, times=200)
     assert world.look() == ["cleared fell", "fired 1"]
-
-
-# ---- what changes
 
 
 def test_other_terms_take_back_or_fire_again_and_a_new_owner_does_not(world):

@@ -60,7 +60,7 @@ class Observation:
         terms: all that it is judged by; what is before the first `/` is the budget's part.
         value: what is compared with the threshold; None where it cannot be told.
         size: what is compared with the floor, where the rule has one.
-        complete: whether nothing is missing from the value.
+        complete: whether the cost of every call in it is known.
         reliable: whether a value that needs all of it may be judged.
         continues: whether it goes on what another period of the same rule and scope has fired for already.
         in_line: whether what it tells has passed by itself, and it is over.

@@ -221,17 +221,17 @@ def _actual(scene: Scene, scope: Scope, rules: Sequence[Rule]) -> Iterator[Sight
     frame = standings.spent_by_period(scene.ask, scope.versions, start, end).tail(1 if rolls else MOST_PERIODS)
     of_version = {one.version: _of_budget(one, scope.versions) for one in scope.versions}
     for row in frame.iter_rows(named=True):
-        missing = unknown(*(row[name] for name in standings.UNKNOWN))
+        unpriced, unread, nobodys = (int(row[name]) for name in standings.UNKNOWN)
         period = Period(row["period_start"], row["period_end"])
         value = _DOWN.divide(row["actual"], row["limit"]) if row["limit"] > 0 else NOTHING_LEFT
         for rule in rules:
             seen = Observation(
                 rule=rule, scope=scope.name, start=None if rolls else period.start, end=None if rolls else period.end,
-                terms=f"{terms[row['version']]}/{_rule_terms(rule)}", value=value, complete=not missing,
+                terms=f"{terms[row['version']]}/{_rule_terms(rule)}", value=value, complete=not (unpriced or unread),
             )  # fmt: skip
             now = scene.stood.get(budget.id) if period.end > scene.now else None
             yield Sighting(seen=seen, scope=of_version[row["version"]], period=period, amount=row["actual"],
-                           limit=row["limit"], incomplete=missing, standing=now)  # fmt: skip
+                           limit=row["limit"], incomplete=unknown(unpriced, unread, nobodys), standing=now)  # fmt: skip
 
 
 def _forecast(scene: Scene, scope: Scope, rules: Sequence[Rule]) -> Iterator[Sighting]:
@@ -246,7 +246,7 @@ def _forecast(scene: Scene, scope: Scope, rules: Sequence[Rule]) -> Iterator[Sig
     for rule in rules:
         seen = _now(scope, rule, standing, value, reliable=reliable)
         yield Sighting(
-            seen=replace(seen, complete=not standing.incomplete, continues=spent >= rule.threshold), scope=scope,
+            seen=replace(seen, continues=spent >= rule.threshold), scope=scope,
             period=standing.period, amount=standing.actual, limit=standing.limit, incomplete=standing.incomplete,
             standing=standing,
         )  # fmt: skip
@@ -266,7 +266,7 @@ def _burn_rate(scene: Scene, scope: Scope, rules: Sequence[Rule]) -> Iterator[Si
         seen = _now(scope, rule, standing, amount / even if even else NOTHING_LEFT,
                     reliable=scene.reliable(scope, window))  # fmt: skip
         yield Sighting(
-            seen=replace(seen, size=amount, complete=not standing.incomplete), scope=scope, period=window,
+            seen=replace(seen, size=amount), scope=scope, period=window,
             amount=amount, limit=standing.limit, incomplete=standing.incomplete, standing=standing,
             more={"even_pace": even, "window_hours": rule.window_hours},
         )  # fmt: skip
