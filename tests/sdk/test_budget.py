@@ -231,6 +231,22 @@ def test_a_server_that_is_silent_costs_one_wait(server, silent):
     assert time.monotonic() - began < 3
 
 
+def test_a_server_that_comes_back_is_not_asked_what_nobody_waits_for_any_more(server, guard):
+    server.open.clear()
+    made = guard(timeout_s=0.02)
+    for customer in range(40):
+        with attribution(customer=f"c{customer}"), made as held:
+            assert held.decision == "unchecked"
+    server.open.set()
+    server.until(lambda: server.checks)
+    with attribution(customer="new"):
+        while True:
+            with made as held:
+                if held.decision == "allow":
+                    break
+    assert len(server.checks) < 20
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "words"),
     [
