@@ -28,7 +28,8 @@ def product(make_instance, tmp_path_factory):
                           headers={"origin": running.url})  # fmt: skip
         assert made.status_code == 201, made.text
     yield running
-    running.kill()
+    if running.process.poll() is None:
+        running.kill()
 
 
 @pytest.fixture
@@ -83,3 +84,25 @@ def test_many_callers_at_once_overshoot_by_no_more_than_is_said(product, wait_fo
     assert usd == calls * COST
     assert usd <= LIMIT + bound
     assert usd > LIMIT / 4  # and money is not held back for nothing
+
+
+def test_when_the_product_is_gone_calls_are_made_or_not_as_the_app_chose(product):
+    told = {"endpoint": product.url, "timeout_s": 20, "staleness_s": 0}
+    guards = {choice: BudgetGuard(on_failure=choice, **told) for choice in ("open", "closed")}
+    for guard in guards.values():
+        with guard as held:
+            assert held.decision == "allow"
+    product.kill()
+    made, refused = [], []
+
+    def caller(choice: str) -> None:
+        try:
+            with guards[choice]:
+                made.append(choice)
+        except BudgetExceeded as no:
+            assert no.budget is None  # noqa: PT017  # nobody could say
+            refused.append(choice)
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(caller, ["open", "closed"] * CALLERS))
+    assert (made, refused) == (["open"] * CALLERS, ["closed"] * CALLERS)
