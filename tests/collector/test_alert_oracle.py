@@ -308,15 +308,21 @@ LATE = [(1, [call(5)], None, False), (25, [call(5, ago=25)], None, True), (1, []
 """A threshold is reached to the cent, another one in a day that is over, and both are undone."""
 AGAIN = [(1, [call(6)], None, False), (1, [], ("price", "known", 0), False), (1, [], ("price", "known", 1), False)]
 """What has been far below may fire again."""
-COOL = [(1, [call(6), call(3), call(1, "dark")], ("edit", 20, 0), False), (1, [], ("price", "dark", 1), False),
-        (1, [], ("price", "dark", 0), False), (1, [], ("price", "dark", 1), True), (25, [], None, False)]  # fmt: skip
+COOL = [
+    (1, [call(6), call(3), call(1, "dark")], ("edit", 20, 0), False), (1, [], ("price", "dark", 1), False),
+    (1, [], ("price", "dark", 0), False), (1, [], ("price", "dark", 1), True), (1, [], None, False),
+    (25, [], None, False),
+]  # fmt: skip
 """What was only just below is told again after a day."""
+EDITED = [(1, [call(6)], None, False), (1, [], ("edit", 20, 0), False), (1, [], ("edit", 5, 0), True)]
+"""Another amount takes back what was told by the one before, and is told by itself."""
 
 
 @example("Europe/Berlin", "day", KEPT)
 @example("Asia/Kathmandu", "day", LATE)
 @example("UTC", "rolling", AGAIN)
 @example("America/Los_Angeles", "week", COOL)
+@example("Europe/Berlin", "week", EDITED)
 @given(st.sampled_from(ZONES), st.sampled_from(("day", "week", "rolling")), STEPS)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rules_tell_what_the_oracle_tells(empty, tmp_path_factory, clock, zone, every, steps):
