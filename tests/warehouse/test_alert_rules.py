@@ -66,6 +66,19 @@ def test_another_version_brings_no_rules_and_names_stay_apart(control):
     assert f"Search: 80% spent ({again.id})" in names
 
 
+def test_rules_end_with_their_budget_and_come_again_with_it(control):
+    search = set_budget(control)
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    budgets.end(control, "default", search.id, "ann", ahead)
+    assert len(live(control, "default", budget=search.id)) == 9, "it holds until tomorrow"
+    budgets.put(control, "default", replace(search, version=None, effective_from=SINCE), "ann")
+    assert len(live(control, "default", budget=search.id)) == 9, "it has them still"
+    budgets.end(control, "default", search.id, "ann")
+    assert live(control, "default", budget=search.id) == []
+    budgets.put(control, "default", replace(search, version=None, effective_from=datetime.now(UTC)), "ann")
+    assert [one.id for one in live(control, "default", budget=search.id)] == list(range(11, 20))
+
+
 # ---- setting them
 
 

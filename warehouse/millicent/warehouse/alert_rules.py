@@ -239,12 +239,16 @@ def defaults(budget: Budget) -> list[Rule]:
 
 
 def adopt(change: Change, budget: Budget) -> None:
-    """Give a budget that is set for the first time its rules, in the transaction that sets it.
+    """Give a budget that is set for the first time, or anew, its rules, in the transaction that sets it.
 
     The tenant's first budget also brings a rule for calls that stay away, which is about all of them.
     """
     c, wanted, now = alert_rules.c, defaults(budget), datetime.now(UTC)
-    there = change.connection.execute(select(c.id, c.name, c.kind, c.ended).where(c.tenant == change.tenant)).all()
+    there = change.connection.execute(
+        select(c.id, c.name, c.kind, c.budget, c.ended).where(c.tenant == change.tenant)
+    ).all()
+    if any(one.budget == budget.id and not one.ended for one in there):
+        return
     if not any(one.kind == "freshness" for one in there):
         wanted.append(Rule(name="Calls stay away", kind="freshness", threshold=Decimal(2), floor=Decimal(1)))
     taken, first = {one.name for one in there if not one.ended}, max((one.id for one in there), default=0) + 1
@@ -253,6 +257,15 @@ def adopt(change: Change, budget: Budget) -> None:
         given = replace(rule, id=first + at, name=name, author=GIVEN, created_at=now, changed_at=now)
         change.connection.execute(insert(alert_rules).values(tenant=change.tenant, **_row(given)))
     change.record("alert_rule.adopt", {"budget": budget.id, "rules": [first + at for at in range(len(wanted))]})
+
+
+def retire(change: Change, budget: Budget) -> None:
+    """End the rules of a budget that has ended, in the transaction that ends it; nobody could be told of them."""
+    c = alert_rules.c
+    mine = (c.tenant == change.tenant) & (c.budget == budget.id) & ~c.ended
+    ended = change.connection.execute(update(alert_rules).where(mine).values(ended=True).returning(c.id)).scalars()
+    if gone := sorted(ended):
+        change.record("alert_rule.retire", {"budget": budget.id, "rules": gone})
 
 
 def called(kind: Kind, threshold: Decimal, subject: str) -> str:

@@ -169,10 +169,10 @@ def outlived(alert: Alert, rule: Rule | None, live: Iterable[int], now: datetime
         live: ids of the budgets that hold.
         now: when.
     """
-    if rule is None:
-        return "rule_ended"
     if alert.budget is not None and alert.budget not in live:
         return "budget_ended"
+    if rule is None:
+        return "rule_ended"
     after = ANOMALIES_FOR if rule.kind == "anomaly" else timedelta()
     over = alert.period_end is not None and alert.period_end + after <= now
     return "period_over" if over and not alert.late else None

@@ -240,8 +240,9 @@ def _is_within(part: Budget, wanted: Filter) -> bool:
 def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
     """Set a budget, or its next version where it has an id or a name that there is; returns it as stored.
 
-    One that is set for the first time gets its rules with it; see `alert_rules.defaults`. What holds already is not
-    stored again. With a `version` it is the one that was read: if another has been set since, nothing is changed.
+    One that is set for the first time gets its rules with it, see `alert_rules.defaults`, and they end with it. What
+    holds already is not stored again. With a `version` it is the one that was read: if another has been set since,
+    nothing is changed.
 
     Raises:
         BadBudgetError: there is no such budget, tenant or parent, its name is taken, or it has changed since.
@@ -265,7 +266,9 @@ def put(control: Control, tenant: str, budget: Budget, actor: str) -> Budget:
             _check_place(new, old, latest)
             _store(change.connection, tenant, new)
             change.record("budget.end" if new.ended else "budget.set", written(new))
-            if old is None:
+            if new.ended and new.effective_from <= now:
+                alert_rules.retire(change, new)
+            elif not new.ended and (old is None or old.ended):
                 alert_rules.adopt(change, new)
     except BadBudgetError:
         raise
