@@ -8,7 +8,7 @@ from decimal import Decimal
 import asked_pages
 import pytest
 from asked_pages import callback, every, flat
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -88,15 +88,28 @@ def test_the_plain_address_lists_all_and_opens_the_first():
 # ---- the form
 
 
+ODD = Budget(name="Odd", amount=Decimal(1), id=1, version=1, effective_from=NOW, filters=(
+    Filter("team", ("a, b", "c\\", "d ,e")), Filter("feature", ("-minus",)), Filter("model", ("-",), negated=True),
+    Filter("customer", (" lead and trail ",)),
+))  # fmt: skip
+
+
 @settings(max_examples=150)
+@example(ODD)
 @given(made_budgets)
 def test_a_form_holds_the_budget_that_it_was_made_of(budget):
     told = budgets_form.told_of(budget)
     read = budgets_form.read(told, LIKED)
+    assert budgets_form.holds(budget, LIKED)
     kept = ("name", "amount", "period", "currency", "basis", "time_zone", "fiscal_month", "rollover", "enforcement",
             "parent", "owner", "note", "id", "version")  # fmt: skip
     assert {name: getattr(read, name) for name in kept} == {name: getattr(budget, name) for name in kept}
     assert sorted(map(repr, read.filters)) == sorted(map(repr, budget.filters))
+
+
+def test_a_scope_that_no_form_can_hold_is_not_changed_by_one():
+    budget = Budget(name="Odd", amount=Decimal(1), filters=(Filter("team", ("two\nlines",)),), effective_from=NOW)
+    assert not budgets_form.holds(budget, LIKED)
 
 
 def test_a_form_reads_what_people_write():

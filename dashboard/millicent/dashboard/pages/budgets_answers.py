@@ -18,7 +18,7 @@ from millicent.dashboard.pages import (
     budgets_tree,
     budgets_trial,
 )
-from millicent.dashboard.pages.budgets_form import SCOPES, form, told_of
+from millicent.dashboard.pages.budgets_form import SCOPES, form, holds, told_of
 from millicent.dashboard.pages.budgets_place import Looked, number, opened, opens
 from millicent.dashboard.pages.budgets_reading import at, chosen, listed, once, scope, stands
 from millicent.dashboard.pages.budgets_words import amounts_in, period_name
@@ -160,6 +160,9 @@ def drawer(warehouse: Warehouse, place: Looked, open_: str | None) -> Component 
     if not versions or versions[-1].ended:
         return shelf("There is nothing here", "", [html.P("That budget holds no more.", className="quiet")])
     one = versions[-1]
+    if not holds(one, liked):
+        why = "Its scope has a name that no form can hold: change it with the API or the command line."
+        return shelf(f"Change {one.name}", "", [html.P(why, className="banner")])
     parents = {str(other.id): other.name for other in held if other.id != one.id}
     says = f"Version {one.version}, set by {one.author}. A change makes the next one; none is overwritten."
     return shelf(f"Change {one.name}", says, [form({**told_of(one), **told}, liked, parents, offered)], key=str(open_))

@@ -66,7 +66,7 @@ WORDS: Final = {
 }  # fmt: skip
 """How the form calls the fields of a budget."""
 MOST_OFFERED: Final = 60
-_COMMA: Final = re.compile(r"(?<!\\)\s*,\s*")
+_COMMA: Final = re.compile(r"\s*,\s*")
 _DIGITS: Final = 9
 _FIELD: Final = re.compile(rf"^({'|'.join(WORDS)})\b")
 
@@ -99,19 +99,21 @@ def scopes(told: Told) -> list[str]:
     """The filters that the form holds, as an address writes them."""
     found = []
     for name in SCOPES:
-        text = _COMMA.sub(",", told.get(f"scope.{name}", "").strip())
+        text = told.get(f"scope.{name}", "").strip()
+        text = text if "\\" in text else _COMMA.sub(",", text)
         if text:
             found.append(f"-{name}:{text[1:].strip()}" if text.startswith("-") else f"{name}:{text}")
-    return [*found, *(line for one in told.get("filters", "").splitlines() if (line := one.strip()))]
+    return [*found, *(line for one in told.get("filters", "").split("\n") if (line := one.lstrip()))]
 
 
 def told_of(budget: Budget) -> dict[str, str]:
     """What the form begins with, to change a budget."""
     fields, lines = {}, []
     for one in budget.filters:
-        name = f"scope.{one.dimension}"
-        if one.dimension in SCOPES and name not in fields:
-            fields[name] = _values(one)
+        name, text = f"scope.{one.dimension}", _values(one)
+        plain = text == text.strip() and len(text.splitlines()) == 1 and (one.negated or not text.startswith("-"))
+        if one.dimension in SCOPES and name not in fields and plain:
+            fields[name] = text
         else:
             lines.append(filters.written(one))
     given = {
@@ -122,6 +124,15 @@ def told_of(budget: Budget) -> dict[str, str]:
         "owner": budget.owner, "note": budget.note, "filters": "\n".join(lines),
     }  # fmt: skip
     return fields | {name: str(value) for name, value in given.items() if value not in {None, ""}}
+
+
+def holds(budget: Budget, liked: Workspace) -> bool:
+    """Whether the form can hold a budget: a name in its scope may have what no field has, such as an end of line."""
+    try:
+        read_back = read({**told_of(budget), "parent": ""}, liked).filters
+    except (BadBudgetError, BadQuery):
+        return False
+    return sorted(map(filters.written, read_back)) == sorted(map(filters.written, budget.filters))
 
 
 def form(
@@ -224,7 +235,8 @@ def _ending(told: Told) -> Sequence[Component]:
 
 
 def _values(one: Filter) -> str:
-    text = filters.written(one).partition(":")[2].replace(",", ", ").replace(r"\, ", r"\,")
+    text = filters.written(one).partition(":")[2]
+    text = text if "\\" in text else text.replace(",", ", ")
     return f"-{text}" if one.negated else text
 
 
