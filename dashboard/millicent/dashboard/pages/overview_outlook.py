@@ -25,11 +25,12 @@ from millicent.dashboard.pages.budgets_words import (
     forecast_facts,
     last_words,
     period_name,
+    share,
     tone,
     verdict_tone,
 )
 from millicent.dashboard.pages.overview_layout import NOTHING
-from millicent.dashboard.state import FILTERS, question
+from millicent.dashboard.state import FILTERS, VERSION, question
 from millicent.warehouse import outlook, standings
 from millicent.warehouse.budgets import FIRST, Budget, live
 from millicent.warehouse.outlook import Anomaly, Daily
@@ -118,7 +119,7 @@ def _card_of(one: Standing, name: str) -> Component:
     ahead, ratio = one.forecast, one.expected_ratio
     if ahead is None or ratio is None:
         return _face(name, None, f"{fmt.usd(one.actual)} of {fmt.usd(one.limit)} spent", bar(one), [*one.incomplete])
-    beside = [html.B(fmt.percent(ratio, 0), className=f"delta {tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
+    beside = [html.B(share(ratio), className=f"delta {tone(one)}"), f" of {fmt.usd(one.limit)} budget"]
     facts = [
         f"{fmt.usd_exact(one.actual)} of {fmt.usd_exact(one.limit)} is spent. {last_words(one)}",
         *forecast_facts(ahead),
@@ -203,11 +204,10 @@ def _row(one: Standing, view: View) -> Component:
             + (f" Incomplete: {', '.join(one.incomplete)}." if one.incomplete else "")
         )
         face = [html.Span(one.budget.name, className="name"), bar(one),
-                html.Span([html.B(fmt.percent(expected(one), 0), className=f"delta {tone(one)}"),
+                html.Span([html.B(share(expected(one)), className=f"delta {tone(one)}"),
                            f" of {fmt.usd(one.limit)}"])]  # fmt: skip
-    href = _narrowed(one.budget, view)
-    inside = link(face, href, title=words) if href else html.Span(face, title=words)
-    return html.Li(inside)
+    href = _narrowed(one.budget, view) or f"/budgets?v={VERSION}&budget={one.budget.id}"
+    return html.Li(link(face, href, title=words))
 
 
 def _narrowed(budget: Budget, view: View) -> str | None:
@@ -283,12 +283,12 @@ def _odd(one: Anomaly, colour: str | None, reader: Reader) -> Component:
         kept = dict(view.filters) | {one.dimension: (one.value,)}
         view = replace(view, filters=tuple(kept.items()))
     face = [dot(colour or charts.OTHER_COLOUR), html.Span(name, className="name")]
-    share = "" if one.impact_ratio is None else f" ({fmt.percent(one.impact_ratio, 0)})"
+    by = "" if one.impact_ratio is None else f" ({fmt.percent(one.impact_ratio, 0)})"
     return html.Tr(
         [html.Td(date_words(one.day)),
          html.Th(link(face, view.href(), title=f"Show {name} on {date_words(one.day)}"), scope="row"),
          html.Td(fmt.usd(one.actual_usd)), html.Td(fmt.usd(one.expected_usd)),
-         html.Td(html.Span(f"+{fmt.usd(one.impact_usd)}{share}", className="delta bad"))]
+         html.Td(html.Span(f"+{fmt.usd(one.impact_usd)}{by}", className="delta bad"))]
     )  # fmt: skip
 
 
