@@ -123,7 +123,8 @@ def demo(port: Port = None, otlp_port: OtlpPort = None, grpc_port: GrpcPort = No
 
 def _heard(event: dict[str, Any]) -> None:
     """Tell what an event told the demo's receiver."""
-    out.print(f"Webhook    {event['type']}: {event['data'].get('summary', '')}", highlight=False, markup=False)
+    told = f"Webhook    {event['type']}: {event['data'].get('summary', '')}"
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _fill(settings: Settings) -> None:
