@@ -361,11 +361,12 @@ def check_trial(books, budget, since, until):
         assert same(one.carried, left)
         rest = Fraction(budget.amount) + left - actual
         left = {"none": Fraction(0), "unspent": max(rest, Fraction(0)), "balance": rest}[budget.rollover]
+        begins, end = days(budget.time_zone), min(one.period.end, until)
         reached = [
             day
-            for day in sorted(days(budget.time_zone))
-            if one.period.start <= days(budget.time_zone)[day] < min(one.period.end, until)
-            and spent(budget, books.calls, one.period.start, days(budget.time_zone)[day + DAY])[0] * 2 >= one.limit
+            for day in sorted(begins)
+            if one.period.start <= begins[day] < end
+            and spent(budget, books.calls, one.period.start, min(begins[day + DAY], end))[0] * 2 >= one.limit
         ]
         assert [fired.day for fired in one.fired] == reached[:1]
 
