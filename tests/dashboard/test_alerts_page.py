@@ -499,3 +499,6 @@ def test_answers_are_small_and_only_text_where_text_was_told(warehouse, fire):
     assert answers.open_count(warehouse) == 60
     said = callback(site, "alerts-secret", do={"do": "kept", "told": {}, "at": 5}, scope="?v=1")
     assert said["alerts-secret"]["children"] is None
+    said = callback(site, "alerts-secret", do={"do": "put-rule", "told": {}, "at": 5}, scope="?v=1")
+    assert "toast bad" in json.dumps(said)
+    assert "alerts-anew" not in said, "a form that is refused keeps what was written into it"

@@ -45,7 +45,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
 
     @app.callback(
         Output("alerts-drawer", "children"), Output("alerts-pulse", "disabled"),
-        Input("alerts-open", "data"), Input("alerts-changed", "data"), Input("alerts-beat", "data"),
+        Input("alerts-open", "data"), Input("alerts-anew", "data"), Input("alerts-beat", "data"),
         State("alerts-scope", "data"),
     )  # fmt: skip
     async def opened(what: Any, _changed: Any, _beat: Any, scope: Any) -> Any:
@@ -73,7 +73,7 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
         Output("alerts-notice", "children"), Output("alerts-words", "children"), Output("alerts-pills", "children"),
         Output("alerts-kpis", "children"), Output("alerts-chips", "children"), Output("inbox-body", "children"),
         Output("inbox-words", "children"),
-        Input("alerts-scope", "data"), Input("alerts-tick", "data"), Input("alerts-changed", "data"),
+        Input("alerts-scope", "data"), Input("alerts-tick", "data"), Input("alerts-anew", "data"),
     )  # fmt: skip
     async def headline(scope: Any, _tick: Any, _changed: Any) -> Any:
         forbidden = [empty("forbidden"), "", [], [], None, None, ""]
@@ -82,16 +82,16 @@ def _of_the_page(app: Dash, warehouse: Warehouse) -> None:
 
     @app.callback(
         Output("endpoints-body", "children"), Output("endpoints-add", "children"),
-        Input("alerts-scope", "data"), Input("alerts-tick", "data"), Input("alerts-changed", "data"),
+        Input("alerts-scope", "data"), Input("alerts-tick", "data"), Input("alerts-anew", "data"),
     )  # fmt: skip
     async def endpoints(scope: Any, _tick: Any, _changed: Any) -> Any:
         return await asked(answers.endpoints_shown, warehouse, Looked.parse(scope), or_else=[None, None])
 
     @app.callback(
         Output("rules-body", "children"), Output("rules-add", "children"), Output("rules-words", "children"),
-        Input("alerts-scope", "data"), Input("alerts-tick", "data"), Input("alerts-changed", "data"),
+        Input("alerts-scope", "data"), Input("alerts-anew", "data"),
     )  # fmt: skip
-    async def rules(scope: Any, _tick: Any, _changed: Any) -> Any:
+    async def rules(scope: Any, _changed: Any) -> Any:
         return await asked(answers.rules_shown, warehouse, Looked.parse(scope), or_else=[None, None, ""])
 
 
@@ -104,7 +104,7 @@ def _of_every_page(app: Dash, warehouse: Warehouse) -> None:
         return await asked(answers.open_count, warehouse, or_else=0)
 
     @app.callback(
-        Output("view-alerts", "data", allow_duplicate=True), Input("alerts-changed", "data"), prevent_initial_call=True
+        Output("view-alerts", "data", allow_duplicate=True), Input("alerts-anew", "data"), prevent_initial_call=True
     )
     async def changed(_changed: Any) -> Any:
         return await asked(answers.open_count, warehouse, or_else=0)
@@ -112,7 +112,8 @@ def _of_every_page(app: Dash, warehouse: Warehouse) -> None:
 
 def _of_its_acts(app: Dash, warehouse: Warehouse) -> None:
     @app.callback(
-        Output("alerts-answer", "children"), Output("alerts-changed", "data"), Output("alerts-secret", "children"),
+        Output("alerts-answer", "children"), Output("alerts-changed", "data"), Output("alerts-anew", "data"),
+        Output("alerts-secret", "children"),
         Input("alerts-do", "data"), State("alerts-scope", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def acted(act: Any, scope: Any) -> Any:
@@ -130,4 +131,5 @@ def _acted(outcome: Outcome, act: dict[str, Any], place: Looked) -> list[Any]:
         shown: Any = secret(*outcome.secret)
     else:
         shown = None if act.get("do") == KEPT else no_update
-    return [said, {"at": at, "go": go, "close": outcome.done}, shown]
+    anew = at if outcome.done else no_update  # what somebody wrote into a form that is refused stays there
+    return [said, {"at": at, "go": go, "close": outcome.done}, anew, shown]

@@ -38,4 +38,4 @@ def layout(price_version: str) -> Component:
         className="board alerting",
     )  # fmt: skip
     first = (segmented("alerts-show", SHOWN, "open", "Which alerts"), html.Div(id="alerts-chips", className="chips"))
-    return page(PLACE, price_version, board, stores=("do", "changed", "beat"), sections=(PLACES,), first=first)
+    return page(PLACE, price_version, board, stores=("do", "changed", "anew", "beat"), sections=(PLACES,), first=first)
