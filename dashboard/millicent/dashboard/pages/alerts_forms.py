@@ -171,7 +171,7 @@ def families_of(types: Sequence[str]) -> str:
     """What an endpoint is told of, in words."""
     if not types:
         return "everything"
-    found = [words.partition(":")[0].lower() for family, words in FAMILIES.items()
+    found = [words[0].lower() + words[1:].partition(":")[0] for family, words in FAMILIES.items()
              if any(one.startswith(f"{family}.") for one in types)]  # fmt: skip
     return ", ".join(found) or f"{len(types)} kinds of events"
 
@@ -187,5 +187,5 @@ def secret(name: str, made: str) -> Component:
             html.Code(made, id="secret-text"),
             html.Div([copy, button("I have kept it", "kept", className="button primary")], className="pager"),
         ],
-        className="card panel secret", role="alertdialog", **aria(label=f"The secret of {name}"),
+        className="card panel secret", role="alert", **aria(label=f"The secret of {name}"),
     )  # fmt: skip
