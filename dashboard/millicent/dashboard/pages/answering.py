@@ -77,6 +77,14 @@ def carried_out(act: Any, do: str, may: str, todo: Callable[[access.Principal, M
         return Outcome((str(error),), done=False)
 
 
+def shelved(found: Any) -> Any:
+    """What a drawer holds: nothing is an empty list.
+
+    With None the browser would take what was in it for still there, and fail on answers that come for it.
+    """
+    return [] if found is None else found
+
+
 def acts(app: Dash, name: str, warehouse: Warehouse, carry_out: Callable[[Warehouse, Any], Outcome]) -> None:
     """Have a page do what its buttons ask for in `{name}-do`, say what came of it, and answer anew what it changed."""
 

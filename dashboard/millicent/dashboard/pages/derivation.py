@@ -16,6 +16,7 @@ from millicent.dashboard import format as fmt
 from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, delta, icon, link
 from millicent.dashboard.pages import derivation_calls, derivation_hours
+from millicent.dashboard.pages.answering import shelved
 from millicent.dashboard.pages.figures import OWN, Figure, exact, opener, own, sums_of, written
 from millicent.dashboard.reader import Reader
 from millicent.dashboard.state import HARDWARE_FILTERS, api_query
@@ -78,7 +79,7 @@ def register(
     async def opened(open_: str | None, scope: str | None) -> Any:
         if form is not None and open_ and (found := await asyncio.to_thread(form, open_)) is not None:
             return no_update if list(ctx.triggered_prop_ids) == [part("scope") + ".data"] else found
-        return await asyncio.to_thread(_opened, warehouse, open_, view_of(scope), also)
+        return shelved(await asyncio.to_thread(_opened, warehouse, open_, view_of(scope), also))
 
 
 def _opened(

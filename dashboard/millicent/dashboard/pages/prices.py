@@ -14,7 +14,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html
 
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import prices_answers as answers
-from millicent.dashboard.pages.answering import asked
+from millicent.dashboard.pages.answering import asked, shelved
 from millicent.dashboard.pages.frame import addressed
 from millicent.dashboard.pages.prices_acts import carry_out
 from millicent.dashboard.pages.prices_layout import layout
@@ -99,7 +99,7 @@ def _of_the_drawer(app: Dash, warehouse: Warehouse) -> None:
         State("prices-scope", "data"), State("prices-text", "data"),
     )  # fmt: skip
     async def opened(open_: str | None, scope: str | None, text: str | None) -> Any:
-        return await asked(answers.opened, warehouse, _place(scope, text, open_), or_else=None)
+        return shelved(await asked(answers.opened, warehouse, _place(scope, text, open_), or_else=None))
 
     @app.callback(Output("prices-effect", "children"), Input("prices-draft", "data"))
     async def effect(draft: Any) -> Any:

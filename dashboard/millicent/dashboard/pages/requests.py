@@ -19,7 +19,7 @@ from millicent.dashboard.charts import label
 from millicent.dashboard.components import aria, data, empty, freshness, link, pill
 from millicent.dashboard.listing import CONTROLS, Listing
 from millicent.dashboard.pages import requests_table
-from millicent.dashboard.pages.answering import no_calls
+from millicent.dashboard.pages.answering import no_calls, shelved
 from millicent.dashboard.pages.frame import addressed, offered
 from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
@@ -72,7 +72,7 @@ def register(app: Dash, warehouse: Warehouse) -> None:
     )
     async def opened(look: str | None, scope: str | None) -> Any:
         listing = Listing.parse(f"{scope or ''}&{(look or '').removeprefix('?')}")
-        return await asyncio.to_thread(_opened, warehouse, listing)
+        return shelved(await asyncio.to_thread(_opened, warehouse, listing))
 
 
 def _listed(warehouse: Warehouse, listing: Listing) -> list[Any]:
