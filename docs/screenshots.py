@@ -11,6 +11,8 @@ PAGES = {
     "overview": ("", (".js-plotly-plot .bars path", ".teams tfoot tr", ".limits li")),
     "explore": ("explore", (".js-plotly-plot .bars path", "tfoot tr")),
     "teams": ("teams?v=1&team=Code%20Copilot", ("#main tfoot tr >> nth=1",)),
+    "budgets": ("budgets", ("#main tbody tr >> nth=4",)),
+    "alerts": ("alerts", ("#main li, #main tbody tr",)),
     "units": ("units", (".js-plotly-plot .bars path", "tbody tr >> nth=8")),
     "accelerators": (
         "accelerators",

@@ -64,6 +64,9 @@ def answers(tmp_path_factory):
     (call,) = client.get("/api/v1/calls", params={"limit": 1}).json()["calls"]
 
     def get(path: str):
+        if path.endswith(("/suggest", "/simulate")):
+            budget = {"period": "day"} | ({"amount": "100"} if path.endswith("/simulate") else {})
+            return client.post(path, json={"budget": budget}, headers={"sec-fetch-site": "same-origin"}).json()
         asked = {"measures": "calls", "period": "9w"} if path.endswith("/query") else {}
         if path.endswith(("/check", "/changes", "/reread")):
             asked = {"start": call["started_at"], "end": datetime.now(UTC).isoformat()}

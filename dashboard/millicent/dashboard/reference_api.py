@@ -70,6 +70,14 @@ ANSWERS: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
         "": ("periods", "since", "until"),
         "periods": ("version", "start", "end", "limit", "carried", "actual", "incomplete"),
     },
+    "/api/v1/budgets/suggest": {
+        "": ("amount", "currency", "method", "history", "forecast"),
+        "history": ("start", "end", "actual", "incomplete"),
+    },
+    "/api/v1/budgets/simulate": {
+        "": ("periods", "exceeded", "told", "currency", "since", "until"),
+        "periods": ("start", "end", "over", "limit", "carried", "actual", "run_out_date", "incomplete", "fired"),
+    },
     "/api/v1/units": {"": ("units", "rows"), "units": ("unit", "rows", "first", "last"), "rows": COLUMNS},
     "/api/v1/views": {"": ("views",), "views": (*(field.name for field in fields(SavedView)), "address")},
     "/api/v1/workspace": {"": [field.name for field in fields(Workspace)]},
