@@ -68,8 +68,11 @@ venvs: $(VENVS)  ## create .venvs with the instrumentations that tests run (the 
 demo: install assets  ## run the product on localhost with a month of example data
 	@$(BIN)/millicent demo
 
-test: install assets browser  ## run every test, browser included
-	@$(BIN)/python -m pytest
+test: install assets browser  ## run every test; those of the browser beside the others
+	@mkdir -p artefacts; echo "tests of the browser run beside these, into artefacts/browser.log"; \
+	$(BIN)/python -m pytest tests/browser > artefacts/browser.log 2>&1 & browser=$$!; \
+	$(BIN)/python -m pytest --ignore tests/browser; rest=$$?; \
+	wait $$browser; shown=$$?; cat artefacts/browser.log; exit $$((rest | shown))
 
 lint: install  ## formatting, ruff, mypy strict, the direction of imports
 	@$(BIN)/ruff format --check
