@@ -17,7 +17,7 @@ from millicent.warehouse import ledger, query, wide
 from millicent.warehouse.answers import Answers, Memory
 from millicent.warehouse.exchange import Rate
 from millicent.warehouse.frames import plain
-from millicent.warehouse.query import Basis, Filter, Period, Query
+from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 from millicent.warehouse.store import Warehouse
 from millicent.warehouse.tables import calls
 
@@ -97,7 +97,7 @@ def questions(draw):
     return Query(
         currency=currency, rates=RATES if currency == "EUR" else (),
         measures=tuple(names), dimensions=tuple(dimensions), filters=tuple(filters),
-        grain=draw(st.sampled_from((None, "day"))), basis=draw(st.sampled_from(get_args(Basis))),
+        grain=draw(st.sampled_from((None, *get_args(Grain)))), basis=draw(st.sampled_from(get_args(Basis))),
         time_zone=draw(st.sampled_from(("UTC", "Europe/Berlin", "America/Los_Angeles", "Asia/Kolkata"))),
         period=Period(start, min(start + hours * HOUR, EVER.end)), limit=draw(st.sampled_from((None, None, 3))),
     )  # fmt: skip
@@ -105,6 +105,7 @@ def questions(draw):
 
 @given(question=questions())
 @example(question=replace(SPEND, time_zone="Europe/Berlin", grain="day", period=Period(TODAY - 3 * DAY, NOW)))
+@example(question=replace(SPEND, time_zone="America/Los_Angeles", grain="month", dimensions=("model",)))
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_answer_is_what_the_facts_tell(a_company, question):
     expected = query.run(a_company.facts.engine, a_company.tenant, question)
@@ -125,6 +126,13 @@ def test_questions_of_the_same_days_are_answered_by_one_for_each_month_and_one_f
     ):  # fmt: skip
         asked(question)
     assert asked.periods.total() == once
+
+
+def test_a_question_over_a_year_of_which_nothing_is_at_hand_is_asked_by_itself(facts, asked, a_call):
+    facts.store(*(a_call(team="a", started_at=TODAY - n * 29 * DAY) for n in range(13)))
+    year = replace(SPEND, period=Period(TODAY - 365 * DAY, EVER.end), grain="month")
+    assert asked(year)["calls"].sum() == 13
+    assert asked.periods == {year.period: 1}
 
 
 def test_new_calls_cost_the_hours_of_today_alone(facts, asked, a_call):

@@ -204,7 +204,10 @@ class Answers:
         return replace(answer, frame=answer.frame.clone(), elapsed_ms=took)
 
     def _from_wide(self, tenant: str, question: Query) -> Answer | None:
-        """The answer from wide ones; None where they cannot tell it, or what is over changes meanwhile."""
+        """The answer from wide ones.
+
+        None where they cannot tell it, too many would have to be asked, or what is over changes meanwhile.
+        """
         pieces = wide.pieces(question, self._clock() - SETTLED_AFTER)
         if pieces is None:
             return None
@@ -213,6 +216,9 @@ class Answers:
         if over and settled is None:
             return None
         asked = [*pieces.settled, *([pieces.live] if pieces.live else [])]
+        known = (self._memory.true((tenant, one.question), one.question.period) for one in asked)
+        if sum(one is None for one in known) > wide.MOST_NEW:
+            return None
         try:
             answers = [self._wide(tenant, one) for one in asked]
         except _TooWideError:

@@ -6,14 +6,16 @@ for each calendar month that is over in full, and for what came since; the rest 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Final, NamedTuple
 
 import polars as pl
 
-from millicent.warehouse.instants import midnight
+from millicent.warehouse.cuts import begins
+from millicent.warehouse.instants import day_of, midnight
 from millicent.warehouse.metrics import DICTIONARY
 from millicent.warehouse.narrowing import kept_rows
 from millicent.warehouse.query import Period, Query, added, sums_of
@@ -33,6 +35,9 @@ SUMS: Final = tuple(
 """What a wide answer tells."""
 MOST_ROWS: Final = 8_000
 """Of one wide answer; where names are so many that there are more, questions are asked one by one."""
+
+MOST_NEW: Final = 5
+"""Wide questions that one question may have asked: that over a year of which nothing is at hand is asked by itself."""
 
 
 class Piece(NamedTuple):
@@ -67,7 +72,7 @@ def pieces(question: Query, settled_before: datetime) -> Pieces | None:
     told = set(DIMENSIONS).issuperset(question.asked()) and set(SUMS).issuperset(sums_of(question))
     if question.currency != "USD" and not question.rates:
         return None  # the question as it is says that no rate is known
-    if not told or question.grain not in {None, "day"} or not question.period.on_the_hour:
+    if not told or question.grain == "hour" or not question.period.on_the_hour:
         return None
     place, period = zone(question.time_zone), question.period
     cut = _day(settled_before, place)
@@ -85,7 +90,13 @@ def answered(frames: Iterator[tuple[Piece, pl.DataFrame]], question: Query) -> p
         frame.select(columns).filter(pl.col("time").is_between(days.start, days.end, closed="left") if days else True)
         for (_, days), frame in frames
     ]
-    return added(pl.concat(told).filter(*(kept_rows(one) for one in question.filters)), question)
+    rows = pl.concat(told).filter(*(kept_rows(one) for one in question.filters))
+    if question.grain in {"week", "month"}:
+        begun = begins(question.period, question.grain, zone(question.time_zone))
+        days = rows["time"].unique().to_list()
+        longer = {day: begun[bisect_right(begun, day) - 1] for day in days}
+        rows = rows.with_columns(pl.col("time").replace_strict(longer, return_dtype=rows.schema["time"]))
+    return added(rows, question)
 
 
 def _piece(question: Query, period: Period, days: Period | None = None) -> Piece:
@@ -100,9 +111,9 @@ def _settled(start: datetime, end: datetime, cut: datetime, place: tzinfo) -> It
         return
     first, last = _day(start, place), _day(end, place)
     if first < start:
-        first = midnight(start.astimezone(place).date() + timedelta(days=1), place)
+        first = midnight(day_of(start, place) + timedelta(days=1), place)
         yield Period(start, min(first, end)), None
-    month = first.astimezone(place).date().replace(day=1)
+    month = day_of(first, place).replace(day=1)
     while first < last and midnight(month, place) < last:
         following = (month + timedelta(days=31)).replace(day=1)
         yield Period(midnight(month, place), min(midnight(following, place), cut)), Period(first, last)
@@ -112,5 +123,4 @@ def _settled(start: datetime, end: datetime, cut: datetime, place: tzinfo) -> It
 
 
 def _day(instant: datetime, place: tzinfo) -> datetime:
-    day: date = instant.astimezone(place).date()
-    return midnight(day, place)
+    return midnight(day_of(instant, place), place)
