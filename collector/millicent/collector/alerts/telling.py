@@ -178,7 +178,8 @@ def _period(one: Sighting) -> str:
     whole_month = first.day == 1 and (last + timedelta(days=1)).day == 1
     if whole_month and (first.year, first.month) == (last.year, last.month):
         return f"{first:%B %Y}"
-    return f"{first.day} {first:%b %Y} to {last.day} {last:%b %Y}"
+    year = "" if first.year == last.year else f" {first.year}"
+    return f"{first.day} {first:%b}{year} to {last.day} {last:%b %Y}"
 
 
 # ---- in figures
