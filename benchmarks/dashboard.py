@@ -6,8 +6,10 @@ The facts are those of the example company, 56 days of some 0.95 million calls. 
 times over, in the same hour, with identifiers of its own: counts grow, days and names do not, as they would in a larger
 company whose teams and models are as many. The product then runs as `millicent up` does. Every callback of every page
 that depends on the period and filters is asked over HTTP, one at a time, for views that nobody saw before (cold), again
-(warm), and once more after a call has arrived (moved on). The reference is what no page can be faster than: one
-statement that sums the spend of 28 days by day and team, on the same file, with nothing around it.
+(warm, twice),
+and once more after a call has arrived (moved on); what is to be reached is for all of these together. The reference is
+what no page can be faster than: one statement that sums the spend of 28 days by day and team, on the same file, with
+nothing around it.
 
 The browser, where there is one, opens the Overview with an empty cache, and again with a full one.
 """
@@ -65,6 +67,7 @@ class Asked(NamedTuple):
     page: str
     callback: str
     ms: float
+    sent: int
     size: int
 
 
@@ -156,7 +159,7 @@ def ask(client: httpx.Client, page: str, callback: dict[str, Any], view: str) ->
     took = (time.perf_counter() - begun) * 1000
     if answer.status_code not in {200, 204}:
         raise SystemExit(f"{callback['output']} answered {answer.status_code} to {view!r}: {answer.text[:500]}")
-    return Asked(page, names[0][0], took, len(answer.content))
+    return Asked(page, names[0][0], took, answer.num_bytes_downloaded, len(answer.content))
 
 
 def _told(name: str, view: str) -> str | None:
@@ -254,19 +257,27 @@ def main() -> int:
         print(f"reference: one bare statement, {reference:.1f} ms")
         with product(data) as (client, otlp, process):
             asked = callbacks(client, frozenset(options.pages.split(",")) - {""})
-            p95, answers = {}, list[Asked]()
+            p95, everything = {}, list[Asked]()
             for title, times in (("cold", 1), ("warm", AGAIN), ("moved on", 1)):
                 if title != "warm":
                     move_on(client, otlp)
                 used = cpu_s(process)
                 answers = [ask(client, *one, view) for _ in range(times) for view in VIEWS for one in asked]
                 p95[title] = report(title, answers, reference, (cpu_s(process) - used) * 1000)
-            largest = max(answers, key=lambda one: one.size)
-            print(f"largest answer: {largest.callback}, {largest.size / 1024:.0f} KB unpacked (reach {ANSWER_KB})")
+                everything += answers
+            p95["all"] = _percentile([one.ms for one in everything], 95)
+            slow = sum(one.ms > TARGET_MS for one in everything)
+            share = f"{slow} of {len(everything)} answers took longer"
+            print(f"all together: p95 {p95['all']:.0f} ms (reach {TARGET_MS}), {share}")
+            largest = max(everything, key=lambda one: one.sent)
+            unpacked = f"{largest.size / 1024:.0f} KB unpacked"
+            print(
+                f"largest answer: {largest.callback}, {largest.sent / 1024:.0f} KB sent (reach {ANSWER_KB}), {unpacked}"
+            )
             if not options.no_browser:
                 visits(str(client.base_url))
     print(json.dumps({"p95_ms": {name: round(ms) for name, ms in p95.items()}, "reach_ms": TARGET_MS}))
-    return 0 if p95["warm"] <= TARGET_MS else 1
+    return 0 if p95["all"] <= TARGET_MS else 1
 
 
 if __name__ == "__main__":

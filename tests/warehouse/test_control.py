@@ -208,7 +208,7 @@ def test_opening_again_keeps_everything_and_migrates_nothing(control, tmp_path):
         again = Control(tmp_path / "data")
         assert again.check(key, "ingest")
         with again._engine.connect() as connection:
-            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0006"]
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0007"]
             assert connection.execute(select(tenants.c.id)).scalars().all() == ["default", "rival"]
         again.close()
 

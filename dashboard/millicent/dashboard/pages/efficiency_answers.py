@@ -19,10 +19,12 @@ from millicent.dashboard.pages import (
     efficiency_heat,
     efficiency_preview,
 )
+from millicent.dashboard.pages.asked_once import asked_once
 from millicent.dashboard.pages.efficiency_deployments import WASTE, About
 from millicent.dashboard.pages.efficiency_flow import FLOW, hours
 from millicent.dashboard.pages.efficiency_place import CHOSEN, Place
 from millicent.dashboard.pages.efficiency_policy import panel
+from millicent.dashboard.pages.efficiency_preview import SHARED_S
 from millicent.dashboard.pages.figures import Figure, opener, own
 from millicent.dashboard.pages.overview_layout import NOTHING
 from millicent.dashboard.reader import Reader
@@ -154,13 +156,15 @@ def deployments(warehouse: Warehouse, place: Place) -> list[Any]:
 
 
 def policy(warehouse: Warehouse, place: Place) -> list[Any]:
-    """Who carries idle, and words on it."""
+    """Who carries idle, and words on it; what teams would carry is as of some minutes ago, as `SHARED_S` says."""
     who = access.principal()
     now, policies = datetime.now(UTC), [one for _, one in warehouse.control.policies(who.tenant)]
     reader = reader_of(warehouse, place)
     carried, since, colours = None, "", dict[str | None, str]()
     if reader is not None:
-        shared = efficiency_preview.of(reader)
+        asked = question(reader.view, reader.window.period, ("idle_cost_usd",), ("deployment",))
+        key = (who.tenant, "preview", asked, fmt.presented())
+        shared = asked_once(warehouse, key, lambda: efficiency_preview.of(reader), SHARED_S)
         carried, since, colours = shared.carried or None, shared.since, reader.colours("team")
     told = panel(policies, carried, now, colours, place.team, operates=who.operates, since=since)
     return [told, "what teams would carry of idle and unavailable cost under each policy"]

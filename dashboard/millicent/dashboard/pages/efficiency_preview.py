@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 Carried = dict[IdlePolicy, dict[str | None, Decimal]]
 """By policy and team, None for what stays a line of its own."""
 
+SHARED_S: Final = 600.0
+"""How old a preview may be, in seconds: every hour is shared by itself, which takes a while."""
 HOUR: Final = timedelta(hours=1)
 MOST_ROWS: Final = 90_000
 """Of one answer of the warehouse."""
-MOST_HOURS: Final = 20_000
+MOST_HOURS: Final = 10_000
 """Deployment-hours that are shared; the latest, where there are more."""
 
 

@@ -17,6 +17,7 @@ from millicent.dashboard.months import Month, open_days, over
 from millicent.dashboard.pages import efficiency_preview, teams_tables
 from millicent.dashboard.pages.asked_once import KEPT_S, asked_once
 from millicent.dashboard.pages.efficiency_policy import in_force
+from millicent.dashboard.pages.efficiency_preview import SHARED_S
 from millicent.dashboard.pages.teams_closing import closed as closed_words
 from millicent.dashboard.pages.teams_closing import form, not_over
 from millicent.dashboard.pages.teams_place import Looked
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from millicent.warehouse.store import Warehouse
 
 NOTHING: Final = Decimal(0)
-SHARED_S: Final = 600.0
-"""How old the preview of policies may be."""
 LISTED: Final = 13
 """Months that can be gone to."""
 CARDS: Final = (
