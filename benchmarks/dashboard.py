@@ -5,11 +5,10 @@
 The facts are those of the example company, 56 days of some 0.95 million calls. For more, each call is stored as many
 times over, in the same hour, with identifiers of its own: counts grow, days and names do not, as they would in a larger
 company whose teams and models are as many. The product then runs as `millicent up` does. Every callback of every page
-that depends on the period and filters is asked over HTTP, one at a time, for views that nobody saw before (cold), again
-(warm, twice),
-and once more after a call has arrived (moved on); what is to be reached is for all of these together. The reference is
-what no page can be faster than: one statement that sums the spend of 28 days by day and team, on the same file, with
-nothing around it.
+that depends on the period and filters is asked over HTTP, one at a time, for views that nobody saw before (cold), twice
+again (warm), and once more after a call has arrived (moved on); what is to be reached is for all of these together. The
+reference is what no page can be faster than: one statement that sums the spend of 28 days by day and team, on the same
+file, with nothing around it.
 
 The browser, where there is one, opens the Overview with an empty cache, and again with a full one.
 """
