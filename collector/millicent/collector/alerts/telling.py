@@ -74,8 +74,12 @@ def outlived(alert: Alert, reason: Reason) -> Told:
 
 
 def money(amount: Decimal, currency: str) -> str:
-    """An amount for people: cents where they matter."""
-    told = f"{abs(amount):,.2f}" if abs(amount) < 100 else f"{abs(amount):,.0f}"
+    """An amount for people: cents where they matter, and parts of them where it is less than one whole."""
+    size = abs(amount)
+    told = f"{size:,.0f}" if size >= 100 else f"{size:,.2f}"
+    if 0 < size < 1:
+        whole, _, part = f"{size:.6f}".rstrip("0").partition(".")
+        told = f"{whole}.{part:0<2}"
     sign = drivers.MINUS if amount < 0 else ""
     return f"{sign}{SIGNS[currency]}{told}" if currency in SIGNS else f"{sign}{currency} {told}"
 
