@@ -5,15 +5,11 @@ import socket
 import ssl
 import threading
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import certified
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -396,27 +392,7 @@ def test_headers_cannot_be_smuggled(receiver):
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory):
     """A TLS server at 127.0.0.2 with a certificate for hooks.example.com, and who trusts it."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.example.com")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.example.com")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, secret = folder / "cert.pem", folder / "key.pem"
-    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                         serialization.NoEncryption()))  # fmt: skip
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(pem, secret)
+    theirs, trusting = certified("hooks.example.com", tmp_path_factory.mktemp("tls"))
     server = ThreadingHTTPServer(("127.0.0.2", 0), Receiver)
     server.daemon_threads, server.stop, server.seen, server.asked_for = True, threading.Event(), [], []
     theirs.sni_callback = lambda line, asked, context: server.asked_for.append(asked)
@@ -424,7 +400,7 @@ def secured(tmp_path_factory):
     server.handle_error = lambda *_: None
     running = threading.Thread(target=server.serve_forever, args=(0.01,))
     running.start()
-    yield server, ssl.create_default_context(cafile=pem)
+    yield server, trusting
     server.shutdown()
     server.server_close()
     running.join()

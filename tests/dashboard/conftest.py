@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from millicent.collector.loader import Loader
 from millicent.collector.repricing import Repricer
 from millicent.collector.spool import SpoolReader
-from millicent.dashboard import serve
+from millicent.dashboard import access, serve
+from millicent.dashboard import format as fmt
 from millicent.dashboard.cli import app as commands
 from millicent.warehouse import ledger, record
 from millicent.warehouse.control import DEFAULT_TENANT
@@ -29,6 +30,20 @@ OUTCOMES = {"tenant": pl.String, "hour": pl.Datetime("us", "UTC"), "outcome": pl
 KNOWN = {"tenant": DEFAULT_TENANT, "trace_id": bytes(16), "billing": "api", "status": "ok", "signal": "span",
          "dialect": "millicent", "usage_source": "reported", "price_status": "priced", "call_count": 1,
          "counted": True}  # fmt: skip
+
+
+@pytest.fixture
+def asking() -> Iterator[Callable[..., None]]:
+    """Says who asks from then on: an operator's session, unless told otherwise."""
+    tokens = []
+
+    def as_(actor: str = "session", *, operates: bool = True) -> None:
+        tokens.append(access._principal.set(access.Principal(DEFAULT_TENANT, actor, operates=operates)))
+
+    yield as_
+    for token in reversed(tokens):
+        access._principal.reset(token)
+    fmt.present(fmt.Presentation())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from millicent.dashboard import access
 from millicent.dashboard import app as pages
 from millicent.dashboard import format as fmt
 from millicent.dashboard.access import Access
@@ -53,17 +52,8 @@ def warehouse(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def asking():
-    tokens = []
-
-    def as_(actor: str = "session", *, operates: bool = True) -> None:
-        tokens.append(access._principal.set(access.Principal(DEFAULT_TENANT, actor, operates=operates)))
-
-    as_()
-    yield as_
-    for token in reversed(tokens):
-        access._principal.reset(token)
-    fmt.present(fmt.Presentation())
+def operating(asking):
+    asking()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from millicent.collector.loader import Loader
 from millicent.collector.spool import SpoolReader
-from millicent.dashboard import access, serve
+from millicent.dashboard import serve
 from millicent.dashboard.components import empty
 from millicent.dashboard.pages import welcome
 from millicent.dashboard.pages.welcome import PLACEHOLDER, WAYS, Sender
@@ -28,18 +28,6 @@ def warehouse(tmp_path):
     opened = Warehouse.embedded(tmp_path / "data")
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def asking():
-    tokens = []
-
-    def as_(actor: str = "session", *, operates: bool = True) -> None:
-        tokens.append(access._principal.set(access.Principal(DEFAULT_TENANT, actor, operates=operates)))
-
-    yield as_
-    for token in reversed(tokens):
-        access._principal.reset(token)
 
 
 def shown(component) -> str:

@@ -7,7 +7,6 @@ from decimal import Decimal
 import pytest
 
 from millicent.dashboard import access
-from millicent.dashboard import format as fmt
 from millicent.dashboard.pages import settings
 from millicent.pricing.entries import FxRate
 from millicent.warehouse import views
@@ -27,17 +26,8 @@ def warehouse(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def asking():
-    tokens = []
-
-    def as_(actor: str = "session", *, operates: bool = True) -> None:
-        tokens.append(access._principal.set(access.Principal(DEFAULT_TENANT, actor, operates=operates)))
-
-    as_()
-    yield as_
-    for token in reversed(tokens):
-        access._principal.reset(token)
-    fmt.present(fmt.Presentation())
+def operating(asking):
+    asking()
 
 
 def shown(told) -> str:
