@@ -16,7 +16,8 @@ from millicent.dashboard import filters
 from millicent.dashboard import format as fmt
 from millicent.dashboard.components import aria, icon
 from millicent.dashboard.export_files import Sheet
-from millicent.dashboard.state import BASES, api_query, instant
+from millicent.dashboard.state import BASES, api_query
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.metrics import DICTIONARY
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ def sheet(frame: pl.DataFrame, ask: Callable[[Query], pl.DataFrame], query: Quer
     found = totals(ask, query)
     notes = [
         ("What", asked(query)),
-        ("From", instant(query.period.start)),
-        ("Up to, not included", instant(query.period.end)),
+        ("From", text_of(query.period.start)),
+        ("Up to, not included", text_of(query.period.end)),
         ("Filters", "; ".join(map(filters.written, query.filters)) or "none"),
         ("Cost basis", f"{query.basis}: {WORDS[query.basis]}"),
         ("Currency", query.currency),
@@ -136,7 +137,7 @@ def sheet(frame: pl.DataFrame, ask: Callable[[Query], pl.DataFrame], query: Quer
         ("Empty cells", "unknown, which is not 0"),
         *(("Rows left out", "the totals are of all rows, of which these are the first") for _ in [query.limit] if _),
         *([("Exchange rates", "; ".join(also))] if also else []),
-        ("Written", instant(datetime.now(UTC).replace(microsecond=0))),
+        ("Written", text_of(datetime.now(UTC).replace(microsecond=0))),
     ]
     defined = [(DICTIONARY[name].label, _definition(name)) for name in query.measures]
     return Sheet(frame, found, [*notes, *defined], file_name(query))

@@ -74,7 +74,7 @@ class Listing:
         cost, sort = told.get("cost"), told.get("sort")
         opened = _CALL.fullmatch(told.get("call", ""))
         return Listing(
-            view=View(range=whole.range, filters=whole.filters, currency=whole.currency, zone=whole.zone),
+            view=whole.bare(),
             cost=cast("Cost", cost if cost in get_args(Cost) else "effective"),
             sort=cast("Sort", sort if sort in get_args(Sort) else "cost"),
             uncounted=told.get("all") == "1",

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from millicent.dashboard import filters
 from millicent.dashboard import format as fmt
-from millicent.warehouse.instants import midnight
+from millicent.warehouse.instants import midnight, text_of
 from millicent.warehouse.query import Basis, Filter, Grain, Period, Query
 
 if TYPE_CHECKING:
@@ -124,6 +124,10 @@ class View:
                 if name in now
             ),
         )
+
+    def bare(self) -> View:
+        """Its period, filters, currency and zone alone, as where nothing is compared or cut."""
+        return View(range=self.range, filters=self.filters, currency=self.currency, zone=self.zone)
 
     def unfiltered(self) -> View:
         return replace(self, filters=())
@@ -276,18 +280,13 @@ def api_query(query: Query, path: str = "/api/v1/query", **extra: str) -> str:
     pairs = [("measures", ",".join(query.measures))]
     pairs += [("group_by", ",".join(query.dimensions))] if query.dimensions else []
     pairs += [("filter", filters.written(wanted)) for wanted in query.filters]
-    pairs += [("start", instant(query.period.start)), ("end", instant(query.period.end))]
+    pairs += [("start", text_of(query.period.start)), ("end", text_of(query.period.end))]
     pairs += [("grain", query.grain)] if query.grain else []
     pairs += [("basis", query.basis)]
     pairs += [("currency", query.currency)] if query.currency != "USD" else []
     pairs += [("time_zone", query.time_zone)] if query.time_zone != "UTC" else []
     pairs += [*extra.items()]
     return f"{path}?{urlencode(pairs, quote_via=quote, safe=':,')}"
-
-
-def instant(moment: datetime) -> str:
-    """As the API takes it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _one_of(value: str | None, allowed: tuple[str, ...], default: str) -> str:

@@ -1,4 +1,4 @@
-"""Instants: where days begin, and how the control plane holds them.
+"""Instants: where days begin, how they are written, and how the control plane holds them.
 
 Its columns hold them in UTC without saying so, everybody else has them aware.
 """
@@ -6,6 +6,7 @@ Its columns hold them in UTC without saying so, everybody else has them aware.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import overload
 
 from sqlalchemy import DateTime, Dialect
 from sqlalchemy.types import TypeDecorator
@@ -42,3 +43,16 @@ def hour_after(at: datetime) -> datetime:
     """The instant itself where it is on an hour, else the next that is."""
     whole = at.replace(minute=0, second=0, microsecond=0)
     return whole if whole == at else whole + timedelta(hours=1)
+
+
+@overload
+def text_of(at: datetime) -> str: ...
+
+
+@overload
+def text_of(at: datetime | None) -> str | None: ...
+
+
+def text_of(at: datetime | None) -> str | None:
+    """An instant in ISO 8601, in UTC with a `Z`; None stays None."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
-from urllib.parse import quote, urlencode
 
-from millicent.dashboard.pages import frame
+from millicent.dashboard.pages import frame, opened
 from millicent.dashboard.state import VERSION, View, address, pairs_of
 
 if TYPE_CHECKING:
@@ -21,40 +20,14 @@ PLACE: Final = frame.Place(
     more=(("s", "alerts-show", "open"), ("budget", None, ""), ("open", None, "")),
 )  # fmt: skip
 
-_LONGEST: Final = 200
-_LONGEST_OPEN: Final = 2000
 _LONGEST_NUMBER: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What stands in the drawer; `told` says which one, and what a form begins with."""
+class Opened(opened.Opened[Opening]):
+    """An alert, an endpoint, a rule, or the form of another one."""
 
-    kind: Opening
-    told: tuple[tuple[str, str], ...] = ()
-
-    @staticmethod
-    def of(kind: Opening, /, **told: object) -> Opened:
-        """What is told by name; None is left out."""
-        return Opened(kind, tuple((name, str(value)) for name, value in told.items() if value is not None))
-
-    def __getitem__(self, name: str) -> str:
-        """What was told by this name; empty for nothing."""
-        return dict(self.told).get(name, "")
-
-    @staticmethod
-    def parse(text: object) -> Opened | None:
-        """Read what `written` wrote; None where it opens nothing."""
-        clean = text[:_LONGEST_OPEN].encode("utf-8", "replace").decode() if isinstance(text, str) else ""
-        kind, _, told = clean.partition("?")
-        if kind not in get_args(Opening):
-            return None
-        return Opened(cast("Opening", kind), tuple((name, value[:_LONGEST]) for name, value in pairs_of(told)))
-
-    @property
-    def written(self) -> str:
-        """As the address carries it, under the key `open`."""
-        return f"{self.kind}?{urlencode(self.told, quote_via=quote)}"
+    __slots__ = ()
+    KINDS = get_args(Opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

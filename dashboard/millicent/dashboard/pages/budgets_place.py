@@ -52,7 +52,7 @@ class Looked:
         said = text if isinstance(text, str) else told.get("q", "")
         kept = View.parse(search)
         return Looked(
-            view=View(range=kept.range, filters=kept.filters, currency=kept.currency, zone=kept.zone),
+            view=kept.bare(),
             show=cast("Show", told["show"]) if told.get("show") in get_args(Show) else "all",
             text=said[:_LONGEST].encode("utf-8", "replace").decode(),
             budget=_number(told.get("budget", "")),

@@ -16,6 +16,7 @@ from millicent.dashboard.components import empty
 from millicent.dashboard.pages import prices_answers as answers
 from millicent.dashboard.pages.answering import asked, shelved
 from millicent.dashboard.pages.frame import addressed
+from millicent.dashboard.pages.opened import clean
 from millicent.dashboard.pages.prices_acts import carry_out
 from millicent.dashboard.pages.prices_layout import layout
 from millicent.dashboard.pages.prices_place import CONTROLS, Opened, Place
@@ -114,8 +115,8 @@ def _of_the_drawer(app: Dash, warehouse: Warehouse) -> None:
         State("prices-open", "data"), prevent_initial_call=True,
     )  # fmt: skip
     async def followed(_beat: Any, open_: str | None) -> Any:
-        return await asked(answers.followed, warehouse, Opened.parse(Place.clean(open_)), or_else=[None, True])
+        return await asked(answers.followed, warehouse, Opened.parse(open_), or_else=[None, True])
 
 
 def _place(scope: str | None, text: str | None, open_: str | None = None) -> Place:
-    return replace(Place.parse(scope), text=Place.clean(text), opened=Opened.parse(Place.clean(open_)))
+    return replace(Place.parse(scope), text=clean(text), opened=Opened.parse(open_))

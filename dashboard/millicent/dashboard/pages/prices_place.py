@@ -7,9 +7,9 @@ this page; they are kept for the pages that one goes on to.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, cast, get_args
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from millicent.dashboard.pages import opened
 from millicent.dashboard.state import FILTERS, VERSION, View, address, pairs_of
 
 if TYPE_CHECKING:
@@ -25,40 +25,13 @@ CONTROLS: Final = (
 """Key in the address, id of the control (None: links alone set it), default; no default means many values."""
 
 _LONGEST: Final = 200
-_LONGEST_OPEN: Final = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What stands in the drawer: a price and its history, an own entry, a form, a repricing to start, or one started.
+class Opened(opened.Opened[Opening]):
+    """A price and its history, an own entry, a form, a repricing to start, or one started."""
 
-    `told` says which one, and what a form begins with.
-    """
-
-    kind: Opening
-    told: tuple[tuple[str, str], ...] = ()
-
-    @staticmethod
-    def of(kind: Opening, /, **told: object) -> Opened:
-        """What is told by name; None is left out."""
-        return Opened(kind, tuple((name, str(value)) for name, value in told.items() if value is not None))
-
-    def __getitem__(self, name: str) -> str:
-        """What was told by this name; empty for nothing."""
-        return dict(self.told).get(name, "")
-
-    @staticmethod
-    def parse(text: str) -> Opened | None:
-        """Read what `written` wrote; None where it opens nothing."""
-        kind, _, told = text.partition("?")
-        if kind not in get_args(Opening):
-            return None
-        return Opened(cast("Opening", kind), tuple((name, value[:_LONGEST]) for name, value in pairs_of(told)))
-
-    @property
-    def written(self) -> str:
-        """As the address carries it, under the key `open`."""
-        return f"{self.kind}?{urlencode(self.told, quote_via=quote)}"
+    __slots__ = ()
+    KINDS = get_args(Opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +50,10 @@ class Place:
         if told.get("v", VERSION) != VERSION:
             return Place()
         return Place(
-            view=View(range=whole.range, filters=whole.filters, currency=whole.currency, zone=whole.zone),
+            view=whole.bare(),
             text=told.get("q", "")[:_LONGEST],
             opened=Opened.parse(told.get("open", "")),
         )
-
-    @staticmethod
-    def clean(text: object) -> str:
-        """What was sent as a text: cut where it is too long, without what is no text."""
-        told = text if isinstance(text, str) else ""
-        return told[:_LONGEST_OPEN].encode("utf-8", "replace").decode()
 
     def search(self) -> str:
         """The query string, with its `?`; empty for the default."""

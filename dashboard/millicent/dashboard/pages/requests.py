@@ -25,8 +25,9 @@ from millicent.dashboard.pages.requests_drawer import drawer, gone
 from millicent.dashboard.pages.requests_layout import layout
 from millicent.dashboard.pages.requests_spread import spread
 from millicent.dashboard.reader import Reader
-from millicent.dashboard.state import FILTERS, instant
+from millicent.dashboard.state import FILTERS
 from millicent.warehouse.calls import Search, tellings, uncounted
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.query import BadQuery
 from millicent.warehouse.record import NOT_COUNTED
 from millicent.warehouse.workspace import preferences
@@ -167,7 +168,7 @@ def _export(reader: Reader, listing: Listing) -> str:
     """What is shown, as an address of the HTTP API."""
     asked = listing.asked(reader.window.period)
     pairs = [("filter", filters.written(wanted)) for wanted in listing.kept]
-    pairs += [("start", instant(reader.window.period.start)), ("end", instant(reader.window.period.end))]
+    pairs += [("start", text_of(reader.window.period.start)), ("end", text_of(reader.window.period.end))]
     pairs += [("order", asked.order), ("limit", str(asked.limit))]
     told = (
         ("trace_id", listing.trace),
