@@ -5,19 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from millicent.dashboard.webhook_answers import DeliveryAnswer
+from millicent.dashboard.webhook_answers import Answer, DeliveryAnswer
 from millicent.warehouse.alert_rules import Kind, Severity
 from millicent.warehouse.alerts import Reason, State
 from millicent.warehouse.query import Basis
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
-
-
-class AlertAnswer(_Answer):
+class AlertAnswer(Answer):
     """What was found to have crossed a threshold."""
 
     id: str
@@ -62,7 +56,7 @@ class AlertAnswer(_Answer):
     """as the last event told it; see [alerts](../concepts/alerts.md)"""
 
 
-class InboxAnswer(_Answer):
+class InboxAnswer(Answer):
     """Alerts, the newest first."""
 
     alerts: list[AlertAnswer]
@@ -73,7 +67,7 @@ class InboxAnswer(_Answer):
     """how many nobody sees to: firing, and not put off"""
 
 
-class AlertRuleAnswer(_Answer):
+class AlertRuleAnswer(Answer):
     """When somebody is told."""
 
     id: int
@@ -112,14 +106,14 @@ class AlertRuleAnswer(_Answer):
     """since when it judges as it does"""
 
 
-class AlertRulesAnswer(_Answer):
+class AlertRulesAnswer(Answer):
     """Rules that hold."""
 
     rules: list[AlertRuleAnswer]
     """by budget, kind and threshold"""
 
 
-class HappeningAnswer(_Answer):
+class HappeningAnswer(Answer):
     """Something in the life of an alert."""
 
     at: datetime
@@ -134,7 +128,7 @@ class HappeningAnswer(_Answer):
     """id of the event that told of it"""
 
 
-class AlertWholeAnswer(_Answer):
+class AlertWholeAnswer(Answer):
     """An alert with its rule, its life, and what was sent because of it."""
 
     alert: AlertAnswer

@@ -37,8 +37,12 @@ from millicent.dashboard.statement_answers import mount_statements
 from millicent.dashboard.views import mount_views
 from millicent.dashboard.webhooks import mount_webhooks
 from millicent.pricing.entries import BadPricesError
+from millicent.warehouse.alert_rules import BadRuleError
+from millicent.warehouse.alerts import BadAlertError
+from millicent.warehouse.budgets import BadBudgetError
 from millicent.warehouse.calls import Cost, Order, Search
 from millicent.warehouse.deployments import BadDeploymentsError
+from millicent.warehouse.endpoint_forms import BadEndpointError
 from millicent.warehouse.engine import EngineError
 from millicent.warehouse.metrics import DICTIONARY, named
 from millicent.warehouse.query import ASKABLE, BadQuery, Basis, Grain
@@ -80,7 +84,8 @@ def mount_api(server: FastAPI, warehouse: Warehouse, books: Callable[[], dict[st
     """
     mount_forward(server, PREFIX, receiver)
     _routes(server, warehouse, books)
-    server.add_exception_handler(BadQuery, _bad_query)
+    for cannot_be in (BadQuery, BadBudgetError, BadRuleError, BadAlertError, BadEndpointError):
+        server.add_exception_handler(cannot_be, _bad_query)
     server.add_exception_handler(BadPricesError, _bad_prices)
     server.add_exception_handler(BadDeploymentsError, _bad_deployments)
     server.add_exception_handler(ClosedPeriodError, _closed)

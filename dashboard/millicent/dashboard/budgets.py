@@ -5,7 +5,6 @@ Amounts are text.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
@@ -15,15 +14,15 @@ from starlette.responses import JSONResponse
 
 from millicent.dashboard import access, asking, filters
 from millicent.warehouse import alert_rules, budget_trials, budgets, standings
-from millicent.warehouse.alert_rules import BadRuleError
 from millicent.warehouse.budget_trials import Kind, Threshold
 from millicent.warehouse.budgets import BadBudgetError, Budget, Parts
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.query import BadQuery
 from millicent.warehouse.standings import Standing, Untold
 from millicent.warehouse.workspace import preferences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from fastapi import FastAPI
 
@@ -85,7 +84,7 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         tenant, instant = access.principal().tenant, _instant("at", at)
         found = standings.live_standings(warehouse, tenant, instant)
         held = [one.budget for one in found]
-        return JSONResponse({"budgets": [_stood(one, held) for one in found], "at": _text(instant)})
+        return JSONResponse({"budgets": [_stood(one, held) for one in found], "at": text_of(instant)})
 
     @server.get(f"{path}/{{budget_id}}", summary="One budget: how it stands, and its versions")
     def shown(budget_id: int, at: Annotated[str | None, _AT] = None) -> JSONResponse:
@@ -95,7 +94,7 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         one = next((one for one in held if one.id == budget_id), None)
         stands = _stood(standings.standing(warehouse, tenant, one, instant), held) if one else None
         return JSONResponse(
-            {"budget": stands, "versions": [budgets.written(one) for one in versions], "at": _text(instant)}
+            {"budget": stands, "versions": [budgets.written(one) for one in versions], "at": text_of(instant)}
         )
 
     @server.get(f"{path}/{{budget_id}}/periods", summary="What each period of a budget came to")
@@ -106,19 +105,18 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
         start = _instant("since", since) if since else end - TRIED
         if not start < end <= start + MOST_LOOKED:
             raise BadQuery(
-                f"since {_text(start)} is not up to {MOST_LOOKED.days:,} days before {_text(end)}: ask for less"
+                f"since {text_of(start)} is not up to {MOST_LOOKED.days:,} days before {text_of(end)}: ask for less"
             )
         versions = _versions(warehouse, tenant, budget_id)
         found = standings.spent_by_period(_ask(warehouse, tenant), versions, start, end)
         told = [_period(row) for row in found.iter_rows(named=True)]
-        return JSONResponse({"periods": told, "since": _text(start), "until": _text(end)})
+        return JSONResponse({"periods": told, "since": text_of(start), "until": text_of(end)})
 
     @server.post(path, summary="Set a budget, or its next version", status_code=201,
                  response_description="the budget as it is stored")  # fmt: skip
     def put(told: Annotated[dict[str, Any], _BUDGET]) -> JSONResponse:
         who = access.operator("budgets")
-        with _refused():
-            made = budgets.put(warehouse.control, who.tenant, read(told, warehouse, who.tenant), who.actor)
+        made = budgets.put(warehouse.control, who.tenant, read(told, warehouse, who.tenant), who.actor)
         return JSONResponse(budgets.written(made), 201)
 
     @server.delete(f"{path}/{{budget_id}}", summary="End a budget, from now on",
@@ -126,8 +124,7 @@ def mount_budgets(server: FastAPI, prefix: str, warehouse: Warehouse) -> None:
     def ended(budget_id: int) -> JSONResponse:
         who = access.operator("budgets")
         _versions(warehouse, who.tenant, budget_id)
-        with _refused():
-            gone = budgets.end(warehouse.control, who.tenant, budget_id, who.actor)
+        gone = budgets.end(warehouse.control, who.tenant, budget_id, who.actor)
         return JSONResponse(budgets.written(gone))
 
 
@@ -138,13 +135,12 @@ def _mount_trials(server: FastAPI, path: str, warehouse: Warehouse) -> None:
                  "`forecast` of the present period")  # fmt: skip
     def suggested(told: Annotated[dict[str, Any], _SUGGEST]) -> JSONResponse:
         tenant = access.principal().tenant
-        with _refused():
-            _check_known(told, ("budget", "more", "at"))
-            scope = read({"name": "suggested", "amount": "1", **_told_budget(told)}, warehouse, tenant)
-            more = budgets.amount(told["more"]) if told.get("more") is not None else budget_trials.MORE
+        _check_known(told, ("budget", "more", "at"))
+        scope = read({"name": "suggested", "amount": "1", **_told_budget(told)}, warehouse, tenant)
+        more = budgets.amount(told["more"]) if told.get("more") is not None else budget_trials.MORE
         found = budget_trials.suggest(_ask(warehouse, tenant), scope, _given(told, "at", datetime.now(UTC)), more)
         history = [
-            {"start": _text(one.period.start), "end": _text(one.period.end), "actual": _plain(one.actual),
+            {"start": text_of(one.period.start), "end": text_of(one.period.end), "actual": _plain(one.actual),
              "incomplete": list(one.incomplete)}
             for one in found.history
         ]  # fmt: skip
@@ -158,15 +154,14 @@ def _mount_trials(server: FastAPI, path: str, warehouse: Warehouse) -> None:
                  "many reached their limit, `told`: how often somebody would have been told")  # fmt: skip
     def simulated(told: Annotated[dict[str, Any], _SIMULATE]) -> JSONResponse:
         tenant = access.principal().tenant
-        with _refused():
-            _check_known(told, ("budget", "rules", "since", "until"))
-            wanted = read({"name": "simulated", **_told_budget(told)}, warehouse, tenant)
-            rules = _rules(told.get("rules"), warehouse, tenant, wanted)
+        _check_known(told, ("budget", "rules", "since", "until"))
+        wanted = read({"name": "simulated", **_told_budget(told)}, warehouse, tenant)
+        rules = _rules(told.get("rules"), warehouse, tenant, wanted)
         until = _given(told, "until", datetime.now(UTC))
         since = _given(told, "since", until - TRIED)
         found = budget_trials.simulate(_ask(warehouse, tenant), wanted, rules, since, until)
         periods = [
-            {"start": _text(one.period.start), "end": _text(one.period.end), "over": one.over,
+            {"start": text_of(one.period.start), "end": text_of(one.period.end), "over": one.over,
              "limit": _plain(one.limit), "carried": _plain(one.carried), "actual": _plain(one.actual),
              "run_out_date": one.run_out_date.isoformat() if one.run_out_date else None,
              "incomplete": list(one.incomplete),
@@ -174,8 +169,9 @@ def _mount_trials(server: FastAPI, path: str, warehouse: Warehouse) -> None:
                        for told in one.fired]}
             for one in found.periods
         ]  # fmt: skip
+        bounds = {"since": text_of(since), "until": text_of(until)}
         return JSONResponse({"periods": periods, "exceeded": found.exceeded, "told": found.told,
-                             "currency": wanted.currency, "since": _text(since), "until": _text(until)})  # fmt: skip
+                             "currency": wanted.currency, **bounds})  # fmt: skip
 
 
 def read(told: dict[str, Any], warehouse: Warehouse, tenant: str) -> Budget:
@@ -251,15 +247,6 @@ def _given(told: dict[str, Any], name: str, usual: datetime) -> datetime:
     return _instant(name, value) if value else usual
 
 
-@contextmanager
-def _refused() -> Iterator[None]:
-    """Answer what a budget or a rule cannot be as a question that cannot be asked."""
-    try:
-        yield
-    except (BadBudgetError, BadRuleError) as error:
-        raise BadQuery(str(error)) from error
-
-
 def _ask(warehouse: Warehouse, tenant: str) -> Ask:
     return lambda query: warehouse.ask(tenant, query).frame
 
@@ -279,7 +266,7 @@ def _stood(one: Standing | Untold, held: Sequence[Budget]) -> dict[str, Any]:
         "parts": _parts(budgets.parts(one.budget, held)),
     }
     told: dict[str, Any] = dict.fromkeys(TOLD)
-    told["period"] = {"start": _text(one.period.start), "end": _text(one.period.end)}
+    told["period"] = {"start": text_of(one.period.start), "end": text_of(one.period.end)}
     if isinstance(one, Untold):
         return {**written, "standing": {**told, "failure": one.failure}}
     told |= {
@@ -296,7 +283,7 @@ def _stood(one: Standing | Untold, held: Sequence[Budget]) -> dict[str, Any]:
 
 def _period(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `spent_by_period` as JSON."""
-    told = {"version": row["version"], "start": _text(row["period_start"]), "end": _text(row["period_end"])}
+    told = {"version": row["version"], "start": text_of(row["period_start"]), "end": text_of(row["period_end"])}
     amounts = {name: _plain(row[name]) for name in ("limit", "carried", "actual")}
     return {**told, **amounts, "incomplete": list(standings.words_of(*(row[name] for name in standings.UNKNOWN)))}
 
@@ -335,7 +322,3 @@ def _instant(name: str, text: str | None) -> datetime:
     if found.tzinfo is None:
         raise BadQuery(f"{name} {text!r} has no time zone: add Z for UTC or an offset")
     return found
-
-
-def _text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

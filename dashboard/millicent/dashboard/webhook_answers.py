@@ -11,11 +11,13 @@ from millicent.warehouse.endpoint_forms import Kind
 from millicent.warehouse.outbox import State
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class Answer(BaseModel):
+    """Base of what is told of alerts: read from objects, described by the words beside each field."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
 
 
-class EndpointAnswer(_Answer):
+class EndpointAnswer(Answer):
     """Where events are sent."""
 
     id: str
@@ -65,14 +67,14 @@ class HealthAnswer(EndpointAnswer):
     """deliveries that were given up"""
 
 
-class EndpointsAnswer(_Answer):
+class EndpointsAnswer(Answer):
     """Every endpoint."""
 
     endpoints: list[HealthAnswer]
     """by name"""
 
 
-class AttemptAnswer(_Answer):
+class AttemptAnswer(Answer):
     """One attempt to deliver."""
 
     at: datetime
@@ -87,7 +89,7 @@ class AttemptAnswer(_Answer):
     """how the body that came back begins"""
 
 
-class DeliveryAnswer(_Answer):
+class DeliveryAnswer(Answer):
     """What became of one event at one endpoint."""
 
     id: int
@@ -116,7 +118,7 @@ class DeliveryAnswer(_Answer):
     """every one, oldest first"""
 
 
-class DeliveriesAnswer(_Answer):
+class DeliveriesAnswer(Answer):
     """A page of deliveries."""
 
     deliveries: list[DeliveryAnswer]
@@ -125,7 +127,7 @@ class DeliveriesAnswer(_Answer):
     """`before` of the next page; null on the last"""
 
 
-class EventAnswer(_Answer):
+class EventAnswer(Answer):
     """An event."""
 
     id: str
@@ -139,7 +141,7 @@ class EventAnswer(_Answer):
     """what is told, as endpoints get it"""
 
 
-class DueAnswer(_Answer):
+class DueAnswer(Answer):
     """What is sent again."""
 
     deliveries: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
@@ -21,13 +20,10 @@ from millicent.dashboard.webhook_answers import (
     MadeAnswer,
 )
 from millicent.warehouse import delivery_log, endpoints, outbox
-from millicent.warehouse.endpoint_forms import BadEndpointError
 from millicent.warehouse.outbox import State
 from millicent.warehouse.query import BadQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fastapi import FastAPI
 
     from millicent.warehouse.endpoint_forms import Kind
@@ -64,7 +60,7 @@ def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
             raise BadQuery(f"state {wanted['state'][:40]!r} is unknown: write {', '.join(get_args(State))}")
         found = delivery_log.log(warehouse.control, access.principal().tenant, limit=limit + 1, **wanted)
         more = found[limit - 1].id if len(found) > limit else None
-        told = [DeliveryAnswer.model_validate(delivery_log.written(one)) for one in found[:limit]]
+        told = [DeliveryAnswer.model_validate(one) for one in found[:limit]]
         return DeliveriesAnswer(deliveries=told, next=more)
 
     @server.get(f"{path}/deliveries", summary="What was sent to every endpoint, newest first, with every attempt")
@@ -99,8 +95,7 @@ def _mount_deliveries(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def replay(delivery_id: int) -> DeliveryAnswer:
         who = access.operator("deliveries")
         _delivery(warehouse, who.tenant, delivery_id)
-        with _taught():
-            outbox.replay(warehouse.control, who.tenant, delivery_id, who.actor)
+        outbox.replay(warehouse.control, who.tenant, delivery_id, who.actor)
         return _delivery(warehouse, who.tenant, delivery_id)
 
 
@@ -115,11 +110,10 @@ def _mount_endpoints(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def put(told: Annotated[dict[str, Any], _ENDPOINT]) -> MadeAnswer:
         who = access.operator("endpoints")
         given = _read(told)
-        with _taught():
-            made = endpoints.put(
-                warehouse.control, who.tenant, given["name"], given["kind"], given["address"], who.actor,
-                types=given["types"], secret=given["secret"], check=endpoints.within(warehouse.reach),
-            )  # fmt: skip
+        made = endpoints.put(
+            warehouse.control, who.tenant, given["name"], given["kind"], given["address"], who.actor,
+            types=given["types"], secret=given["secret"], check=endpoints.within(warehouse.reach),
+        )  # fmt: skip
         return _made(made)
 
     @server.delete(f"{path}/{{endpoint_id}}", summary="Take an endpoint away; its log is kept",
@@ -127,8 +121,7 @@ def _mount_endpoints(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def end(endpoint_id: str) -> EndpointAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
-        with _taught():
-            gone = endpoints.end(warehouse.control, who.tenant, endpoint_id, who.actor)
+        gone = endpoints.end(warehouse.control, who.tenant, endpoint_id, who.actor)
         return EndpointAnswer.model_validate(endpoints.written(gone))
 
 
@@ -138,8 +131,7 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def try_out(endpoint_id: str, wait: Annotated[float, _WAIT] = 0) -> DeliveryAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
-        with _taught():
-            number = outbox.try_out(warehouse.control, who.tenant, endpoint_id, who.actor)
+        number = outbox.try_out(warehouse.control, who.tenant, endpoint_id, who.actor)
         until = time.monotonic() + wait
         while time.monotonic() < until and not _tried(warehouse, who.tenant, number):
             time.sleep(_POLL_S)
@@ -152,8 +144,7 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         _endpoint(warehouse, who.tenant, endpoint_id)
         secret = _texts(told or {}, ("secret",)).get("secret")
         check = endpoints.within(warehouse.reach)
-        with _taught():
-            made = endpoints.rotate(warehouse.control, who.tenant, endpoint_id, who.actor, secret=secret, check=check)
+        made = endpoints.rotate(warehouse.control, who.tenant, endpoint_id, who.actor, secret=secret, check=check)
         return _made(made)
 
     @server.post(f"{path}/enable", summary="Send to an endpoint again; what waited is due at once",
@@ -161,8 +152,7 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
     def enable(endpoint_id: str) -> EndpointAnswer:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
-        with _taught():
-            found = endpoints.enable(warehouse.control, who.tenant, endpoint_id, who.actor)
+        found = endpoints.enable(warehouse.control, who.tenant, endpoint_id, who.actor)
         return EndpointAnswer.model_validate(endpoints.written(found))
 
     @server.post(f"{path}/disable", summary="Send nothing more to an endpoint; what is not delivered yet waits",
@@ -171,8 +161,7 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         who = access.operator("endpoints")
         _endpoint(warehouse, who.tenant, endpoint_id)
         reason = _texts(told or {}, ("reason",)).get("reason") or f"disabled by {who.actor}"
-        with _taught():
-            found = endpoints.disable(warehouse.control, who.tenant, endpoint_id, who.actor, reason[:200])
+        found = endpoints.disable(warehouse.control, who.tenant, endpoint_id, who.actor, reason[:200])
         return EndpointAnswer.model_validate(endpoints.written(found))
 
     @server.post(f"{path}/replay", summary="Send an endpoint again what happened in a period and did not arrive",
@@ -183,10 +172,9 @@ def _mount_acts(server: FastAPI, path: str, warehouse: Warehouse) -> None:
         who = access.operator("deliveries")
         _endpoint(warehouse, who.tenant, endpoint_id)
         since, until = _instant("start", start), _instant("end", end) if end else datetime.now(UTC)
-        with _taught():
-            count = outbox.replay_range(
-                warehouse.control, who.tenant, endpoint_id, since, until, who.actor, delivered=delivered
-            )
+        count = outbox.replay_range(
+            warehouse.control, who.tenant, endpoint_id, since, until, who.actor, delivered=delivered
+        )
         return DueAnswer(deliveries=count)
 
 
@@ -206,15 +194,7 @@ def _delivery(warehouse: Warehouse, tenant: str, number: int) -> DeliveryAnswer:
     found = delivery_log.find(warehouse.control, tenant, number)
     if found is None:
         raise HTTPException(404, f"there is no delivery {number}: see /api/v1/webhooks/deliveries")
-    return DeliveryAnswer.model_validate(delivery_log.written(found))
-
-
-@contextmanager
-def _taught() -> Iterator[None]:
-    try:
-        yield
-    except BadEndpointError as error:
-        raise BadQuery(str(error)) from error
+    return DeliveryAnswer.model_validate(found)
 
 
 def _made(made: Made) -> MadeAnswer:

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, and_, case, func, select
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, and_, case, func, select
 from millicent.warehouse import delivery_tables as tables
 from millicent.warehouse import endpoints as known
 from millicent.warehouse.endpoints import Endpoint
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.outbox import UNDER_WAY, Event, State
 
 if TYPE_CHECKING:
@@ -230,26 +231,12 @@ def totals(control: Control) -> Totals:
         return Totals(states, tried, connection.execute(waits).scalar_one())
 
 
-def written(delivery: Delivery) -> dict[str, Any]:
-    """A delivery as JSON."""
-    tried = [
-        {"at": _text(one.at), "status": one.status, "error": one.error, "took_ms": one.took_ms, "answer": one.answer}
-        for one in delivery.attempts
-    ]
-    return {
-        "id": delivery.id, "event": delivery.event, "type": delivery.type, "occurred_at": _text(delivery.occurred_at),
-        "alert": delivery.alert, "endpoint": delivery.endpoint, "endpoint_name": delivery.endpoint_name,
-        "state": delivery.state, "tries": delivery.tries, "next_at": _text(delivery.next_at),
-        "created_at": _text(delivery.created_at), "ended_at": _text(delivery.ended_at), "attempts": tried,
-    }  # fmt: skip
-
-
 def written_health(one: Health) -> dict[str, Any]:
     """An endpoint and how it is doing, as JSON."""
     return {
-        **known.written(one.endpoint), "state": one.state, "last_success_at": _text(one.last_success_at),
-        "failing_since": _text(one.failing_since), "last_error": one.last_error, "pending": one.pending,
-        "oldest_pending_at": _text(one.oldest_pending_at), "dead": one.dead,
+        **known.written(one.endpoint), "state": one.state, "last_success_at": text_of(one.last_success_at),
+        "failing_since": text_of(one.failing_since), "last_error": one.last_error, "pending": one.pending,
+        "oldest_pending_at": text_of(one.oldest_pending_at), "dead": one.dead,
     }  # fmt: skip
 
 
@@ -278,7 +265,3 @@ def _attempts_of(connection: Connection, ids: Sequence[int]) -> dict[int, list[A
         told = dict(row)
         found[told.pop("delivery")].append(Attempt(**told))
     return found
-
-
-def _text(instant: datetime | None) -> str | None:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
