@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
-from millicent.warehouse.instants import midnight
+from millicent.warehouse.instants import midnight, text_of
 from millicent.warehouse.query import BadQuery, Period
 
 _RELATIVE: Final = re.compile(r"(\d{1,4})([hdw])")
@@ -64,5 +64,5 @@ def _jsonable(value: Any) -> Any:
         text = f"{value:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return text_of(value)
     return value

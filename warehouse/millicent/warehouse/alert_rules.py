@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, column, insert, select, table, update
 
-from millicent.warehouse.instants import Instant
+from millicent.warehouse.instants import Instant, text_of
 from millicent.warehouse.outlook import LEAST_RISE
 from millicent.warehouse.query import Basis, Filter
 from millicent.warehouse.repricings import told
@@ -300,9 +300,9 @@ def written(rule: Rule) -> dict[str, Any]:
         "id": rule.id, "name": rule.name, "kind": rule.kind, "budget": rule.budget, "filters": told(rule.filters),
         "threshold": f"{rule.threshold:f}", "floor": None if rule.floor is None else f"{rule.floor:f}",
         "basis": rule.basis, "window_hours": rule.window_hours, "cooldown_hours": rule.cooldown_hours,
-        "severity": rule.severity, "endpoints": list(rule.endpoints), "muted_until": _text(rule.muted_until),
-        "ended": rule.ended, "author": rule.author, "created_at": _text(rule.created_at),
-        "changed_at": _text(rule.changed_at),
+        "severity": rule.severity, "endpoints": list(rule.endpoints), "muted_until": text_of(rule.muted_until),
+        "ended": rule.ended, "author": rule.author, "created_at": text_of(rule.created_at),
+        "changed_at": text_of(rule.changed_at),
     }  # fmt: skip
 
 
@@ -415,7 +415,3 @@ def _rule(row: dict[str, Any]) -> Rule:
         floor=None if row["floor"] is None else Decimal(row["floor"]),
         endpoints=tuple(row["endpoints"]),
     )
-
-
-def _text(instant: datetime | None) -> str | None:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table, insert, select
 
 from millicent.warehouse import alert_rules
-from millicent.warehouse.instants import Instant, day_of, midnight
+from millicent.warehouse.instants import Instant, day_of, midnight, text_of
 from millicent.warehouse.query import Basis, Filter, Period
 from millicent.warehouse.rules import metadata
 from millicent.warehouse.workspace import zone
@@ -330,8 +330,8 @@ def written(budget: Budget) -> dict[str, Any]:
         "enforcement": budget.enforcement,
         "currency": budget.currency, "basis": budget.basis, "time_zone": budget.time_zone,
         "fiscal_month": budget.fiscal_month, "owner": budget.owner, "note": budget.note,
-        "effective_from": _text(budget.effective_from), "ended": budget.ended, "author": budget.author,
-        "created_at": _text(made) if made else None,
+        "effective_from": text_of(budget.effective_from), "ended": budget.ended, "author": budget.author,
+        "created_at": text_of(made) if made else None,
     }  # fmt: skip
 
 
@@ -445,7 +445,3 @@ def _months_after(first: date, months: int) -> date:
     """The first day of the month that many months after that of `first`."""
     at = first.year * 12 + first.month - 1 + months
     return date(at // 12, at % 12 + 1, 1)
-
-
-def _text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

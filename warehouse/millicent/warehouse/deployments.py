@@ -13,7 +13,7 @@ from sqlalchemy import JSON, Column, Connection, Integer, String, Table, select
 
 from millicent.pricing.allocation import Weights
 from millicent.pricing.profiles import Owned, Power, Preset, Profile, Rented, Reserved, Spot
-from millicent.warehouse.instants import Instant
+from millicent.warehouse.instants import Instant, text_of
 from millicent.warehouse.rules import metadata
 
 ROLES: Final = ("prefill", "decode")
@@ -291,10 +291,6 @@ def stored(connection: Connection, tenant: str | None) -> list[tuple[str, Deploy
     return [(row["tenant"], _deployment(dict(row))) for row in connection.execute(asked).mappings()]
 
 
-def _text(instant: datetime | None) -> str | None:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
-
-
 def row(tenant: str, deployment: Deployment) -> dict[str, Any]:
     """A period as the table keeps it."""
     settings = {name: value for name, value in written(deployment).items() if name not in _COLUMNS}
@@ -306,7 +302,7 @@ def written(deployment: Deployment) -> dict[str, Any]:
     """A deployment as JSON."""
     told = asdict(deployment)
     told |= {name: list(told[name]) for name in LISTS}
-    return told | {name: _text(told[name]) for name in ("effective_from", "effective_to")}
+    return told | {name: text_of(told[name]) for name in ("effective_from", "effective_to")}
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, insert, select, update
 from millicent.warehouse import delivery_tables as tables
 from millicent.warehouse import endpoint_forms as forms
 from millicent.warehouse.endpoint_forms import BadEndpointError, Destination, Kind
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.reach import Reach
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def written(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "id": endpoint.id, "name": endpoint.name, "kind": endpoint.kind, "shown": endpoint.shown,
         "types": list(endpoint.types), "enabled": endpoint.enabled, "reason": endpoint.reason,
-        "author": endpoint.author, "created_at": _text(endpoint.created_at), "ended_at": _text(endpoint.ended_at),
+        "author": endpoint.author, "created_at": text_of(endpoint.created_at), "ended_at": text_of(endpoint.ended_at),
     }  # fmt: skip
 
 
@@ -273,7 +274,7 @@ class _Sealed:
 
 def _sealed(control: Control, endpoint_id: str, held: _Sealed) -> str:
     told = {"id": endpoint_id, "address": held.address,
-            "secrets": [[secret, _text(until)] for secret, until in held.secrets]}  # fmt: skip
+            "secrets": [[secret, text_of(until)] for secret, until in held.secrets]}  # fmt: skip
     return control.seal(json.dumps(told))
 
 
@@ -368,7 +369,3 @@ def _update(connection: Connection, endpoint_id: str, values: dict[str, Any]) ->
 def _endpoint(row: dict[str, Any]) -> Endpoint:
     kept = {name: value for name, value in row.items() if name not in {"tenant", "sealed", "types"}}
     return Endpoint(**kept, types=tuple(row["types"]))
-
-
-def _text(instant: datetime | None) -> str | None:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None

@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, se
 from millicent.warehouse import delivery_tables as tables
 from millicent.warehouse.endpoint_forms import BadEndpointError
 from millicent.warehouse.endpoints import FAILED, RECOVERED, TEST, TYPES
+from millicent.warehouse.instants import text_of
 
 if TYPE_CHECKING:
     from millicent.warehouse.control import Control
@@ -424,7 +425,7 @@ def _plain(value: object) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{value.isoformat()} has no time zone: add Z for UTC or an offset")
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return text_of(value)
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"{value!r} is no JSON: write text, numbers, lists or objects")

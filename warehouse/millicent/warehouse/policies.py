@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, Integer, String, Table, insert, selec
 from millicent.pricing.allocation import CachedPolicy
 from millicent.pricing.idle import IdlePolicy
 from millicent.warehouse import repricings
-from millicent.warehouse.instants import Instant
+from millicent.warehouse.instants import Instant, text_of
 from millicent.warehouse.rules import metadata
 
 LONGEST: Final = 1024
@@ -112,15 +112,11 @@ def written(policy: Policy) -> dict[str, Any]:
     """A policy as JSON."""
     made = policy.created_at
     return {
-        "id": policy.id, "idle": policy.idle, "cached": policy.cached, "effective_from": _text(policy.effective_from),
-        "note": policy.note, "author": policy.author, "created_at": _text(made) if made else None,
+        "id": policy.id, "idle": policy.idle, "cached": policy.cached, "effective_from": text_of(policy.effective_from),
+        "note": policy.note, "author": policy.author, "created_at": text_of(made) if made else None,
     }  # fmt: skip
 
 
 def _policy(row: dict[str, Any]) -> Policy:
     names = ("id", "idle", "cached", "note", "author", "effective_from", "created_at")
     return Policy(**{name: row[name] for name in names})
-
-
-def _text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

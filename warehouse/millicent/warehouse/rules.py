@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )  # fmt: skip
 
-from millicent.warehouse.instants import Instant
+from millicent.warehouse.instants import Instant, text_of
 
 Operator = Literal["is", "matches", "absent"]
 
@@ -156,9 +156,9 @@ def written(rule: Rule) -> dict[str, Any]:
     """A rule as JSON: conditions as `{"field": …, "is": […]}`, `"matches": …` or `"absent": true`; instants as text."""
     return {
         "id": rule.id, "position": rule.position, "when": [_condition_json(one) for one in rule.when],
-        "sets": dict(rule.sets), "override": rule.override, "effective_from": _text(rule.effective_from),
-        "effective_to": _text(rule.effective_to), "author": rule.author, "note": rule.note,
-        "created_at": _text(rule.created_at),
+        "sets": dict(rule.sets), "override": rule.override, "effective_from": text_of(rule.effective_from),
+        "effective_to": text_of(rule.effective_to), "author": rule.author, "note": rule.note,
+        "created_at": text_of(rule.created_at),
     }  # fmt: skip
 
 
@@ -313,10 +313,6 @@ def _instant(name: str, text: str) -> datetime:
     except ValueError as error:
         raise ValueError(f"{name} {text!r} is not an instant: write 2026-11-23T08:00:00Z") from error
     return instant if instant.tzinfo or len(text) > len("2026-11-23") else instant.replace(tzinfo=UTC)
-
-
-def _text(instant: datetime | None) -> str | None:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant else None
 
 
 _KINDS: Final = {list: "a list", dict: "an object", bool: "true or false", int: "a whole number", str: "text"}

@@ -17,9 +17,10 @@ import polars as pl
 from millicent.warehouse import budgets, outlook, past_periods
 from millicent.warehouse.budgets import Budget
 from millicent.warehouse.instants import day_of, hour_after, midnight
+from millicent.warehouse.narrowing import kept_rows
 from millicent.warehouse.outlook import Daily, Forecast
 from millicent.warehouse.past_periods import BY, is_apart
-from millicent.warehouse.query import TOO_MANY, BadQuery, Filter, Period, Query
+from millicent.warehouse.query import TOO_MANY, BadQuery, Period, Query
 from millicent.warehouse.workspace import zone
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def history_query(budget: Budget, at: datetime) -> Query:
 def looked_at(frame: pl.DataFrame, budget: Budget, at: datetime) -> Outlook:
     """What the period of a budget will have come to, from an answer to `history_query`."""
     teams = [one for one in budget.filters if one.dimension == BY]
-    kept = frame.filter(_kept(one) for one in teams) if teams else frame
+    kept = frame.filter(kept_rows(one) for one in teams) if teams else frame
     return _outlook(kept, frame if is_apart(teams) else None, budget, at)
 
 
@@ -316,15 +317,6 @@ def _rolls_out(budget: Budget, limit: Decimal, found: Outlook, today: date) -> d
 def _elapsed(period: Period, at: datetime) -> Decimal:
     passed, whole = (at - period.start).total_seconds(), (period.end - period.start).total_seconds()
     return Decimal(round(min(max(passed / whole, 0), 1), 4)).quantize(Decimal("0.0001"))
-
-
-def _kept(wanted: Filter) -> pl.Expr:
-    """The rows that a filter keeps, as the warehouse would."""
-    column = pl.col(wanted.dimension)
-    named = column.is_in([value for value in wanted.values if value is not None]).fill_null(value=False)
-    if None in wanted.values:
-        named |= column.is_null()
-    return ~named if wanted.negated else named
 
 
 def _missing(kept: pl.DataFrame, everybody: pl.DataFrame | None) -> tuple[str, ...]:

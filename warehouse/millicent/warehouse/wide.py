@@ -38,6 +38,7 @@ MOST_ROWS: Final = 8_000
 
 MOST_NEW: Final = 5
 """Wide questions that one question may have asked: that over a year of which nothing is at hand is asked by itself."""
+_DIMENSIONS, _SUMS = frozenset(DIMENSIONS), frozenset(SUMS)
 
 
 class Piece(NamedTuple):
@@ -69,7 +70,7 @@ def pieces(question: Query, settled_before: datetime) -> Pieces | None:
         question: any.
         settled_before: days of the question's time zone that ended before this instant are over.
     """
-    told = set(DIMENSIONS).issuperset(question.asked()) and set(SUMS).issuperset(sums_of(question))
+    told = _DIMENSIONS.issuperset(question.asked()) and _SUMS.issuperset(sums_of(question))
     if question.currency != "USD" and not question.rates:
         return None  # the question as it is says that no rate is known
     if not told or question.grain == "hour" or not question.period.on_the_hour:

@@ -12,7 +12,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -27,6 +27,7 @@ from millicent.warehouse.alert_rules import Kind, Rule
 from millicent.warehouse.alert_states import NO_PERIOD, Judgement, Key, Observation, Transition
 from millicent.warehouse.alerts import Alert
 from millicent.warehouse.control import audit
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.query import EARLIEST, LATEST
 from millicent.warehouse.store import Warehouse
 
@@ -267,7 +268,7 @@ def _alert(
     warehouse: Warehouse, tenant: str, one: Sighting, made: Transition, now: datetime, base: str
 ) -> Alert:  # fmt: skip
     seen, rule = one.seen, one.seen.rule
-    start = seen.start.astimezone(UTC).isoformat().replace("+00:00", "Z") if seen.start else "-"
+    start = text_of(seen.start) or "-"
     alert = Alert(
         id=f"al_{uuid.uuid4().hex}", rule=rule.id or 0, budget=rule.budget, scope=seen.scope, period_start=seen.start,
         period_end=seen.end, dedup_key=f"{rule.budget or '-'}|{rule.id}|{start}", state="firing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from millicent.collector.alerts.observing import ALL, NOTHING_LEFT
 from millicent.warehouse import drivers
 from millicent.warehouse.alerts import REASONS
-from millicent.warehouse.instants import day_of, hour_after
+from millicent.warehouse.instants import day_of, hour_after, text_of
 from millicent.warehouse.query import BadQuery, Period
 from millicent.warehouse.record import CHARGE, IDLE
 from millicent.warehouse.repricings import told as filters_told
@@ -53,9 +53,9 @@ def fired(ask: Ask, sighting: Sighting, alert: Alert, now: datetime, *, through:
     summary = _fired(sighting, now)
     data = {
         "alert_id": alert.id, "dedup_key": alert.dedup_key, "severity": alert.severity, "status": alert.state,
-        "opened_at": _instant(alert.opened_at), "late": alert.late, "summary": summary,
+        "opened_at": text_of(alert.opened_at), "late": alert.late, "summary": summary,
         **_figures(sighting, now), **_driven(ask, sighting, now),
-        "data_complete_through": _instant(through),
+        "data_complete_through": text_of(through),
         "links": {"dashboard": f"{base}/alerts?open={quote(f'alert?id={alert.id}', safe='')}",
                   "ack": f"{base}/api/v1/alerts/{alert.id}/acknowledge"},
     }  # fmt: skip
@@ -65,7 +65,7 @@ def fired(ask: Ask, sighting: Sighting, alert: Alert, now: datetime, *, through:
 def cleared(sighting: Sighting, alert: Alert, reason: Reason, now: datetime, through: datetime | None) -> Told:
     """What is said when an alert is taken back for what is seen: the figures of now, and why."""
     summary = _cleared(sighting, reason, now)
-    return {**_over(alert, reason, summary), **_figures(sighting, now), "data_complete_through": _instant(through)}
+    return {**_over(alert, reason, summary), **_figures(sighting, now), "data_complete_through": text_of(through)}
 
 
 def outlived(alert: Alert, reason: Reason) -> Told:
@@ -250,17 +250,13 @@ def _unit(kind: str) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return _number(value)
-    return _instant(value) if isinstance(value, datetime) else value
+    return text_of(value) if isinstance(value, datetime) else value
 
 
 def _number(value: Decimal) -> str:
     """A decimal as text, to a millionth, without zeros that say nothing; never rounded up."""
     told = f"{value.quantize(_MILLIONTH, ROUND_DOWN):f}" if abs(value) < Decimal("1e18") else f"{value:f}"
     return told.rstrip("0").rstrip(".") if "." in told else told
-
-
-def _instant(at: datetime | None) -> str | None:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
 
 
 # ---- what drove it

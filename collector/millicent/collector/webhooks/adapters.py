@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ from millicent.collector.webhooks import mail, signing
 from millicent.collector.webhooks.addresses import Answered, GuardedClient, Outgoing
 from millicent.collector.webhooks.notices import Notice, line, notice
 from millicent.warehouse.endpoint_forms import Destination
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.outbox import Event
 
 ALERTMANAGER: Final = "/api/v2/alerts"
@@ -101,7 +102,7 @@ def _pagerduty(to: Destination, event: Event, told: Notice) -> dict[str, Any]:
         **key, **links, "client": "Millicent",
         "payload": {
             "summary": told.summary, "source": told.labels.get("scope") or "millicent", "severity": told.severity,
-            "timestamp": _text(event.occurred_at), "component": told.labels.get("budget") or "millicent",
+            "timestamp": text_of(event.occurred_at), "component": told.labels.get("budget") or "millicent",
             "group": told.labels.get("owner") or told.labels.get("tenant"), "class": event.type,
             "custom_details": {**details, "Event": event.id},
         },
@@ -117,12 +118,12 @@ def _alertmanager(to: Destination, event: Event, told: Notice) -> Any:
     }  # fmt: skip
     over = told.status == "resolved"
     alert = {
-        "labels": labels, "annotations": notes, "startsAt": _text(told.began), "generatorURL": told.link or "",
-        "endsAt": _text(event.occurred_at) if over else _NEVER,
+        "labels": labels, "annotations": notes, "startsAt": text_of(told.began), "generatorURL": told.link or "",
+        "endsAt": text_of(event.occurred_at) if over else _NEVER,
     }  # fmt: skip
     if to.address.partition("?")[0].endswith(ALERTMANAGER):
         lasts = event.occurred_at if over else max(told.ends or event.occurred_at + LASTS, event.occurred_at + _DAY)
-        return [{**alert, "endsAt": _text(lasts)}]
+        return [{**alert, "endsAt": text_of(lasts)}]
     status = "resolved" if over else "firing"
     group = {"alertname": labels["alertname"]}
     return {
@@ -162,10 +163,6 @@ def _some(name: str, text: str) -> dict[str, str]:
 
 def _snake(name: str) -> str:
     return name.lower().replace(" ", "_")
-
-
-def _text(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 _DAY: Final = timedelta(days=1)

@@ -11,10 +11,11 @@ import hmac
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from millicent.warehouse.endpoints import PREFIX
+from millicent.warehouse.instants import text_of
 from millicent.warehouse.outbox import Event
 
 _ODD: Final = re.compile(r"[^A-Za-z0-9._~-]")
@@ -38,7 +39,7 @@ def headers(event: Event, secrets: Sequence[str], now: datetime) -> dict[str, st
         "ce-id": event.id,
         "ce-source": f"urn:millicent:{_ODD.sub('-', event.tenant)}",
         "ce-type": event.type,
-        "ce-time": event.occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "ce-time": text_of(event.occurred_at),
     }
 
 
